@@ -1,0 +1,128 @@
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from pipeline.data.clips import Clip
+from pipeline.data.custom import find_table, read_table
+
+CLASSES = ["angry", "happy", "sad"]
+
+
+@pytest.fixture
+def videos(tmp_path: Path) -> Path:
+    folder = tmp_path / "videos"
+    (folder / "day one").mkdir(parents=True)
+    for name in ("a.mp4", "b.mp4", "c.mp4", "c.mov", "day one/a.mp4"):
+        (folder / name).write_bytes(b"video")
+    (tmp_path / "outside.mp4").write_bytes(b"video")
+    return folder
+
+
+def read(videos: Path, *rows: str, header: str = "path,subject,label") -> list[Clip]:
+    table = videos.parent / "clips.csv"
+    table.write_text("\n".join([header, *rows]) + "\n", encoding="utf-8")
+    return read_table(table, videos, CLASSES)
+
+
+def reasons(clips: list[Clip]) -> list[str]:
+    return [clip.reason for clip in clips]
+
+
+def test_a_clean_table_gives_a_clip_for_each_row(videos: Path) -> None:
+    clips = read(
+        videos, "a.mp4,Ann,Anger,F", "day one/a.mp4,Bob,happy,m", header="Path, subject ,LABEL,sex"
+    )
+    assert clips == [
+        Clip("a", "a.mp4", "Ann", "angry", sex="f", row=2),
+        Clip("day_one_a", "day one/a.mp4", "Bob", "happy", sex="m", row=3),
+    ]
+
+
+def test_parquet_reads_like_csv(videos: Path) -> None:
+    rows = pd.DataFrame({"path": ["a.mp4", None], "subject": [7, 8], "label": ["happy", "sad"]})
+    rows.to_parquet(videos.parent / "clips.parquet")
+    clips = read_table(find_table(videos.parent), videos, CLASSES)
+    assert [(clip.subject, clip.row, clip.reason) for clip in clips] == [
+        ("7", 1, ""),
+        ("8", 2, "empty_cell"),
+    ]
+
+
+def test_every_bad_row_is_refused_with_its_reason_and_no_other_row_is(videos: Path) -> None:
+    clips = read(
+        videos,
+        "a.mp4,Ann,angry",
+        "missing.mp4,Ann,angry",
+        "b.mp4,Ann,furious",
+        "a.mp4,Ann,anger",
+        "../outside.mp4,Ann,sad",
+        "/etc/hostname,Ann,sad",
+        "C:\\clips\\a.mp4,Ann,sad",
+        ",Ann,sad",
+        "c.mp4,,sad",
+        "day one/a.mp4,Bob,happy",
+    )
+    assert reasons(clips) == [
+        "",
+        "missing",
+        "unknown_label",
+        "duplicate",
+        "outside",
+        "outside",
+        "outside",
+        "empty_cell",
+        "empty_cell",
+        "",
+    ]
+    assert [clip.row for clip in clips] == list(range(2, 12))
+    assert "angry, happy, sad" in clips[2].message
+    assert "row 2" in clips[3].message
+    assert len({clip.clip for clip in clips}) == len(clips)
+
+
+def test_a_path_with_two_meanings_is_refused_in_both_rows(videos: Path) -> None:
+    clips = read(videos, "a.mp4,Ann,angry", "./a.mp4,Ann,happy", "b.mp4,Ann,sad", "b.mp4,Bob,sad")
+    assert reasons(clips) == ["contradiction"] * 4
+
+
+@pytest.mark.parametrize("spelling", ["ann", "ANN ", "A-nn", "\uff21nn"])
+def test_the_rarer_spelling_of_a_subject_is_refused(videos: Path, spelling: str) -> None:
+    clips = read(videos, f"a.mp4,{spelling},angry", "b.mp4,Ann,sad", "c.mp4,Ann,sad")
+    expected = "" if spelling.strip() == "Ann" else "subject_spelling"
+    assert reasons(clips) == [expected, "", ""]
+    assert "'Ann'" in clips[0].message
+
+
+def test_numbers_that_differ_in_leading_zeros_are_one_subject(videos: Path) -> None:
+    clips = read(videos, "a.mp4,S01,angry", "b.mp4,S1,sad", "c.mp4,S10,sad")
+    assert reasons(clips) == ["", "subject_spelling", ""]
+
+
+def test_a_refused_row_does_not_decide_what_is_a_duplicate_or_a_spelling(videos: Path) -> None:
+    clips = read(videos, "a.mp4,ann,furious", "a.mp4,Ann,angry", "b.mp4,Ann,sad")
+    assert reasons(clips) == ["unknown_label", "", ""]
+
+
+def test_clips_of_one_stem_have_names_of_their_own(videos: Path) -> None:
+    clips = read(videos, "c.mp4,Ann,angry", "c.mov,Ann,sad")
+    assert [clip.clip for clip in clips] == ["c_mp4", "c_mov"]
+
+
+def test_a_table_that_makes_no_sense_is_an_error_that_says_why(videos: Path) -> None:
+    with pytest.raises(ValueError, match="missing: label"):
+        read(videos, "a.mp4,Ann", header="path,subject")
+    with pytest.raises(ValueError, match="no rows"):
+        read(videos)
+    (videos.parent / "clips.parquet").write_bytes(b"\xff\xfe not a table")
+    with pytest.raises(ValueError, match="cannot be read"):
+        read_table(videos.parent / "clips.parquet", videos, CLASSES)
+
+
+def test_the_table_must_be_there_once(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="path, subject, label"):
+        find_table(tmp_path)
+    for name in ("clips.csv", "clips.parquet"):
+        (tmp_path / name).write_bytes(b"")
+    with pytest.raises(ValueError, match="keep one"):
+        find_table(tmp_path)

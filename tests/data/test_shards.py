@@ -1,0 +1,188 @@
+import io
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import webdataset as wds
+from PIL import Image
+
+from pipeline.data.clips import Clip
+from pipeline.data.shards import SHARD_NAMES, Batch, load_batches, subject_shards, write_shard
+from pipeline.data.strips import encode_strip
+from pipeline.data.tracks import FaceTrack
+from pipeline.files import write_json
+
+CLASSES = ["happy", "angry", "sad"]
+NUM_FRAMES, SIZE = 4, 16
+Example = tuple[Clip, bytes, FaceTrack]
+
+
+def example(name: str, subject: str, label: str, grey: int = 100) -> Example:
+    """A grey clip; frame t has a face in the box (2, 4, 10, 10 + t), the last frame has none."""
+    boxes = np.array([[2, 4, 10, 10 + t] for t in range(NUM_FRAMES)], np.float32)
+    points = (np.arange(NUM_FRAMES * 10) / 4).reshape(NUM_FRAMES, 5, 2).astype(np.float32)
+    boxes[-1], points[-1] = 0, 0
+    mask = np.array([True] * (NUM_FRAMES - 1) + [False])
+    strip = encode_strip(np.full((NUM_FRAMES, SIZE, SIZE, 3), grey, np.uint8), quality=95)
+    return Clip(name, f"{name}.mp4", subject, label), strip, FaceTrack(boxes, points, mask)
+
+
+@pytest.fixture
+def shards(tmp_path: Path) -> list[Path]:
+    """Three subjects of four clips each."""
+    paths: list[Path] = []
+    for subject in ("Ann", "Bob", "Zoë"):
+        clips = [
+            example(f"{subject[0]}{i}", subject, CLASSES[i % 3], grey=60 + 10 * i) for i in range(4)
+        ]
+        paths.append(tmp_path / f"shard{len(paths)}.tar")
+        write_shard(paths[-1], clips)
+    return paths
+
+
+def load(
+    shards: list[Path],
+    *,
+    image_size: int = SIZE,
+    num_workers: int = 0,
+    shuffle_seed: tuple[int, int] | None = None,
+) -> list[Batch]:
+    return list(
+        load_batches(
+            shards,
+            classes=CLASSES,
+            image_size=image_size,
+            batch_size=3,
+            num_workers=num_workers,
+            shuffle_seed=shuffle_seed,
+        )
+    )
+
+
+def names(batches: list[Batch]) -> list[str]:
+    return [clip for batch in batches for clip in batch.clips]
+
+
+IN_ORDER = [f"{subject}{i}" for subject in "ABZ" for i in range(4)]
+
+
+def test_the_same_clips_give_the_same_bytes(tmp_path: Path) -> None:
+    for name in ("one.tar", "two.tar"):
+        write_shard(tmp_path / name, [example("a", "Ann", "sad"), example("b", "Ann", "happy")])
+    assert (tmp_path / "one.tar").read_bytes() == (tmp_path / "two.tar").read_bytes()
+    with tarfile.open(tmp_path / "one.tar") as tar:
+        assert {member.mtime for member in tar} == {0}
+
+
+def test_plain_webdataset_reads_a_shard(tmp_path: Path) -> None:
+    clips = [example("a", "Zoë", "sad", grey=40), example("b", "Zoë", "happy", grey=90)]
+    write_shard(tmp_path / "shard.tar", clips)
+    dataset = wds.WebDataset(str(tmp_path / "shard.tar"), shardshuffle=False).decode("rgb8")
+    for sample, (clip, strip, track) in zip(dataset, clips, strict=True):
+        assert sample["__key__"] == clip.clip
+        np.testing.assert_array_equal(
+            sample["frames.jpg"], np.asarray(Image.open(io.BytesIO(strip)))
+        )
+        np.testing.assert_array_equal(sample["boxes.npy"], track.boxes)
+        np.testing.assert_array_equal(sample["points.npy"], track.points)
+        np.testing.assert_array_equal(sample["mask.npy"], track.mask)
+        assert sample["clip.json"] == {
+            "clip": clip.clip,
+            "subject": "Zoë",
+            "label": clip.label,
+            "size": SIZE,
+        }
+
+
+def test_a_clip_that_fails_leaves_no_shard(tmp_path: Path) -> None:
+    clip, _, track = example("a", "Ann", "sad")
+    with pytest.raises(OSError, match="cannot identify"):
+        write_shard(
+            tmp_path / "shard.tar", [example("b", "Ann", "sad"), (clip, b"no picture", track)]
+        )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_shards_of_some_subjects_hold_nobody_else(tmp_path: Path, shards: list[Path]) -> None:
+    write_json(
+        tmp_path / SHARD_NAMES, {"Ann": "shard0.tar", "Bob": "shard1.tar", "Zoë": "shard2.tar"}
+    )
+    chosen = subject_shards(tmp_path, ["Zoë", "Ann"])
+    assert chosen == [shards[2], shards[0]]
+    assert [subject for batch in load(chosen) for subject in batch.subjects] == ["Zoë"] * 4 + [
+        "Ann"
+    ] * 4
+
+
+def test_without_a_seed_clips_come_in_the_order_of_the_shards(shards: list[Path]) -> None:
+    batches = load(shards)
+    assert names(batches) == IN_ORDER
+    assert [len(batch.clips) for batch in batches] == [3, 3, 3, 3]
+    assert [len(batch.clips) for batch in load(shards[:1])] == [3, 1]
+
+
+def test_boxes_and_points_are_fractions_of_the_frame(shards: list[Path]) -> None:
+    batch = load(shards)[0]
+    assert batch.boxes[0].tolist() == [
+        [0.125, 0.25, 0.5, 0.375],
+        [0.125, 0.25, 0.5, 0.4375],
+        [0.125, 0.25, 0.5, 0.5],
+        [0, 0, 0, 0],
+    ]
+    # The second eye of the second frame is the seventh of the numbers 0, 1/4, 2/4 ...
+    assert batch.points[0, 1, 1].tolist() == [12 / 4 / SIZE, 13 / 4 / SIZE]
+    assert batch.mask.tolist() == [[True, True, True, False]] * 3
+
+
+def test_labels_are_places_in_the_list_of_classes(shards: list[Path]) -> None:
+    assert torch.cat([batch.labels for batch in load(shards)]).tolist() == [0, 1, 2, 0] * 3
+
+
+@pytest.mark.parametrize("image_size", [SIZE, SIZE // 2, 12])
+def test_frames_are_read_at_the_size_asked_for(shards: list[Path], image_size: int) -> None:
+    first = load(shards, image_size=image_size)[0]
+    assert first.frames.shape == (3, NUM_FRAMES, 3, image_size, image_size)
+    assert first.frames.dtype == torch.uint8
+    greys = torch.tensor([60.0, 70.0, 80.0])[:, None, None, None, None]
+    assert ((first.frames.float() - greys).abs() <= 2).all()
+    stored = load(shards)[0]
+    assert torch.equal(first.boxes, stored.boxes)
+    assert torch.equal(first.points, stored.points)
+
+
+def test_the_order_of_clips_is_a_function_of_seed_and_epoch(shards: list[Path]) -> None:
+    orders = {seed: names(load(shards, shuffle_seed=seed)) for seed in [(1, 1), (1, 2), (2, 1)]}
+    assert all(sorted(order) == IN_ORDER for order in orders.values())
+    assert len({*map(tuple, orders.values()), tuple(IN_ORDER)}) == 4
+    assert names(load(shards, shuffle_seed=(1, 2))) == orders[1, 2]
+
+
+def test_shuffling_mixes_clips_of_different_subjects(shards: list[Path]) -> None:
+    assert any(len(set(batch.subjects)) > 1 for batch in load(shards, shuffle_seed=(1, 1))[:2])
+
+
+def test_shards_change_places_where_the_clips_are_too_many_to_hold_back(
+    shards: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.data.shards._SHUFFLE_BUFFER", 1)
+    first = {names(load(shards, shuffle_seed=(1, epoch)))[0] for epoch in range(10)}
+    assert first == {"A0", "B0", "Z0"}
+
+
+@pytest.mark.parametrize("num_shards", [3, 1])
+def test_two_workers_give_every_clip_once_and_always_in_the_same_order(
+    shards: list[Path], num_shards: int
+) -> None:
+    order, again = (
+        names(load(shards[:num_shards], num_workers=2, shuffle_seed=(1, 1))) for _ in range(2)
+    )
+    assert sorted(order) == IN_ORDER[: 4 * num_shards]
+    assert again == order
+
+
+def test_an_unknown_label_is_an_error_that_names_it(tmp_path: Path) -> None:
+    write_shard(tmp_path / "shard.tar", [example("a", "Ann", "bored")])
+    with pytest.raises(ValueError, match="bored"):
+        load([tmp_path / "shard.tar"])
