@@ -1,0 +1,202 @@
+"""Weights in and out: our own saved models, and the encoder checkpoints that others have published.
+
+Public checkpoints of a plain video or image ViT are renamed to the layout of VideoMAEEncoder; what
+is not such a ViT is refused. docs/checkpoints.md says where to get each of them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import pickle
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from pipeline.models.encoder import VideoMAEEncoder
+from pipeline.models.families import find_family
+from pipeline.models.mtcae import MTCAE
+
+
+def save_model(path: Path, model: MTCAE, *, metadata: Mapping[str, Any]) -> None:
+    """Write the weights to `path` and all that is needed to use them to the .json beside it.
+
+    Equal models and metadata give equal bytes. Either file appears only when it is whole.
+
+    Args:
+        path: The weights' file, model.safetensors.
+        model: The model, not wrapped by torch.compile or a trainer.
+        metadata: What a user of the model must know: classes in order, data set, fold, metrics.
+
+    Raises:
+        ValueError: `metadata` holds a number that JSON does not know, NaN or infinity.
+    """
+    encoder = model.encoder
+    description = {
+        "model": model.config,
+        "encoder": encoder.config,
+        "normalisation": {
+            "mean": [round(x, 6) for x in encoder.mean.flatten().tolist()],
+            "std": [round(x, 6) for x in encoder.std.flatten().tolist()],
+        },
+        "metadata": dict(metadata),
+    }
+    text = json.dumps(description, indent=2, sort_keys=True, allow_nan=False) + "\n"
+    partial_weights = path.with_suffix(".safetensors.partial")
+    partial_json = path.with_suffix(".json.partial")
+    # No header metadata: safetensors writes it in random order.
+    save_file({name: tensor.cpu() for name, tensor in model.state_dict().items()}, partial_weights)
+    partial_json.write_text(text)
+    partial_json.replace(path.with_suffix(".json"))
+    partial_weights.replace(path)
+
+
+def load_model(path: Path) -> tuple[MTCAE, dict[str, Any]]:
+    """The model that save_model wrote to `path`, in evaluation mode on the CPU, and its metadata.
+
+    Its outputs are those of the saved model to the bit.
+    """
+    description = json.loads(path.with_suffix(".json").read_text())
+    model = MTCAE(VideoMAEEncoder(**description["encoder"]), **description["model"])
+    model.load_state_dict(load_file(path))
+    model.eval()
+    metadata: dict[str, Any] = description["metadata"]
+    return model, metadata
+
+
+# What torch.save begins a file with: a zip archive, or before torch 1.6 a pickled magic number.
+TORCH_FILE_HEADS = (b"PK\x03\x04", b"\x80\x02\x8a\nl\xfc\x9cF\xf9")
+
+
+class LoadReport(NamedTuple):
+    """What load_encoder did with a file. Nothing is ever missing: that is refused."""
+
+    family: str
+    matched: list[str]
+    """Weights of the encoder that the file filled: all of them."""
+    dropped: list[str]
+    """Keys of the file that the family is known to hold beside its encoder."""
+    unexpected: list[str]
+    """Keys of the file that the family is not known to hold."""
+
+
+def load_encoder(encoder: VideoMAEEncoder, path: Path) -> LoadReport:
+    """Fill `encoder` with the published weights in `path`, and take over their normalisation.
+
+    The layout is recognised by its keys, whatever the file is called. Positions are never read: the
+    encoder computes them for its own grid, so that weights of 224-pixel clips serve 160-pixel ones.
+    The number of heads leaves no trace in a file and cannot be checked.
+
+    Raises:
+        ValueError: The file is no safetensors or torch file, holds objects other than tensors and
+            plain containers, is of no known family or of one that is not a plain ViT, or has
+            another size than `encoder` or not all of its weights.
+    """
+    tensors = _read_tensors(path)
+    family = find_family(path, tensors)
+    weights: dict[str, Tensor] = {}
+    dropped = []
+    for key, tensor in tensors.items():
+        if re.match(family.not_encoder, key):
+            dropped.append(key)
+            continue
+        name = key
+        for pattern, replacement in family.renames:
+            name = re.sub(pattern, replacement, name)
+        weights[name] = tensor
+    if family.normalisation is not None:
+        for name, values in zip(("mean", "std"), family.normalisation, strict=True):
+            weights[name] = torch.tensor(values).view(3, 1, 1)
+    _fuse_attention(weights, encoder.depth)
+    patches = weights["patch_embed.proj.weight"]
+    if patches.ndim == 4:
+        # Each frame of a tubelet gets an equal share, so that a still video embeds like its image.
+        length = encoder.tubelet_size
+        weights["patch_embed.proj.weight"] = patches[:, :, None].repeat(1, 1, length, 1, 1) / length
+
+    wanted = encoder.state_dict().keys()
+    unexpected = sorted(weights.keys() - wanted)
+    _check_fit(f"{path}: {family.name}", encoder, weights, unexpected)
+    encoder.load_state_dict({name: weights[name] for name in wanted})
+    matched = sorted(name for name, _ in encoder.named_parameters())
+    return LoadReport(family.name, matched, sorted(dropped), unexpected)
+
+
+def _read_tensors(path: Path) -> dict[str, Tensor]:
+    """The named tensors in a safetensors file or a torch file, out of the dict that holds them."""
+    with path.open("rb") as file:
+        head = file.read(9)
+    if head[8:] == b"{":
+        try:
+            return load_file(path)
+        except SafetensorError as error:
+            raise ValueError(f"{path}: damaged safetensors file: {error}") from error
+    if not head.startswith(TORCH_FILE_HEADS):
+        raise ValueError(
+            f"{path}: neither a safetensors nor a torch file, it begins with {head!r}; a download "
+            "page or a Git LFS pointer in place of the weights looks like this"
+        )
+    try:
+        # Official training scripts keep their arguments in the file; a Namespace only holds values.
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ValueError(
+            f"{path}: damaged, or holds Python objects beside its tensors, which are never loaded "
+            f"because they can run code: {reason}"
+        ) from error
+    for container in ("model", "module", "state_dict"):
+        if isinstance(content, dict) and isinstance(content.get(container), dict):
+            content = content[container]
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: holds a {type(content).__name__}, not a dict of named tensors")
+    return {key: value for key, value in content.items() if isinstance(value, Tensor)}
+
+
+def _fuse_attention(weights: dict[str, Tensor], depth: int) -> None:
+    """Fuse separate q, k, v weights and split a fused bias into those of q and v, in place."""
+    for i in range(depth):
+        attn = f"blocks.{i}.attn"
+        parts = [f"{attn}.{part}.weight" for part in ("query", "key", "value")]
+        if all(part in weights for part in parts):
+            weights[f"{attn}.qkv.weight"] = torch.cat([weights.pop(part) for part in parts])
+        if f"{attn}.qkv.bias" in weights:
+            # A bias on k moves all scores of a query alike, which softmax does not see.
+            q_bias, _, v_bias = weights.pop(f"{attn}.qkv.bias").chunk(3)
+            weights |= {f"{attn}.q_bias": q_bias, f"{attn}.v_bias": v_bias}
+
+
+def _check_fit(
+    source: str, encoder: VideoMAEEncoder, weights: Mapping[str, Tensor], unexpected: list[str]
+) -> None:
+    """Refuse weights that are not all of the encoder's, or are an encoder's of another kind."""
+    dim = weights["patch_embed.proj.weight"].shape[0]
+    depth = len({key.split(".")[1] for key in weights if key.startswith("blocks.")})
+    if (dim, depth) != (encoder.dim, encoder.depth):
+        raise ValueError(
+            f"{source}: an encoder {dim} wide and {depth} blocks deep, where the model's is "
+            f"{encoder.dim} wide and {encoder.depth} deep"
+        )
+    wanted = dict(encoder.named_parameters())
+    missing = sorted(wanted.keys() - weights.keys())
+    if missing:
+        raise ValueError(
+            f"{source}: {len(missing)} of the encoder's {len(wanted)} weights are missing, such as "
+            f"{missing[:4]}; unexpected: {unexpected[:4]}"
+        )
+    foreign = [key for key in unexpected if key.startswith("blocks.")]
+    if foreign:
+        raise ValueError(f"{source}: its blocks are not a plain ViT's, they hold {foreign[:4]}")
+    for name, tensor in wanted.items():
+        if weights[name].shape != tensor.shape:
+            raise ValueError(
+                f"{source}: {name} is {tuple(weights[name].shape)}, the model needs "
+                f"{tuple(tensor.shape)}"
+            )

@@ -1,0 +1,153 @@
+"""The plug-and-play decoders between the encoder's tokens and the task heads.
+
+Shape letters: B clips, M query tokens, N memory tokens, d decoder width, H heads, K head width.
+
+Source: MTCAE-DFER (arXiv 2412.18988), section III and Algorithm 1. The paper leaves the head
+width, the MLP and the dropout open; they follow the authors' released notebook
+(docs/deviations.md).
+"""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class CrossAttention(nn.Module):
+    """Multi-head attention from queries (B, M, d) to a memory (B, N, d) -> (B, M, d).
+
+    The inner width H * K need not be d: the authors' heads are each as wide as the decoder (d 512,
+    3 heads of 512), which torch.nn.MultiheadAttention cannot express.
+
+    Args:
+        dim: Width d of queries, memory and output.
+        num_heads: Number of heads H.
+        head_dim: Width K of one head.
+        dropout: Probability of dropping an attention weight.
+    """
+
+    def __init__(self, dim: int, num_heads: int, head_dim: int, dropout: float) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.dropout = dropout
+        inner_dim = num_heads * head_dim
+        self.query = nn.Linear(dim, inner_dim)
+        self.key = nn.Linear(dim, inner_dim)
+        self.value = nn.Linear(dim, inner_dim)
+        self.proj = nn.Linear(inner_dim, dim)
+
+    def forward(self, queries: Tensor, memory: Tensor) -> Tensor:
+        q = self._split_heads(self.query(queries))
+        k = self._split_heads(self.key(memory))
+        v = self._split_heads(self.value(memory))
+        dropout = self.dropout if self.training else 0.0
+        attended = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout)
+        output: Tensor = self.proj(attended.transpose(1, 2).flatten(2))
+        return output
+
+    def _split_heads(self, x: Tensor) -> Tensor:
+        batch, num_tokens, _ = x.shape
+        return x.view(batch, num_tokens, self.num_heads, -1).transpose(1, 2)  # (B, H, N, K)
+
+
+def mlp(dim: int, mlp_ratio: float, dropout: float) -> nn.Sequential:
+    """Two dense layers with GELU and dropout after both, as in the notebook."""
+    hidden_dim = int(dim * mlp_ratio)
+    return nn.Sequential(
+        nn.Linear(dim, hidden_dim),
+        nn.GELU(),
+        nn.Dropout(dropout),
+        nn.Linear(hidden_dim, dim),
+        nn.GELU(),
+        nn.Dropout(dropout),
+    )
+
+
+class CrossAttentionBlock(nn.Module):
+    """One layer of Algorithm 1: queries (B, M, d), normed memory (B, N, d) -> (B, M, d)."""
+
+    def __init__(
+        self, dim: int, num_heads: int, head_dim: int, mlp_ratio: float, dropout: float
+    ) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(dim, eps=1e-6)
+        self.attention = CrossAttention(dim, num_heads, head_dim, dropout)
+        self.norm2 = nn.LayerNorm(dim, eps=1e-6)
+        self.mlp = mlp(dim, mlp_ratio, dropout)
+
+    def forward(self, y: Tensor, memory: Tensor) -> Tensor:
+        z = y + self.attention(self.norm1(y), memory)
+        output: Tensor = z + self.mlp(self.norm2(z))
+        return output
+
+
+class ViTDecoder(nn.Module):
+    """Cross-attention decoder: queries (B, M, d), memory (B, N, d) -> (B, M, d).
+
+    Queries never attend to one another, the memory is normed once and is the same for every layer,
+    and the output is not normed. Weights start as in Keras: Glorot uniform, zero biases.
+
+    Args:
+        dim: Width d.
+        num_heads: Heads per layer.
+        head_dim: Width of one head, independent of `dim`; the authors take `dim`.
+        num_layers: Number of layers.
+        mlp_ratio: Hidden width of the MLP over `dim`.
+        dropout: Dropout probability in attention and MLP.
+
+    Source: MTCAE-DFER, Algorithm 1.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        head_dim: int,
+        num_layers: int,
+        mlp_ratio: float = 2.0,
+        dropout: float = 0.3,
+    ) -> None:
+        super().__init__()
+        self.memory_norm = nn.LayerNorm(dim, eps=1e-6)
+        self.layers = nn.ModuleList(
+            CrossAttentionBlock(dim, num_heads, head_dim, mlp_ratio, dropout)
+            for _ in range(num_layers)
+        )
+        self.apply(init_as_keras)
+
+    def forward(self, queries: Tensor, memory: Tensor) -> Tensor:
+        memory = self.memory_norm(memory)
+        for layer in self.layers:
+            queries = layer(queries, memory)
+        return queries
+
+
+class MLPDecoder(nn.Module):
+    """The ViT decoder without its attention half: Y = Y + MLP(Norm(Y)), (B, M, d) -> (B, M, d).
+
+    The paper's ablation does not define its MLP decoder; this reading changes one thing only.
+    Arguments as in ViTDecoder.
+    """
+
+    def __init__(
+        self, dim: int, num_layers: int, mlp_ratio: float = 2.0, dropout: float = 0.3
+    ) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(
+            nn.Sequential(nn.LayerNorm(dim, eps=1e-6), mlp(dim, mlp_ratio, dropout))
+            for _ in range(num_layers)
+        )
+        self.apply(init_as_keras)
+
+    def forward(self, queries: Tensor) -> Tensor:
+        for layer in self.layers:
+            queries = queries + layer(queries)
+        return queries
+
+
+def init_as_keras(module: nn.Module) -> None:
+    """Keras defaults of a dense layer, for `nn.Module.apply`: Glorot uniform weights, zero bias."""
+    if isinstance(module, nn.Linear):
+        nn.init.xavier_uniform_(module.weight)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
