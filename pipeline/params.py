@@ -37,16 +37,16 @@ class Preset:
         Raises:
             ValueError: The choice names no preset, or the preset lacks the key.
         """
-        presets = document.get(self.section, {})
+        presets = document.get(self.section) or {}
         choice = document.get(self.chosen_by)
-        if choice not in presets:
+        if not isinstance(choice, str) or choice not in presets:
             known = ", ".join(map(str, presets))
-            raise ValueError(f"params.yaml: {self.chosen_by} is {choice!r}; known are {known}")
-        preset = presets[choice]
+            raise ValueError(f"{self.chosen_by} is {choice!r}; known are {known}")
+        preset = presets[choice] or {}
         if self.key is None:
             return preset
         if self.key not in preset:
-            raise ValueError(f"params.yaml: {self.section}.{choice} has no {self.key!r}")
+            raise ValueError(f"{self.section}.{choice} has no {self.key!r}")
         return preset[self.key]
 
 
@@ -91,11 +91,14 @@ def load_params(kind: type[P], path: Path = Path("params.yaml")) -> P:
         SystemExit: A parameter is missing, unknown or out of range; the message names each.
     """
     try:
-        return kind.from_document(yaml.safe_load(path.read_text(encoding="utf-8")))
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+        if not isinstance(document, dict):
+            raise ValueError("it holds no named parameters")
+        return kind.from_document(document)
     except ValidationError as error:
         lines = [
             f"  {'.'.join(map(str, issue['loc']))}: {issue['msg']}" for issue in error.errors()
         ]
         raise SystemExit("\n".join([f"{path} is not valid:", *lines])) from error
-    except ValueError as error:
-        raise SystemExit(str(error)) from error
+    except (ValueError, yaml.YAMLError) as error:
+        raise SystemExit(f"{path} cannot be used: {error}") from error

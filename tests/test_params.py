@@ -101,3 +101,12 @@ def test_parameters_cannot_be_changed(document: dict[str, Any], path: Path) -> N
 
 def test_dvc_names_are_the_params_of_the_stage_in_dvc_yaml() -> None:
     assert Params.dvc_names() == ["seed", "sizes.${model}", "datasets.${dataset}.classes"]
+
+
+@pytest.mark.parametrize(
+    "text", ["", "- a list", "model: [tiny]\nsizes: {tiny: {}}", "model: tiny\nsizes:", "a: [1"]
+)
+def test_a_file_of_another_shape_is_an_error_and_no_crash(text: str, path: Path) -> None:
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(SystemExit, match=r"params\.yaml"):
+        load_params(Params, path)

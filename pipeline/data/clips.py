@@ -90,15 +90,15 @@ def unique_slugs(names: list[str]) -> list[str]:
     """File-safe names, one per distinct input and distinct from one another.
 
     Letters, digits, `_` and `-` stay; everything else becomes `_`. Where that makes two names
-    alike, each of them gets the start of its hash: `["a b", "a.b", "c"]` -> `["a_b-c8687a08",
-    "a_b-4d81c3ad", "c"]`.
+    alike, and where a name already looks like that, it gets the start of its hash:
+    `["a b", "a.b", "c"]` -> `["a_b-c8687a08", "a_b-2e7336dc", "c"]`.
     """
     slugs = [re.sub(r"[^A-Za-z0-9_-]+", "_", name)[:100] or "_" for name in names]
     distinct = dict(zip(names, slugs, strict=True))
     count = Counter(slug.casefold() for slug in distinct.values())
     return [
         slug
-        if count[slug.casefold()] == 1
+        if count[slug.casefold()] == 1 and not re.search(r"-[0-9a-f]{8}$", slug)
         else f"{slug}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
         for name, slug in zip(names, slugs, strict=True)
     ]

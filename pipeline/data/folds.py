@@ -41,7 +41,8 @@ def subject_folds(
         fold.
     """
     subjects = sorted({clip.subject for clip in clips})
-    fewest = max(num_folds, 3)
+    # One to test, one to validate and one to train on must remain, also when a fold tests two.
+    fewest = max(num_folds, 4 if num_folds == 2 else 3)
     if len(subjects) < fewest:
         raise ValueError(
             f"{len(subjects)} subject(s) ({', '.join(subjects)}) cannot make {num_folds} "
@@ -59,6 +60,12 @@ def subject_folds(
             validation=sorted({rest[i].subject for i in validation}),
             test=sorted({clips[i].subject for i in test}),
         )
+        for part in ("train", "validation", "test"):
+            if not getattr(fold, part):
+                raise ValueError(
+                    f"fold {number} has no {part} subjects: too few subjects, or too uneven ones, "
+                    f"for {num_folds} folds; lower split.num_folds and folds, or add subjects"
+                )
         trained = {clip.label for clip in clips if clip.subject in fold.train}
         if missing := {clip.label for clip in clips} - trained:
             raise ValueError(

@@ -1,6 +1,6 @@
 """WebDataset shards: one tar file per subject, so that any fold is a list of files.
 
-A clip is four members of the tar, in this order: `<clip>.frames.jpg` (a strip, see strips.py),
+A clip is five members of the tar: `<clip>.frames.jpg` (a strip, see strips.py),
 `<clip>.boxes.npy` (T, 4), `<clip>.points.npy` (T, 5, 2), `<clip>.mask.npy` (T,) and
 `<clip>.clip.json` (clip, subject, label, size S). Boxes are pixel x1, y1, x2, y2 and points pixel
 x, y in the stored frame.
@@ -100,8 +100,8 @@ def load_batches(
         image_size: I; the stored size or a half, quarter or eighth of it is the cheapest.
         batch_size: B; the last batch may be smaller.
         num_workers: Processes that read and decode; 0 does it in this one.
-        shuffle_seed: Seed and epoch; the order is a function of both. None keeps the order of the
-            shards.
+        shuffle_seed: Seed and epoch; the order is a function of both, so an epoch takes a new
+            loader. None keeps the order of the shards.
     """
     urls = [str(path) for path in shards]
     stages: list[Any] = [wds.split_by_worker, wds.tarfile_to_samples()]

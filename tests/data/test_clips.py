@@ -73,3 +73,9 @@ def test_labels_come_into_one_vocabulary() -> None:
         "neutral",
         "bored",
     ]
+
+
+def test_a_name_that_looks_like_a_slug_with_a_hash_collides_with_none() -> None:
+    slugs = unique_slugs(["a b", "a.b", "a_b-c8687a08"])
+    assert slugs[:2] == ["a_b-c8687a08", "a_b-2e7336dc"]
+    assert len(set(slugs)) == 3

@@ -101,7 +101,7 @@ def test_folds_depend_on_the_seed_and_on_nothing_else() -> None:
 def test_too_few_subjects_are_an_error_with_their_number_and_the_number_needed() -> None:
     with pytest.raises(ValueError, match=r"4 subject\(s\) \(s00, .*\) cannot make 5 .* at least 5"):
         split(balanced_clips(4))
-    with pytest.raises(ValueError, match=r"2 subject\(s\) .* at least 3"):
+    with pytest.raises(ValueError, match=r"2 subject\(s\) .* at least 4"):
         split(balanced_clips(2), num_folds=2)
 
 
@@ -122,3 +122,20 @@ def test_a_fold_that_was_not_made_is_an_error(tmp_path: Path, number: int) -> No
     write_folds(tmp_path / "folds.json", split(balanced_clips(10)))
     with pytest.raises(ValueError, match=f"folds 1 to 5, not {number}"):
         read_fold(tmp_path / "folds.json", number)
+
+
+def test_two_folds_of_three_subjects_would_leave_nobody_to_validate() -> None:
+    with pytest.raises(ValueError, match="at least 4"):
+        split(balanced_clips(3), num_folds=2)
+
+
+def test_subjects_too_uneven_for_the_folds_are_an_error_and_not_an_empty_fold() -> None:
+    counts = {"s0": (0, 1, 0), "s1": (1, 1, 5), "s2": (2, 3, 2), "s3": (2, 1, 2), "s4": (2, 6, 4)}
+    clips = [
+        Clip(f"{subject}{label}{i}", "", subject, label, sex="fm"[int(subject[1]) % 2])
+        for subject, numbers in counts.items()
+        for label, number in zip("abc", numbers, strict=True)
+        for i in range(number)
+    ]
+    with pytest.raises(ValueError, match="has no test subjects"):
+        split(clips, seed=0)

@@ -1,0 +1,91 @@
+"""How good predictions are: UAR, WAR, confusion, box overlap, landmark error.
+
+Shape letters: N clips, C classes, T frames.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.metrics import accuracy_score, confusion_matrix, recall_score
+
+Labels = npt.NDArray[np.int64]
+Array = npt.NDArray[np.float32]
+Mask = npt.NDArray[np.bool_]
+
+
+class Recalls(NamedTuple):
+    """UAR, WAR and the recall of each of the C classes; NaN for a class without a clip."""
+
+    uar: float
+    war: float
+    per_class: list[float]
+
+
+def recalls(labels: Labels, predicted: Labels, num_classes: int) -> Recalls:
+    """Recall of each class, their unweighted mean (UAR), and the accuracy (WAR).
+
+    WAR is the mean of the recalls weighted by clips. A class without a clip does not count in UAR.
+
+    Args:
+        labels: (N,) true class indices.
+        predicted: (N,) predicted class indices.
+        num_classes: C.
+
+    Source: MTCAE-DFER, section IV.A.
+    """
+    present = np.unique(labels)
+    found = recall_score(labels, predicted, labels=present, average=None)
+    per_class = np.full(num_classes, np.nan)
+    per_class[present] = found
+    return Recalls(
+        float(found.mean()), float(accuracy_score(labels, predicted)), per_class.tolist()
+    )
+
+
+def confusion(labels: Labels, predicted: Labels, num_classes: int) -> npt.NDArray[np.int64]:
+    """(C, C) counts of clips: row is the true class, column the predicted one."""
+    counts: npt.NDArray[np.int64] = confusion_matrix(labels, predicted, labels=range(num_classes))
+    return counts
+
+
+def box_iou(boxes: Array, targets: Array, mask: Mask) -> Array:
+    """Mean overlap of predicted and true boxes over the known frames of each clip.
+
+    Args:
+        boxes: (N, T, 4) x, y, w, h; a negative width or height counts as zero.
+        targets: (N, T, 4) x, y, w, h.
+        mask: (N, T) frames whose target is known.
+
+    Returns:
+        (N,) intersection over union in [0, 1]; NaN where no frame of a clip is known.
+    """
+    start = np.maximum(boxes[..., :2], targets[..., :2])
+    sides, target_sides = np.maximum(boxes[..., 2:], 0), targets[..., 2:]
+    end = np.minimum(boxes[..., :2] + sides, targets[..., :2] + target_sides)
+    intersection = np.prod(np.maximum(end - start, 0), axis=-1)
+    union = np.prod(sides, axis=-1) + np.prod(target_sides, axis=-1) - intersection
+    return _mean_over_known(intersection / np.maximum(union, 1e-12), mask)
+
+
+def landmark_error(points: Array, targets: Array, mask: Mask) -> Array:
+    """Mean distance of predicted from true landmarks, in distances between the eyes.
+
+    Args:
+        points: (N, T, 5, 2) x, y; the first two of the five are the eyes.
+        targets: (N, T, 5, 2) x, y.
+        mask: (N, T) frames whose target is known.
+
+    Returns:
+        (N,) errors; NaN where no frame of a clip is known.
+    """
+    eyes = np.linalg.norm(targets[..., 0, :] - targets[..., 1, :], axis=-1)
+    distances = np.linalg.norm(points - targets, axis=-1).mean(axis=-1)
+    return _mean_over_known(distances / np.maximum(eyes, 1e-12), mask)
+
+
+def _mean_over_known(values: Array, mask: Mask) -> Array:
+    known = mask.sum(axis=1)
+    sums = np.where(mask, values, 0).sum(axis=1)
+    means: Array = np.divide(sums, known, out=np.full(len(sums), np.nan), where=known > 0)
+    return means

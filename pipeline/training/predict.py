@@ -1,0 +1,117 @@
+"""Prediction of clips by a model, with the truth beside it.
+
+Shape letters: N clips, T frames, C classes.
+"""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import torch
+from lightning.fabric import Fabric
+from torch import Tensor
+
+from pipeline.data.shards import Batch
+from pipeline.evaluation.metrics import box_iou, landmark_error
+from pipeline.models.mtcae import Predictions
+from pipeline.training.loss import LossWeights, multitask_loss
+
+
+class Evaluation(NamedTuple):
+    """What a model says about clips, with the truth beside it, in the order of the batches.
+
+    Attributes:
+        clips: N names.
+        subjects: N names.
+        labels: (N,) class indices.
+        probabilities: (N, C).
+        boxes: (N, T, 4) x, y, w, h as fractions of the frame; None for a structure without box
+            head.
+        points: (N, T, 5, 2) x, y as fractions of the frame; None likewise.
+        target_boxes: (N, T, 4).
+        target_points: (N, T, 5, 2).
+        mask: (N, T) frames whose targets are known.
+        losses: Over all the clips at once: total, boxes, points, expression.
+    """
+
+    clips: list[str]
+    subjects: list[str]
+    labels: npt.NDArray[np.int64]
+    probabilities: npt.NDArray[np.float32]
+    boxes: npt.NDArray[np.float32] | None
+    points: npt.NDArray[np.float32] | None
+    target_boxes: npt.NDArray[np.float32]
+    target_points: npt.NDArray[np.float32]
+    mask: npt.NDArray[np.bool_]
+    losses: dict[str, float]
+
+
+@torch.no_grad()
+def evaluate(
+    fabric: Fabric, module: torch.nn.Module, batches: Iterable[Batch], loss_weights: LossWeights
+) -> Evaluation:
+    """Predict every clip of the batches once, without augmentation or label smoothing."""
+    module.eval()
+    seen: list[Batch] = []
+    outputs: list[Predictions] = []
+    for batch in batches:
+        predictions: Predictions = module(fabric.to_device(batch.frames) / 255)
+        outputs.append(predictions)
+        # The pixels are most of a batch and are not needed again.
+        seen.append(batch._replace(frames=torch.empty(0)))
+    boxes, points, mask, labels = (
+        torch.cat([getattr(batch, name) for batch in seen])
+        for name in ("boxes", "points", "mask", "labels")
+    )
+    whole = _concatenated(outputs)
+    losses = multitask_loss(whole, boxes, points, mask, labels, weights=loss_weights)
+    return Evaluation(
+        clips=[clip for batch in seen for clip in batch.clips],
+        subjects=[subject for batch in seen for subject in batch.subjects],
+        labels=labels.numpy(),
+        probabilities=whole.logits.softmax(dim=1).numpy(),
+        boxes=None if whole.boxes is None else whole.boxes.numpy(),
+        points=None if whole.points is None else whole.points.numpy(),
+        target_boxes=boxes.numpy(),
+        target_points=points.numpy(),
+        mask=mask.numpy(),
+        losses={name: loss.item() for name, loss in losses._asdict().items()},
+    )
+
+
+def _concatenated(parts: list[Predictions]) -> Predictions:
+    """All predictions as one, in float32 on the CPU."""
+
+    def whole(tensors: list[Tensor]) -> Tensor:
+        return torch.cat(tensors).float().cpu()
+
+    boxes = [part.boxes for part in parts if part.boxes is not None]
+    points = [part.points for part in parts if part.points is not None]
+    return Predictions(
+        boxes=whole(boxes) if boxes else None,
+        points=whole(points) if points else None,
+        logits=whole([part.logits for part in parts]),
+    )
+
+
+def predictions_table(tested: Evaluation, fold: int, classes: list[str]) -> pd.DataFrame:
+    """A row per test clip: who, truth, prediction, probabilities, box overlap, landmark error."""
+    table = pd.DataFrame(
+        {
+            "fold": fold,
+            "clip": tested.clips,
+            "subject": tested.subjects,
+            "actual": [classes[i] for i in tested.labels],
+            "predicted": [classes[i] for i in tested.probabilities.argmax(axis=1)],
+            "box_iou": np.nan,
+            "landmark_error": np.nan,
+        }
+    )
+    if tested.boxes is not None and tested.points is not None:
+        table["box_iou"] = box_iou(tested.boxes, tested.target_boxes, tested.mask)
+        table["landmark_error"] = landmark_error(tested.points, tested.target_points, tested.mask)
+    for i, name in enumerate(classes):
+        table[f"probability_{name}"] = tested.probabilities[:, i]
+    return table.sort_values("clip", ignore_index=True)

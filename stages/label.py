@@ -1,0 +1,167 @@
+"""Stage label: MTCNN's box and landmarks for every frame, in WebDataset shards."""
+
+import argparse
+from collections import Counter
+from collections.abc import Iterator
+from functools import partial
+from itertools import groupby
+from operator import attrgetter
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+import torch
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
+
+from pipeline.data.clips import Clip, Refusal, read_manifest, unique_slugs, write_manifest
+from pipeline.data.faces import FaceDetector
+from pipeline.data.shards import SHARD_NAMES, write_shard
+from pipeline.data.strips import decode_strip, strip_size
+from pipeline.data.tracks import FaceTrack, main_face
+from pipeline.files import write_json
+from pipeline.params import Section, StageParams, load_params
+from pipeline.workers import map_in_processes
+
+
+class FaceParams(Section):
+    """How faces are found and followed; see pipeline/data/tracks.py."""
+
+    min_face_size: PositiveInt
+    max_jump: PositiveFloat
+    max_gap: NonNegativeInt
+    max_refused: Annotated[float, Field(ge=0, le=1)]
+
+
+class Params(StageParams):
+    """Exactly this stage's `params` in dvc.yaml."""
+
+    faces: FaceParams
+
+
+class Labels(NamedTuple):
+    """A clip's strip, its main face and the number of faces found in each frame."""
+
+    strip: bytes
+    track: FaceTrack
+    num_faces: list[int]
+
+
+def main(params: Params, frames: Path, out: Path, quality: Path) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    clips = read_manifest(frames / "clips.parquet")
+    usable = sorted((clip for clip in clips if not clip.reason), key=attrgetter("subject", "clip"))
+    subjects = sorted({clip.subject for clip in usable})
+    shard_names = {
+        subject: f"{slug}.tar"
+        for subject, slug in zip(subjects, unique_slugs(subjects), strict=True)
+    }
+    tally = Tally(clips)
+    faces = params.faces
+    results = map_in_processes(
+        partial(label_clip, folder=frames, max_jump=faces.max_jump, max_gap=faces.max_gap),
+        [clip.clip for clip in usable],
+        "labelling",
+        initializer=_start_worker,
+        initargs=(faces.min_face_size,),
+    )
+    labelled = tally.count(zip(usable, results, strict=True), faces.min_face_size)
+    for subject, group in groupby(labelled, key=lambda pair: pair[0].subject):
+        write_shard(
+            out / shard_names[subject],
+            ((clip, labels.strip, labels.track) for clip, labels in group),
+        )
+    used = [clip for clip in usable if clip.clip not in tally.refused]
+    write_json(out / SHARD_NAMES, {clip.subject: shard_names[clip.subject] for clip in used})
+    write_manifest(out / "clips.parquet", used)
+    report = tally.report()
+    write_json(quality, report)
+    print(
+        f"label: {report['used']} clips of {len({clip.subject for clip in used})} subjects, a face "
+        f"in {report['detection_rate']:.1%} of their frames; {report['refused']} of "
+        f"{report['clips']} clips refused"
+    )
+    for refused in report["refused_clips"]:
+        print(f"  refused, {refused['clip']}: {refused['message']}")
+    if report["refused"] > faces.max_refused * report["clips"]:
+        raise SystemExit(
+            f"{report['refused']} of {report['clips']} clips were refused, more than "
+            f"faces.max_refused = {faces.max_refused}; the reasons are above and in {quality}. "
+            "Mend the clips, or raise the limit."
+        )
+
+
+class Tally:
+    """Counts what happens to the clips on their way through the stage."""
+
+    def __init__(self, clips: list[Clip]) -> None:
+        self.clips = clips
+        self.refused = {clip.clip: clip for clip in clips if clip.reason}
+        self.detected: list[float] = []
+        self.num_faces: Counter[int] = Counter()
+
+    def count(
+        self, labelled: Iterator[tuple[Clip, Labels]], min_face_size: int
+    ) -> Iterator[tuple[Clip, Labels]]:
+        """Pass on the clips that show a face, and refuse the others."""
+        for clip, labels in labelled:
+            if labels.track.mask.any():
+                self.detected.append(float(labels.track.mask.mean()))
+                self.num_faces.update(labels.num_faces)
+                yield clip, labels
+            else:
+                message = (
+                    f"{clip.path}: no face of at least {min_face_size} pixels in any of its "
+                    f"{len(labels.track.mask)} frames; crop the video to the face, or lower "
+                    "faces.min_face_size"
+                )
+                self.refused[clip.clip] = clip.refuse(Refusal("no_face", message))
+
+    def report(self) -> dict[str, Any]:
+        """The content of metrics/data_quality.json; rates are over frames of the used clips."""
+        num_frames = max(self.num_faces.total(), 1)
+        refused = [self.refused[clip.clip] for clip in self.clips if clip.clip in self.refused]
+        return {
+            "clips": len(self.clips),
+            "used": len(self.clips) - len(refused),
+            "refused": len(refused),
+            "refused_by_reason": dict(sorted(Counter(clip.reason for clip in refused).items())),
+            "detection_rate": round(sum(self.detected) / max(len(self.detected), 1), 4),
+            "partly_detected_clips": sum(rate < 1 for rate in self.detected),
+            "faces_per_frame": {
+                "none": round(self.num_faces[0] / num_frames, 4),
+                "one": round(self.num_faces[1] / num_frames, 4),
+                "several": round(
+                    sum(n for k, n in self.num_faces.items() if k > 1) / num_frames, 4
+                ),
+            },
+            "refused_clips": [
+                {"clip": clip.clip, "path": clip.path, "row": clip.row, "reason": clip.reason}
+                | {"message": clip.message}
+                for clip in refused
+            ],
+        }
+
+
+_detector: FaceDetector
+
+
+def _start_worker(min_face_size: int) -> None:
+    global _detector
+    torch.set_num_threads(1)
+    _detector = FaceDetector(min_face_size)
+
+
+def label_clip(clip: str, folder: Path, max_jump: float, max_gap: int) -> Labels:
+    """Find the main face of a clip in `<folder>/<clip>.jpg`; runs in a worker process."""
+    strip = (folder / f"{clip}.jpg").read_bytes()
+    found = _detector.detect(decode_strip(strip, strip_size(strip)))
+    track = main_face(found, max_jump=max_jump, max_gap=max_gap)
+    return Labels(strip, track, [len(frame.boxes) for frame in found])
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("frames", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("quality", type=Path)
+    args = parser.parse_args()
+    main(load_params(Params), args.frames, args.out, args.quality)

@@ -1,0 +1,83 @@
+"""Stage sample: every clip's frames, sampled evenly over the video, as one JPEG strip per clip."""
+
+import argparse
+from collections import Counter
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Literal
+
+import imageio_ffmpeg
+from pydantic import Field, PositiveInt
+
+from pipeline.data.clips import Clip, read_manifest, write_manifest
+from pipeline.data.strips import encode_strip
+from pipeline.data.video import UnusableVideo, read_frames
+from pipeline.files import atomic_path
+from pipeline.params import Preset, Section, StageParams, load_params
+from pipeline.workers import map_in_threads
+
+
+class FrameParams(Section):
+    """How a video becomes frames."""
+
+    num_frames: PositiveInt
+    size: Annotated[int, Field(gt=0, multiple_of=8)]
+    sampling: Literal["uniform", "stride"]
+    crop: Literal["square", "none"]
+    jpeg_quality: Annotated[int, Field(ge=1, le=100)]
+
+
+class Params(StageParams):
+    """Exactly this stage's `params` in dvc.yaml."""
+
+    videos: Annotated[Path | None, Preset("datasets", chosen_by="dataset", key="videos")]
+    frames: FrameParams
+
+
+def main(params: Params, raw: Path, manifest: Path, out: Path) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    clips = read_manifest(manifest)
+    sampled = partial(
+        _sample,
+        videos=params.videos or raw,
+        out=out,
+        frames=params.frames,
+        binary=imageio_ffmpeg.get_ffmpeg_exe(),
+    )
+    usable = [clip for clip in clips if not clip.reason]
+    results = {clip.clip: clip for clip in map_in_threads(sampled, usable, "sampling")}
+    clips = [results.get(clip.clip, clip) for clip in clips]
+    write_manifest(out / "clips.parquet", clips)
+    refused = Counter(clip.reason for clip in clips if clip.reason)
+    print(
+        f"sample: {len(clips) - refused.total()} strips of {params.frames.num_frames} frames of "
+        f"{params.frames.size} x {params.frames.size}, {refused.total()} clips refused "
+        f"{dict(refused) or ''}"
+    )
+
+
+def _sample(clip: Clip, videos: Path, out: Path, frames: FrameParams, binary: str) -> Clip:
+    """Write the clip's strip; the clip comes back refused where its video cannot be used."""
+    try:
+        pixels = read_frames(
+            videos / clip.path,
+            num_samples=frames.num_frames,
+            size=frames.size,
+            sampling=frames.sampling,
+            crop=frames.crop,
+            binary=binary,
+        )
+    except UnusableVideo as error:
+        return clip.refuse(error.refusal)
+    with atomic_path(out / f"{clip.clip}.jpg") as temporary:
+        temporary.write_bytes(encode_strip(pixels, frames.jpeg_quality))
+    return clip
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("raw", type=Path)
+    parser.add_argument("manifest", type=Path)
+    parser.add_argument("out", type=Path)
+    args = parser.parse_args()
+    main(load_params(Params), args.raw, args.manifest, args.out)

@@ -1,0 +1,84 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import webdataset as wds
+from PIL import Image
+from skimage.data import astronaut
+
+from pipeline.data.clips import Clip, Refusal, read_manifest, write_manifest
+from pipeline.data.strips import Frames, encode_strip
+from stages.label import FaceParams, Params, main
+
+NUM_FRAMES = 4
+
+
+def face() -> Frames:
+    portrait = Image.fromarray(astronaut()[0:300, 80:380])  # type: ignore[no-untyped-call]
+    return np.asarray(portrait.resize((224, 224)))
+
+
+@pytest.fixture(scope="module")
+def frames(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Strips of two subjects: a face throughout, a face that leaves, nobody; and a refused clip."""
+    folder = tmp_path_factory.mktemp("label") / "frames"
+    folder.mkdir()
+    blank = np.full((224, 224, 3), 128, np.uint8)
+    content = {"a": [face()] * 4, "b": [face(), face(), blank, blank], "c": [blank] * 4}
+    for clip, pictures in content.items():
+        (folder / f"{clip}.jpg").write_bytes(encode_strip(np.stack(pictures), quality=95))
+    clips = [
+        Clip("a", "a.mp4", "Ben", "happy", row=2),
+        Clip("b", "b.mp4", "Ann", "sad", row=3),
+        Clip("c", "c.mp4", "Ann", "sad", row=4),
+        Clip("d", "d.mp4", "Ann", "sad", row=5).refuse(Refusal("empty", "d.mp4: zero bytes")),
+    ]
+    write_manifest(folder / "clips.parquet", clips)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def result(frames: Path) -> tuple[Path, Path]:
+    """Where the shards and the report are; the stage ends with an error, but only then."""
+    faces = FaceParams(min_face_size=40, max_jump=1.5, max_gap=4, max_refused=0.4)
+    out, quality = frames.parent / "shards", frames.parent / "quality.json"
+    with pytest.raises(SystemExit, match=r"2 of 4 clips were refused, more than .* 0\.4"):
+        main(Params(faces=faces), frames, out, quality)
+    return out, quality
+
+
+def test_clips_with_a_face_reach_the_shard_of_their_subject_and_no_others(
+    result: tuple[Path, Path],
+) -> None:
+    out, _ = result
+    assert sorted(path.name for path in out.iterdir()) == [
+        "Ann.tar",
+        "Ben.tar",
+        "clips.parquet",
+        "shards.json",
+    ]
+    found = {
+        sample["__key__"]: sample
+        for name in ("Ann.tar", "Ben.tar")
+        for sample in wds.WebDataset(str(out / name), shardshuffle=False).decode()
+    }
+    assert sorted(found) == ["a", "b"]
+    assert found["a"]["mask.npy"].tolist() == [True] * 4
+    assert found["b"]["mask.npy"].tolist() == [True, True, False, False]
+    assert not found["b"]["boxes.npy"][2:].any()
+    assert [clip.clip for clip in read_manifest(out / "clips.parquet")] == ["b", "a"]
+
+
+def test_the_report_counts_what_was_found_and_why_clips_were_refused(
+    result: tuple[Path, Path],
+) -> None:
+    _, quality = result
+    report = json.loads(quality.read_text(encoding="utf-8"))
+    assert (report["clips"], report["used"], report["refused"]) == (4, 2, 2)
+    assert report["refused_by_reason"] == {"empty": 1, "no_face": 1}
+    assert report["detection_rate"] == 0.75
+    assert report["faces_per_frame"] == {"none": 0.25, "one": 0.75, "several": 0.0}
+    rows = {clip["row"]: clip["message"] for clip in report["refused_clips"]}
+    assert sorted(rows) == [4, 5]
+    assert "c.mp4: no face of at least 40 pixels in any of its 4 frames" in rows[4]

@@ -1,0 +1,131 @@
+import math
+
+import pytest
+import torch
+from torch import nn
+from torch.optim import AdamW
+
+from pipeline.models.encoder import VideoMAEEncoder
+from pipeline.models.mtcae import MTCAE
+from pipeline.training.optim import adamw, cosine_schedule, plateau_schedule
+
+RATE, DECAY = 0.1, 0.05
+
+
+def tiny_model(depth: int = 2) -> MTCAE:
+    encoder = VideoMAEEncoder(dim=12, depth=depth, num_heads=2, image_size=32, num_frames=4)
+    return MTCAE(
+        encoder,
+        arch="cascaded",
+        decoder="vit",
+        num_classes=3,
+        decoder_dim=8,
+        decoder_heads=2,
+        decoder_head_dim=4,
+        decoder_layers=1,
+    )
+
+
+def build(model: MTCAE, layer_decay: float = 0.5) -> AdamW:
+    return adamw(model, learning_rate=RATE, weight_decay=DECAY, layer_decay=layer_decay)
+
+
+def settings(model: MTCAE, optimizer: AdamW, key: str) -> dict[str, float]:
+    """One setting of each parameter, by the parameter's name."""
+    values = {id(p): group[key] for group in optimizer.param_groups for p in group["params"]}
+    return {name: values[id(p)] for name, p in model.named_parameters() if id(p) in values}
+
+
+def one_parameter(rate: float = 1.0) -> AdamW:
+    return AdamW([nn.Parameter(torch.zeros(1))], lr=rate)
+
+
+def test_the_groups_hold_every_parameter_exactly_once() -> None:
+    model = tiny_model()
+    grouped = [id(p) for group in build(model).param_groups for p in group["params"]]
+    assert sorted(grouped) == sorted(id(p) for p in model.parameters())
+
+
+def test_each_block_learns_at_a_fixed_fraction_of_the_rate_of_the_block_above_it() -> None:
+    model = tiny_model(depth=3)
+    for name, rate in settings(model, build(model), "lr").items():
+        distance = 0
+        for prefix, layers in {
+            "encoder.blocks.2.": 1,
+            "encoder.blocks.1.": 2,
+            "encoder.blocks.0.": 3,
+            "encoder.patch_embed.": 4,
+        }.items():
+            distance = layers if name.startswith(prefix) else distance
+        assert rate == pytest.approx(0.1 * 0.5**distance), name
+
+
+def test_a_layer_decay_of_one_gives_every_layer_the_full_rate() -> None:
+    model = tiny_model()
+    assert set(settings(model, build(model, layer_decay=1.0), "lr").values()) == {RATE}
+
+
+def test_weights_are_decayed_and_biases_and_norms_are_not() -> None:
+    model = tiny_model()
+    norms = [name for name, module in model.named_modules() if isinstance(module, nn.LayerNorm)]
+    for name, decay in settings(model, build(model), "weight_decay").items():
+        spared = name.endswith("bias") or name.rpartition(".")[0] in norms
+        assert decay == (0 if spared else DECAY), name
+
+
+def test_a_frozen_encoder_is_left_out() -> None:
+    model = tiny_model()
+    model.encoder.freeze()
+    names = set(settings(model, build(model), "lr"))
+    assert names == {
+        name for name, _ in model.named_parameters() if not name.startswith("encoder.")
+    }
+
+
+def test_the_cosine_schedule_rises_linearly_and_falls_along_half_a_cosine() -> None:
+    optimizer = one_parameter(rate=2.0)
+    schedule = cosine_schedule(optimizer, warmup_steps=4, total_steps=20)
+    rates = []
+    for _ in range(24):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    assert rates[:5] == pytest.approx([0.5, 1, 1.5, 2, 2])
+    assert rates[8] == pytest.approx(1 + math.cos(math.pi / 4))
+    assert rates[12] == pytest.approx(1)
+    assert rates[16] == pytest.approx(1 - math.cos(math.pi / 4))
+    assert rates[20:] == pytest.approx([0] * 4)
+
+
+def test_without_warmup_the_cosine_schedule_starts_at_the_full_rate() -> None:
+    optimizer = one_parameter()
+    cosine_schedule(optimizer, warmup_steps=0, total_steps=10)
+    assert optimizer.param_groups[0]["lr"] == 1
+
+
+def test_a_schedule_keeps_the_ratio_of_the_layers() -> None:
+    model = tiny_model()
+    optimizer = build(model)
+    before = [group["lr"] for group in optimizer.param_groups]
+    schedule = cosine_schedule(optimizer, warmup_steps=0, total_steps=4)
+    optimizer.step()
+    schedule.step()
+    factor = (1 + math.cos(math.pi / 4)) / 2
+    assert [group["lr"] for group in optimizer.param_groups] == pytest.approx(
+        [factor * rate for rate in before]
+    )
+
+
+def test_the_plateau_schedule_takes_a_tenth_of_the_rate_when_the_loss_stops_falling() -> None:
+    optimizer = one_parameter()
+    schedule = plateau_schedule(optimizer, patience=3)
+
+    def rate_after(*losses: float) -> float:
+        for loss in losses:
+            schedule.step(loss)
+        return float(optimizer.param_groups[0]["lr"])
+
+    assert rate_after(5, 4, 4, 4, 3, 3, 3) == 1
+    assert rate_after(3) == pytest.approx(0.1)
+    assert rate_after(2, 1, 1, 1) == pytest.approx(0.1)
+    assert rate_after(1) == pytest.approx(0.01)
