@@ -84,6 +84,7 @@ class RecipeParams(Section):
     label_smoothing: Fraction
     flip_probability: Fraction
     clip_gradients: NonNegativeFloat
+    checkpointing: bool
     precision: Literal["32-true", "bf16-mixed"]
     num_workers: NonNegativeInt
     loss_weights: LossWeightParams
@@ -213,6 +214,7 @@ def build_model(params: Params) -> MTCAE:
         patch_size=sizes.patch_size,
         tubelet_size=sizes.tubelet_size,
         drop_path=params.recipes.drop_path,
+        checkpointing=params.recipes.checkpointing,
     )
     weights = params.encoder.weights
     if weights.name != FROM_SCRATCH:

@@ -27,8 +27,8 @@ class FaceDetector:
     """MTCNN with the weights that ship with facenet-pytorch."""
 
     def __init__(self, min_face_size: int) -> None:
-        # The size of a box depends a little on the scales at which MTCNN looks. Leaving out the
-        # finest ones of its default, instead of starting others, gives the default's boxes.
+        # A box depends a little on the scales at which MTCNN looks. Leaving out the finest ones of
+        # its default, instead of starting at others, gives the default's boxes.
         left_out = math.floor(math.log(min_face_size / _DEFAULT_FACE, 1 / _STEP))
         smallest = _DEFAULT_FACE / _STEP**left_out
         mtcnn = MTCNN(keep_all=True, min_face_size=smallest, factor=_STEP, device="cpu")

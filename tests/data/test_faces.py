@@ -60,7 +60,7 @@ def test_a_mirrored_face_has_mirrored_landmarks(found: list[Detections]) -> None
 
 
 def test_a_face_below_the_smallest_size_is_not_looked_for(portrait: Frames) -> None:
-    assert len(FaceDetector(min_face_size=180).detect(portrait[None])[0].boxes) == 0
+    assert len(FaceDetector(min_face_size=224).detect(portrait[None])[0].boxes) == 0
 
 
 def test_detection_gives_the_same_numbers_again(portrait: Frames, found: list[Detections]) -> None:

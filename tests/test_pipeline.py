@@ -1,0 +1,184 @@
+"""The real stages through DVC, on a small set, in a copy of the repository."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import yaml
+from mlflow import MlflowClient
+from project import ROOT
+
+pytestmark = pytest.mark.slow
+
+SMALL = {
+    "folds": "[1,2]",
+    "split.num_folds": "2",
+    "datasets.sample.num_subjects": "4",
+    "datasets.sample.clips_per_emotion": "1",
+    "recipes.quick.epochs": "2",
+}
+DATA_STAGES = ("download", "sample", "label", "split")
+
+Run = Callable[..., str]
+
+
+def run_in(folder: Path) -> Run:
+    def run(*command: str, fails: bool = False) -> str:
+        environment = os.environ | {
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+            "GIT_AUTHOR_NAME": "tests",
+            "GIT_AUTHOR_EMAIL": "tests@localhost",
+            "GIT_COMMITTER_NAME": "tests",
+            "GIT_COMMITTER_EMAIL": "tests@localhost",
+        }
+        environment.pop("MLFLOW_TRACKING_URI", None)
+        done = subprocess.run(
+            command, cwd=folder, env=environment, capture_output=True, text=True, check=False
+        )
+        output = done.stdout + done.stderr
+        assert (done.returncode != 0) == fails, output
+        return output
+
+    return run
+
+
+def new_clone(folder: Path, **changes: str) -> Run:
+    """A repository of its own with the project's files as they are now and a smaller experiment."""
+    run = run_in(ROOT)
+    listed = run("git", "ls-files", "--cached", "--others", "--exclude-standard").splitlines()
+    for name in listed:
+        if (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, folder / name)
+    params = yaml.safe_load((folder / "params.yaml").read_text(encoding="utf-8"))
+    for name, value in (SMALL | changes).items():
+        section = params
+        *parents, last = name.split(".")
+        for parent in parents:
+            section = section[parent]
+        section[last] = yaml.safe_load(value)
+    (folder / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
+    run = run_in(folder)
+    run("git", "init", "--quiet")
+    run("git", "add", "--all")
+    run("git", "commit", "--quiet", "--message", "start")
+    return run
+
+
+def lock_of(folder: Path) -> dict[str, Any]:
+    lock: dict[str, Any] = yaml.safe_load((folder / "dvc.lock").read_text(encoding="utf-8"))
+    return lock["stages"]  # type: ignore[no-any-return]
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Run]:
+    """A small experiment that was run once."""
+    folder = tmp_path_factory.mktemp("clone")
+    run = new_clone(folder)
+    run("dvc", "repro")
+    run("git", "add", "--all")
+    run("git", "commit", "--quiet", "--message", "first run")
+    return folder, run
+
+
+def test_every_fold_is_trained_and_every_clip_is_tested_once(clone: tuple[Path, Run]) -> None:
+    folder, _ = clone
+    parts = [pd.read_parquet(folder / f"runs/fold{fold}/predictions.parquet") for fold in (1, 2)]
+    predictions = pd.concat(parts)
+    assert sorted(predictions["clip"]) == sorted(
+        pd.read_parquet(folder / "data/shards/sample/clips.parquet")["clip"]
+    )
+    summary = json.loads((folder / "metrics/summary.json").read_text(encoding="utf-8"))
+    hits = (predictions["actual"] == predictions["predicted"]).mean()
+    assert summary["war"]["pooled"] == pytest.approx(hits, abs=1e-6)
+    quality = json.loads((folder / "metrics/data_quality.json").read_text(encoding="utf-8"))
+    assert (quality["clips"], quality["refused"]) == (28, 0)
+    assert quality["detection_rate"] > 0.98
+
+
+def test_nothing_is_run_again_without_a_change(clone: tuple[Path, Run]) -> None:
+    _, run = clone
+    assert "Data and pipelines are up to date" in run("dvc", "repro")
+
+
+def test_data_stages_give_the_same_bytes_from_scratch(
+    clone: tuple[Path, Run], tmp_path: Path
+) -> None:
+    folder, _ = clone
+    run = new_clone(tmp_path)
+    run("dvc", "repro", "split")
+    for stage in DATA_STAGES:
+        assert lock_of(tmp_path)[stage] == lock_of(folder)[stage]
+
+
+def test_experiments_stand_apart_in_dvc_and_in_mlflow(clone: tuple[Path, Run]) -> None:
+    folder, run = clone
+    run("dvc", "exp", "run", "--name", "alone", "--set-param", "arch=stl")
+    run(
+        *("dvc", "exp", "run", "--name", "parallel"),
+        *("--set-param", "arch=non_fully_shared", "--set-param", "decoder=mlp"),
+    )
+    shown = run("dvc", "exp", "show", "--csv")
+    assert "alone" in shown
+    assert "parallel" in shown
+
+    client = MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("dfer-sample")
+    assert experiment is not None
+    runs = client.search_runs([experiment.experiment_id])
+    parents = {run.info.run_id: run for run in runs if "mlflow.parentRunId" not in run.data.tags}
+    children = [run for run in runs if "mlflow.parentRunId" in run.data.tags]
+    archs = sorted(run.data.tags["arch"] for run in parents.values())
+    assert archs == ["cascaded", "non_fully_shared", "stl"]
+    assert all(run.info.status == "FINISHED" for run in runs)
+    assert all("uar_pooled" in run.data.metrics for run in parents.values())
+    assert len(children) == 2 * len(parents)
+    for child in children:
+        history = client.get_metric_history(child.info.run_id, "validation_uar")
+        assert [point.step for point in history] == [1, 2]
+
+
+def test_a_custom_table_with_bad_rows_trains_on_the_good_ones(clone: tuple[Path, Run]) -> None:
+    folder, run = clone
+    videos = folder / "datasets/custom/videos"
+    videos.mkdir()
+    rows = ["path,subject,label"]
+    for clip in sorted((folder / "data/raw/sample").rglob("*.mp4")):
+        shutil.copy(clip, videos)
+        parsed = (
+            pd.read_parquet(folder / "data/raw/sample.parquet").set_index("clip").loc[clip.stem]
+        )
+        rows.append(f"{clip.name},{parsed['subject']},{parsed['label']}")
+    good = len(rows) - 1
+    clip = next(videos.glob("*.mp4"))
+    (videos / "cut.mp4").write_bytes(clip.read_bytes()[:2000])
+    (videos / "empty.mp4").write_bytes(b"")
+    (videos / "text.mp4").write_text("not a video")
+    (videos / "pointer.mp4").write_text(
+        "version https://git-lfs.github.com/spec/v1\noid sha256:0\n"
+    )
+    bad = {"cut.mp4": "unreadable", "empty.mp4": "empty", "text.mp4": "unreadable"}
+    bad |= {"pointer.mp4": "lfs_pointer", "absent.mp4": "missing"}
+    rows += [f"{name},actor_01,happy" for name in bad]
+    (folder / "datasets/custom/clips.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+
+    refused = run("dvc", "exp", "run", "--set-param", "dataset=custom", fails=True)
+    assert "more than faces.max_refused" in refused.replace("\n", " ")
+    run(
+        *("dvc", "exp", "run", "--set-param", "dataset=custom"),
+        *("--set-param", "faces.max_refused=0.5"),
+    )
+    quality = json.loads((folder / "metrics/data_quality.json").read_text(encoding="utf-8"))
+    assert quality["used"] == good
+    found = {clip["path"]: (clip["row"], clip["reason"]) for clip in quality["refused_clips"]}
+    first_bad_row = good + 2
+    assert found == {name: (first_bad_row + i, bad[name]) for i, name in enumerate(bad)}
+    shards = pd.read_parquet(folder / "data/shards/custom/clips.parquet")
+    assert not set(shards["path"]) & set(bad)
