@@ -17,7 +17,7 @@ test: $(VENV)/.test
 	ruff format --check .
 	ruff check .
 	mypy
-	pytest -n auto
+	pytest -n auto --dist loadfile
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \

@@ -66,9 +66,7 @@ def main(params: Params, runs: Path, out: Path) -> None:
         "folds.csv": folds,
         "per_class.csv": per_class,
         "confusion.csv": predictions[["actual", "predicted"]],
-        "history.csv": history[
-            ["fold", *history.columns.drop(["fold", "seconds", "clips_per_second"])]
-        ],
+        "history.csv": history[["fold", *history.columns.drop("fold")]],
     }
     for name, table in tables.items():
         with atomic_path(out / name) as temporary:

@@ -116,11 +116,12 @@ def train(
                     f"the loss of epoch {epoch} is {losses.total.item()}; the batch held the clips "
                     f"{', '.join(batch.clips)}: lower the recipe's learning_rate"
                 )
-            optimizer.zero_grad()
             fabric.backward(losses.total)
             if clip_gradients:
                 fabric.clip_gradients(module, optimizer, max_norm=clip_gradients)
             optimizer.step()
+            # Not before the backward pass: no gradients need to live during the forward pass.
+            optimizer.zero_grad()
             if isinstance(schedule, LambdaLR):
                 schedule.step()
             sums += len(batch.clips) * np.array([loss.item() for loss in losses])

@@ -1,0 +1,199 @@
+"""One training step of the six structures, full and frozen: time, share of the ceiling, memory.
+
+    python -m benchmarks.train_step [--model tiny|small|base|large] [--batch 8 16]
+        [--precision 32-true|bf16-mixed] [--structures stl "cascaded vit"] [--repeats 10]
+
+A step is forward, loss, backward and AdamW on random clips of 16 x 224 x 224 pixels that are on the
+device already; ms is the median. Its FLOPs are those of the matrix products, counted on tensors
+without data, so that what a kernel computes twice counts once. The ceiling is the fastest of twenty
+large square matrix products of the same precision on the same device.
+
+The first structure and Hugging Face's VideoMAEForVideoClassification of the same width, depth and
+heads take turns, step by step, so that a drift of the machine hits both; `times as fast` is the
+median of Hugging Face's time over that of the row. Memory on a GPU is the most that a row's tensors
+take at once; on a CPU it is the peak resident set of the process, libraries and whatever the
+allocator keeps of earlier rows included.
+
+Shape letters: B clips, T frames, S side of a square frame in pixels.
+"""
+
+import argparse
+import gc
+import statistics
+from contextlib import suppress
+from importlib.util import find_spec
+from itertools import product
+
+import torch
+from torch import Tensor, nn
+from torch.optim import AdamW
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.attention import DEVICE, machine, peak_bytes, reset_peak, seconds
+from pipeline.models.encoder import SIZES, VideoMAEEncoder
+from pipeline.models.mtcae import MTCAE, NUM_POINTS, STRUCTURES, Predictions
+from pipeline.training.loss import LossWeights, multitask_loss
+from pipeline.training.optim import adamw
+
+NAMES = {arch if arch == "stl" else f"{arch} {kind}": (arch, kind) for arch, kind in STRUCTURES}
+HUGGING_FACE = "Hugging Face"
+DTYPES = {"32-true": torch.float32, "bf16-mixed": torch.bfloat16}
+NUM_CLASSES = 7  # RAVDESS
+NUM_WARMUPS = 3
+
+
+class HuggingFace(nn.Module):
+    """The encoder of transformers with mean pooling and a linear layer, which answers as stl."""
+
+    def __init__(self, dim: int, depth: int, num_heads: int) -> None:
+        super().__init__()
+        # Not a requirement of the pipeline: without it only these rows are missing.
+        from transformers import VideoMAEConfig, VideoMAEForVideoClassification
+
+        config = VideoMAEConfig(
+            hidden_size=dim, num_hidden_layers=depth, num_attention_heads=num_heads
+        )
+        config.intermediate_size, config.num_labels = 4 * dim, NUM_CLASSES
+        self.model = VideoMAEForVideoClassification(config)
+
+    def forward(self, frames: Tensor) -> Predictions:
+        return Predictions(None, None, self.model(pixel_values=frames).logits)
+
+
+def random_batch(num_clips: int) -> list[Tensor]:
+    """Clips (B, T, 3, S, S) and targets as multitask_loss takes them, on torch's default device."""
+    shapes = (3, 224, 224), (4,), (NUM_POINTS, 2)
+    mask = torch.ones(num_clips, 16, dtype=torch.bool)
+    labels = torch.randint(NUM_CLASSES, (num_clips,))
+    return [*(torch.rand(num_clips, 16, *shape) for shape in shapes), mask, labels]
+
+
+def build_model(name: str, size: str, frozen: bool) -> nn.Module:
+    """A structure, or Hugging Face's model, on torch's default device."""
+    dim, depth, num_heads = (SIZES[size][key] for key in ("dim", "depth", "num_heads"))
+    if name == HUGGING_FACE:
+        peer = HuggingFace(dim, depth, num_heads)
+        if frozen:
+            peer.model.videomae.requires_grad_(False)
+        return peer
+    encoder = VideoMAEEncoder(dim=dim, depth=depth, num_heads=num_heads)
+    if frozen:
+        encoder.freeze()
+    arch, kind = NAMES[name]
+    # Everything but tiny gets the paper's decoder; all have three heads, the default.
+    width, head_dim, layers = (96, 32, 1) if size == "tiny" else (512, 512, 5)
+    return MTCAE(
+        encoder,
+        arch=arch,
+        decoder=kind,
+        num_classes=NUM_CLASSES,
+        decoder_dim=width,
+        decoder_head_dim=head_dim,
+        decoder_layers=layers,
+    )
+
+
+def loss_of(model: nn.Module, batch: list[Tensor], precision: str) -> Tensor:
+    frames, *targets = batch
+    with torch.autocast(DEVICE, torch.bfloat16, enabled=precision == "bf16-mixed"):
+        predictions = model(frames)
+    return multitask_loss(predictions, *targets, weights=LossWeights()).total
+
+
+def step_flops(name: str, size: str, frozen: bool, num_clips: int) -> int:
+    with torch.device("meta"), FlopCounterMode(display=False) as counter:
+        loss = loss_of(build_model(name, size, frozen), random_batch(num_clips), "32-true")
+        torch.autograd.backward(loss)
+    return int(counter.get_total_flops())
+
+
+def matmul_ceiling(dtype: torch.dtype) -> float:
+    """FLOP/s of a square matrix product."""
+    side = 8192 if DEVICE == "cuda" else 1024
+    a, b = (torch.randn(side, side, device=DEVICE, dtype=dtype) for _ in range(2))
+    return 2 * side**3 / min(seconds(lambda: a @ b) for _ in range(20))
+
+
+def build_optimizer(model: nn.Module) -> AdamW:
+    if isinstance(model, MTCAE):
+        return adamw(model, learning_rate=1e-4, weight_decay=0.05, layer_decay=1.0)
+    return AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-4, weight_decay=0.05)
+
+
+class Trial:
+    """A model, its optimiser and its clips, warmed up, which took `peak` bytes."""
+
+    def __init__(self, name: str, size: str, frozen: bool, num_clips: int, precision: str) -> None:
+        taken = reset_peak()
+        with torch.device(DEVICE):
+            self.model, self.batch = build_model(name, size, frozen), random_batch(num_clips)
+        self.precision = precision
+        self.optimizer = build_optimizer(self.model)
+        for _ in range(NUM_WARMUPS):
+            self.step()
+        self.peak = peak_bytes() - taken
+        self.seconds: list[float] = []
+
+    def step(self) -> None:
+        torch.autograd.backward(loss_of(self.model, self.batch, self.precision))
+        self.optimizer.step()
+        self.optimizer.zero_grad()  # last, so that a model which waits its turn holds no gradients
+
+
+def measure(
+    names: list[str], size: str, frozen: bool, num_clips: int, precision: str, repeats: int
+) -> dict[str, tuple[int, list[float]]]:
+    """Peak bytes and seconds of each step, taken in turns; without what ran out of memory."""
+    gc.collect()
+    torch.cuda.empty_cache()
+    trials = {}
+    for name in names:
+        with suppress(torch.OutOfMemoryError):
+            trials[name] = Trial(name, size, frozen, num_clips, precision)
+    for _ in range(repeats):
+        for trial in trials.values():
+            with suppress(torch.OutOfMemoryError):
+                trial.seconds.append(seconds(trial.step))
+    return {n: (t.peak, t.seconds) for n, t in trials.items() if len(t.seconds) == repeats}
+
+
+def main(size: str, batches: list[int], precision: str, names: list[str], repeats: int) -> None:
+    ceiling = matmul_ceiling(DTYPES[precision])
+    print(f"{machine()}; {size}, {precision}; ceiling {ceiling / 1e12:.3f} TFLOP/s\n")
+    groups = [[name] for name in names]
+    if find_spec("transformers"):
+        groups[0].append(HUGGING_FACE)
+    else:
+        print("transformers is not installed: no rows of Hugging Face's model.\n")
+    print(
+        "| structure | encoder | batch | ms per step | clips/s | TFLOP/s | share of ceiling "
+        "| peak memory (GiB) | times as fast |\n|---|---|---:|---:|---:|---:|---:|---:|---:|"
+    )
+    for num_clips, frozen, group in product(batches, (False, True), groups):
+        runs = measure(group, size, frozen, num_clips, precision, repeats)
+        for name in group:
+            row = f"| {name} | {'frozen' if frozen else 'full'} | {num_clips} "
+            if name in runs:
+                peak, times = runs[name]
+                step = statistics.median(times)
+                rate = step_flops(name, size, frozen, num_clips) / step
+                row += f"| {step * 1e3:.1f} | {num_clips / step:.2f} | {rate / 1e12:.3f} "
+                theirs = runs[HUGGING_FACE][1] if HUGGING_FACE in runs else []
+                ratios = [a / b for a, b in zip(theirs, times, strict=False)]
+                ratio = f"{statistics.median(ratios):.2f}" if ratios else "-"
+                row += f"| {rate / ceiling:.0%} | {peak / 2**30:.2f} | {ratio} |"
+            else:
+                row += "| out of memory | | | | | |"
+            print(row, flush=True)
+
+
+if __name__ == "__main__":
+    gpu = DEVICE == "cuda"
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", choices=SIZES, default="large" if gpu else "tiny")
+    parser.add_argument("--batch", type=int, nargs="+", default=[8, 16] if gpu else [2])
+    parser.add_argument("--precision", choices=DTYPES, default="bf16-mixed" if gpu else "32-true")
+    parser.add_argument("--structures", nargs="+", choices=NAMES, default=list(NAMES))
+    parser.add_argument("--repeats", type=int, default=10)
+    args = parser.parse_args()
+    main(args.model, args.batch, args.precision, args.structures, args.repeats)
