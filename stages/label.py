@@ -80,7 +80,8 @@ def main(params: Params, frames: Path, out: Path, quality: Path) -> None:
         f"{report['clips']} clips refused"
     )
     for refused in report["refused_clips"]:
-        print(f"  refused, {refused['clip']}: {refused['message']}")
+        where = f"row {refused['row']}" if refused["row"] else refused["clip"]
+        print(f"  refused, {where}: {refused['message']}")
     if report["refused"] > faces.max_refused * report["clips"]:
         raise SystemExit(
             f"{report['refused']} of {report['clips']} clips were refused, more than "

@@ -284,3 +284,13 @@ def test_losses_of_an_evaluation_do_not_depend_on_the_batches(fabric: Fabric) ->
     in_threes = evaluate(fabric, model, batches(whole, 3), LossWeights())
     at_once = evaluate(fabric, model, [whole], LossWeights())
     assert in_threes.losses == pytest.approx(at_once.losses, rel=1e-5)
+
+
+def test_half_precision_follows_single_precision_in_the_first_epochs(fabric: Fabric) -> None:
+    training = batches(clips(8), 4)
+    curves = []
+    for precise in (fabric, Fabric(accelerator="cpu", devices=1, precision="bf16-mixed")):
+        trained = fit(precise, tiny_model(), training, training, epochs=3)
+        curves.append([line.train_loss for line in trained.history])
+    assert curves[1] == pytest.approx(curves[0], rel=0.02)
+    assert curves[1] != curves[0]
