@@ -33,7 +33,7 @@ class Params(StageParams):
     classes: Annotated[list[str], Preset("datasets", chosen_by="dataset", key="classes")]
 
 
-def main(params: Params, runs: Path, out: Path) -> None:
+def main(params: Params, runs: Path, pooled: Path, out: Path) -> None:
     # The declared folds, never whatever lies in the folder: a removed fold leaves its files behind.
     folders = {fold: runs / f"fold{fold}" for fold in params.folds}
     histories = {fold: pd.read_csv(folder / "history.csv") for fold, folder in folders.items()}
@@ -59,7 +59,8 @@ def main(params: Params, runs: Path, out: Path) -> None:
         confusions,
         summary,
     )
-    out.mkdir(parents=True, exist_ok=True)
+    with atomic_path(pooled) as temporary:
+        predictions.to_parquet(temporary, index=False)
     write_json(out / "summary.json", summary)
     history = pd.concat([history.assign(fold=fold) for fold, history in histories.items()])
     tables = {
@@ -104,6 +105,7 @@ def lines(history: pd.DataFrame) -> list[dict[str, float]]:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("runs", type=Path)
+    parser.add_argument("predictions", type=Path)
     parser.add_argument("out", type=Path)
     args = parser.parse_args()
-    main(load_params(Params), args.runs, args.out)
+    main(load_params(Params), args.runs, args.predictions, args.out)
