@@ -8,7 +8,6 @@ Shape letters: T sampled frames, S side of a square frame in pixels.
 
 import re
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
@@ -143,7 +142,7 @@ def _cause(log: str) -> str:
 def _count_packets(path: Path, binary: str) -> int:
     copied = _input(path)["V:0"].output("pipe:", format="null", codec="copy", loglevel="verbose")
     _, log = _run(copied, path, binary)
-    return _reported(r"(\d+) packets read", log)
+    return _reported(r"(\d+) packets read", log, path)
 
 
 def _decode(
@@ -178,14 +177,17 @@ def _decode(
     )
     data, log = _run(raw, path, binary)
     frames = np.frombuffer(data, dtype=np.uint8).reshape(-1, size, size, 3)
-    decoded = _reported(r"(\d+) frames decoded", log)
+    decoded = _reported(r"(\d+) frames decoded", log, path)
     if decoded == num_frames:
         frames = frames[np.searchsorted(picked, indices)]
     return frames, decoded
 
 
-def _reported(pattern: str, log: str) -> int:
-    match: Callable[[str], re.Match[str] | None] = re.compile(pattern).search
-    found = match(log)
-    assert found, f"ffmpeg's log lacks {pattern!r}"
+def _reported(pattern: str, log: str, path: Path) -> int:
+    """The count that ffmpeg logged."""
+    found = re.search(pattern, log)
+    if not found:
+        raise UnusableVideo(
+            "unreadable", f"{path.name}: ffmpeg does not say how many frames it has"
+        )
     return int(found[1])

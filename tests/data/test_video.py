@@ -142,3 +142,9 @@ def test_names_that_look_like_options_or_addresses_are_files(tmp_path: Path) -> 
         video = numbered_video(tmp_path / "plain.mp4", 20)
         video.rename(tmp_path / name)
         assert read(tmp_path / name).shape == (16, 32, 32, 3)
+
+
+def test_a_video_stream_without_a_frame_is_refused(tmp_path: Path) -> None:
+    source = "testsrc=s=64x64:d=1"
+    path = render(tmp_path / "hollow.mkv", "-f", "lavfi", "-i", source, "-frames:v", "0")
+    assert refusal(path) in ("no_frames", "unreadable", "no_video_stream")
