@@ -29,6 +29,22 @@ def write_json(path: Path, value: Any) -> None:
         )
 
 
+def is_lfs_pointer(path: Path) -> bool:
+    """Whether Git LFS left its small text file here instead of the content."""
+    start = b"version https://git-lfs.github.com/spec/"
+    with path.open("rb") as file:
+        return file.read(len(start)) == start
+
+
+def project_root(folder: Path) -> Path:
+    """The project's own folder, also from the copy of it in which DVC runs a queued experiment."""
+    parts = folder.resolve().parts
+    for i in range(len(parts) - 2):
+        if parts[i : i + 3] == (".dvc", "tmp", "exps"):
+            return Path(*parts[:i])
+    return folder.resolve()
+
+
 def sha256_of(path: Path) -> str:
     """SHA-256 of a file's content, in hexadecimal."""
     with path.open("rb") as file:

@@ -1,0 +1,246 @@
+"""Asking a web host for something, patiently, with errors that say what is wrong.
+
+Messages leave out everything after the `?` of an address, which may be a password. For the same
+reason errors of the libraries below are not chained to ours: a traceback would show them.
+"""
+
+import json
+import logging
+import re
+import time
+from collections.abc import Iterator, Mapping
+from http.cookiejar import DefaultCookiePolicy
+from typing import Any, NamedTuple
+
+import requests
+from requests.adapters import HTTPAdapter
+from urllib3.exceptions import HTTPError
+from urllib3.util import Retry
+
+CHUNK_BYTES = 2**18
+MAX_JSON_BYTES = 2**26
+MAX_PAUSE_S = 600
+
+# It would print whole addresses, passwords included.
+logging.getLogger("urllib3").setLevel(logging.ERROR)
+
+
+class DownloadFailed(RuntimeError):
+    """What could not be had, why, and what to do about it."""
+
+    worth_resuming = True
+
+
+class Interrupted(DownloadFailed):
+    """The connection or the disk gave up; the same call later goes on where this one was."""
+
+
+class Refused(DownloadFailed):
+    """The host answered with an error: its status and, if it gave any, its reason."""
+
+    def __init__(self, message: str, status: int, reason: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.reason = reason
+        self.worth_resuming = status not in (404, 410)
+
+
+class Broken(Exception):
+    """An answer ended before its time; asking again may help."""
+
+
+class Patience(NamedTuple):
+    """How long to wait for a host, and how often to ask it again."""
+
+    # In a row without getting any further.
+    attempts: int = 6
+    connect_s: float = 20
+    # Without a byte, or with fewer than `min_bytes_per_s` on average, before asking again.
+    stall_s: float = 60
+    min_bytes_per_s: float = 1000
+    # Before the second attempt; doubled before each further one.
+    pause_s: float = 2
+
+
+def open_session(patience: Patience) -> requests.Session:
+    """A session, which threads may share, that asks an overloaded or unreachable host again."""
+    session = requests.Session()
+    # Cookies are the only thing in a session that answers change.
+    session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+    # The size of a compressed answer is not that of the file.
+    session.headers["Accept-Encoding"] = "identity"
+    retry = Retry(
+        total=patience.attempts - 1,
+        status_forcelist={408, 429, 500, 502, 503, 504},
+        allowed_methods=None,  # Nothing that is posted here changes anything at the host.
+        backoff_factor=patience.pause_s,
+        retry_after_max=MAX_PAUSE_S,
+        raise_on_status=False,
+    )
+    for scheme in ("http://", "https://"):
+        session.mount(scheme, HTTPAdapter(max_retries=retry, pool_maxsize=32))
+    return session
+
+
+def get_json(session: requests.Session, url: str, patience: Patience) -> Any:
+    """The JSON document at an address.
+
+    Raises:
+        DownloadFailed: It cannot be had, or what is there is no JSON, or larger than 64 MiB.
+    """
+    return _json(session, url, patience, {}, None)
+
+
+def post_json(
+    session: requests.Session, url: str, body: Any, headers: Mapping[str, str], patience: Patience
+) -> Any:
+    """The JSON document that the host answers to another one.
+
+    Raises:
+        DownloadFailed: As in `get_json`.
+    """
+    headers = {"Content-Type": "application/json", **headers}
+    return _json(session, url, patience, headers, json.dumps(body).encode())
+
+
+def _json(
+    session: requests.Session,
+    url: str,
+    patience: Patience,
+    headers: Mapping[str, str],
+    data: bytes | None,
+) -> Any:
+    for attempt in range(1, patience.attempts + 1):
+        with ask(session, url, patience, headers, data) as answer:
+            check_status(answer, url, patience)
+            try:
+                body = _read(answer, patience, MAX_JSON_BYTES + 1)
+                break
+            except Broken as broken:
+                if attempt == patience.attempts:
+                    raise Interrupted(
+                        f"{plain(url)} broke off {attempt} times ({broken}); check the connection "
+                        "and run this again"
+                    ) from None
+        pause(attempt, patience)
+    if len(body) > MAX_JSON_BYTES:
+        raise DownloadFailed(f"{plain(url)} gives more than {MAX_JSON_BYTES >> 20} MiB of JSON")
+    try:
+        return json.loads(body)
+    except ValueError:
+        found = "a web page" if is_page(body) else "something else"
+        raise DownloadFailed(
+            f"{plain(url)} gives {found} in place of JSON; open it in a browser: it may ask for a "
+            "login or have moved"
+        ) from None
+
+
+def ask(
+    session: requests.Session,
+    url: str,
+    patience: Patience,
+    headers: Mapping[str, str],
+    data: bytes | None = None,
+) -> requests.Response:
+    """The host's answer, whatever its status, with the body not read yet; POST if there is data.
+
+    Raises:
+        DownloadFailed: The address makes no sense, or nobody answers.
+    """
+    if not url.lower().startswith(("http://", "https://")):
+        raise DownloadFailed(f"{plain(url)} is no http or https address")
+    method = "GET" if data is None else "POST"
+    timeout = (patience.connect_s, patience.stall_s)
+    try:
+        return session.request(
+            method, url, headers=dict(headers), data=data, stream=True, timeout=timeout
+        )
+    except (requests.ConnectionError, requests.Timeout) as error:
+        raise Interrupted(
+            f"{plain(url)} cannot be reached ({_reason(error)}); check the connection and run "
+            "this again"
+        ) from None
+    except requests.RequestException as error:
+        raise DownloadFailed(f"{plain(url)} cannot be fetched: {_reason(error)}") from None
+
+
+def check_status(answer: requests.Response, url: str, patience: Patience) -> None:
+    """Make sure that the answer is what was asked for.
+
+    Raises:
+        Refused: The host says that it is not.
+    """
+    status = answer.status_code
+    if status in (200, 206):
+        return
+    try:
+        reason = str(json.loads(_read(answer, patience, 2**16))["message"])
+    except (Broken, ValueError, TypeError, KeyError):  # Few hosts give a reason that can be read.
+        reason = ""
+    # A host's words reach a terminal.
+    reason = "".join(filter(str.isprintable, reason))[:300]
+    if status in (401, 403):
+        advice = "it may ask for a login or want fewer requests: open it in a browser, or wait"
+    elif status in (404, 410):
+        advice = "it is no longer there: check the address, look for a new version"
+    else:
+        advice = "run this again later"
+    said = f"HTTP {status} {answer.reason or ''}".strip() + (f", {reason!r}" if reason else "")
+    raise Refused(f"{plain(url)}: the host answers {said}; {advice}", status, reason)
+
+
+def chunks_of(answer: requests.Response, patience: Patience) -> Iterator[bytes]:
+    """The body as it comes in.
+
+    Raises:
+        Broken: The host falls silent or becomes too slow.
+    """
+    since, num_bytes = time.monotonic(), 0
+    while True:
+        try:
+            # Unlike `iter_content`, gives what there is without waiting for a chunk to be full.
+            chunk = answer.raw.read1(CHUNK_BYTES, decode_content=False)
+        except HTTPError as error:
+            raise Broken(_reason(error)) from None
+        if not chunk:
+            return
+        yield chunk
+        num_bytes += len(chunk)
+        elapsed = time.monotonic() - since
+        if elapsed >= patience.stall_s:
+            if num_bytes < patience.min_bytes_per_s * elapsed:
+                raise Broken(f"fewer than {patience.min_bytes_per_s:.0f} bytes per second")
+            since, num_bytes = time.monotonic(), 0
+
+
+def _read(answer: requests.Response, patience: Patience, max_bytes: int) -> bytes:
+    body = bytearray()
+    for chunk in chunks_of(answer, patience):
+        body += chunk
+        if len(body) >= max_bytes:
+            break
+    return bytes(body[:max_bytes])
+
+
+def pause(attempt: int, patience: Patience) -> None:
+    """Wait before the next attempt, longer each time."""
+    time.sleep(min(patience.pause_s * 2 ** max(attempt - 1, 0), MAX_PAUSE_S))
+
+
+def is_page(body: bytes) -> bool:
+    """Whether this is the beginning of a web page."""
+    start = body[:256].removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    return start.startswith((b"<!doctype", b"<html", b"<head", b"<!--"))
+
+
+def plain(url: str) -> str:
+    """An address without what may be a password."""
+    return re.sub(r"(?<=//)[^/]*@", "", re.split(r"[?#]", url)[0])
+
+
+def _reason(error: BaseException) -> str:
+    """What the innermost error says, without the addresses that the outer ones repeat."""
+    inner = getattr(error, "reason", None) or (error.args[0] if error.args else None)
+    if isinstance(inner, BaseException):
+        return _reason(inner)
+    return re.sub(r"\?\S*", "", str(error)) or type(error).__name__

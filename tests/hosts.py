@@ -1,0 +1,240 @@
+"""A web host on this machine that serves given bytes, and goes wrong when it is told to."""
+
+import hashlib
+import json
+import time
+from collections import deque
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from enum import Enum, auto
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import repeat
+from threading import Lock, Thread
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+
+
+class Fault(Enum):
+    """What goes wrong with one answer."""
+
+    CUT = auto()  # Half of the body, then the connection is closed.
+    DROP = auto()  # Closed before any answer.
+    WRONG_BYTES = auto()  # As many as the right ones.
+    LONGER = auto()  # By four bytes, and the length says so.
+    ENDLESS = auto()  # Zeros, without a length.
+    TRICKLE = auto()  # `trickle_bytes` every `trickle_pause_s`.
+    SILENCE = auto()  # Half of the body, then nothing for a second.
+    PAGE = auto()  # A web page.
+    IGNORE_RANGE = auto()
+    WRONG_RANGE = auto()  # Says that it sends from the first byte.
+    NO_RANGE = auto()  # 416
+    REDIRECT = auto()  # To the same path, with `?moved` behind it.
+    FORBIDDEN = auto()  # 403
+    NOT_FOUND = auto()  # 404
+    TOO_MANY = auto()  # 429, with `retry_after` seconds
+    SERVER_ERROR = auto()  # 500
+
+
+STATUS = {
+    Fault.NO_RANGE: 416,
+    Fault.FORBIDDEN: 403,
+    Fault.NOT_FOUND: 404,
+    Fault.TOO_MANY: 429,
+    Fault.SERVER_ERROR: 500,
+}
+LFS_ENDPOINT = ".git/info/lfs/objects/batch"
+PAGE = b"\n<!DOCTYPE html><html><body>Please log in</body></html>"
+
+
+class Request(NamedTuple):
+    """What a client asked for; `range` is its Range header, `path` is without the query."""
+
+    method: str
+    path: str
+    range: str | None
+    headers: Mapping[str, str]
+
+
+class Host:
+    """Serves until the block ends; whatever it is given may be changed while it serves.
+
+    >>> with Host() as host:
+    ...     host.add("/file", b"content")
+    ...     host.fail("/file", Fault.CUT, times=2)
+    ...     url = host.address + "/file"
+    """
+
+    def __init__(self) -> None:
+        self.contents: dict[str, bytes] = {}
+        self.lfs: dict[str, dict[str, bytes]] = {}
+        # Repositories without budget, and SHA-256s that the host says it has not.
+        self.over_quota: set[str] = set()
+        self.lost: set[str] = set()
+        self.requests: list[Request] = []
+        self.retry_after = 0
+        self.trickle_bytes = 10
+        self.trickle_pause_s = 0.02
+        self._faults: dict[str, deque[Fault]] = {}
+        self._lock = Lock()
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
+        self.address = f"http://127.0.0.1:{self._server.server_port}"
+
+    def add(self, path: str, content: bytes) -> None:
+        """Serve bytes at a path that begins with a slash."""
+        self.contents[path] = content
+
+    def add_json(self, path: str, value: Any) -> None:
+        """Serve a JSON document."""
+        self.add(path, json.dumps(value).encode())
+
+    def add_record(self, number: str, files: Mapping[str, bytes]) -> None:
+        """Serve a Zenodo record at /api/records/<number>, and its files."""
+        entries = []
+        for name, content in files.items():
+            path = f"/api/records/{number}/files/{name}/content"
+            self.add(path, content)
+            entries.append(
+                {
+                    "key": name,
+                    "size": len(content),
+                    "checksum": f"md5:{hashlib.md5(content).hexdigest()}",
+                    "links": {"self": self.address + path},
+                }
+            )
+        self.add_json(f"/api/records/{number}", {"id": int(number), "files": entries})
+
+    def add_lfs(self, repository: str, objects: Iterable[bytes]) -> dict[bytes, str]:
+        """Serve Git LFS objects of owner/name at /lfs/<SHA-256>; the SHA-256 of each."""
+        oids = {content: hashlib.sha256(content).hexdigest() for content in objects}
+        self.lfs[repository] = {oid: content for content, oid in oids.items()}
+        for content, oid in oids.items():
+            self.add(f"/lfs/{oid}", content)
+        return oids
+
+    def fail(self, path: str, *faults: Fault, times: int = 1) -> None:
+        """Go wrong in these ways, in this order, with the next requests of a path."""
+        self._faults.setdefault(path, deque()).extend(faults * times)
+
+    def ranges(self, path: str) -> list[str | None]:
+        """The Range header of each request of a path."""
+        return [request.range for request in self.requests if request.path == path]
+
+    def next_fault(self, path: str) -> Fault | None:
+        with self._lock:
+            waiting = self._faults.get(path)
+            return waiting.popleft() if waiting else None
+
+    def batch(self, repository: str, body: Any) -> tuple[int, Any]:
+        """The answer of the Git LFS batch API, with its status."""
+        if repository in self.over_quota:
+            return 403, {
+                "message": "This repository is over its data quota. Account responsible for LFS "
+                "bandwidth should purchase more data packs to restore access.",
+                "documentation_url": "https://docs.github.com",
+            }
+        objects: list[dict[str, Any]] = []
+        for asked in body["objects"]:
+            oid = asked["oid"]
+            if oid in self.lost or oid not in self.lfs[repository]:
+                error = {"code": 404, "message": "Object does not exist"}
+                objects.append({**asked, "error": error})
+            else:
+                download = {
+                    "href": f"{self.address}/lfs/{oid}?token=secret",
+                    "header": {"X-Ticket": oid},
+                }
+                objects.append({**asked, "actions": {"download": download}})
+        return 200, {"transfer": "basic", "objects": objects}
+
+    def __enter__(self) -> Self:
+        Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+def _handler(host: Host) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            path, fault = self.begin()
+            content = host.contents.get(path)
+            if content is None:
+                self.answer(404, b"", {}, fault)
+                return
+            given = self.headers["Range"]
+            start = int(given.removeprefix("bytes=").removesuffix("-")) if given else 0
+            if start >= len(content) > 0:
+                fault = Fault.NO_RANGE
+            if given is None or fault is Fault.IGNORE_RANGE:
+                self.answer(200, content, {}, fault)
+            else:
+                said = 0 if fault is Fault.WRONG_RANGE else start
+                place = f"bytes {said}-{len(content) - 1}/{len(content)}"
+                self.answer(206, content[start:], {"Content-Range": place}, fault)
+
+        def do_POST(self) -> None:
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            path, fault = self.begin()
+            status, answer = host.batch(path.removesuffix(LFS_ENDPOINT).strip("/"), body)
+            self.answer(status, json.dumps(answer).encode(), {}, fault)
+
+        def begin(self) -> tuple[str, Fault | None]:
+            path = self.path.partition("?")[0]
+            headers = dict(self.headers.items())
+            host.requests.append(Request(self.command, path, self.headers["Range"], headers))
+            return path, host.next_fault(path)
+
+        def answer(
+            self, status: int, content: bytes, headers: dict[str, str], fault: Fault | None
+        ) -> None:
+            length = len(content)
+            pieces, pause_s = [content], 0.0
+            if fault in STATUS:
+                status, pieces, length = STATUS[fault], [], 0
+                headers = {"Retry-After": str(host.retry_after)} if status == 429 else {}
+            elif fault is Fault.REDIRECT:
+                status, pieces, length = 302, [], 0
+                headers = {"Location": f"{self.path.partition('?')[0]}?moved"}
+            elif fault is Fault.PAGE:
+                status, pieces, length, headers = 200, [PAGE], len(PAGE), {}
+            elif fault is Fault.WRONG_BYTES:
+                pieces = [bytes(byte ^ 1 for byte in content)]
+            elif fault is Fault.LONGER:
+                pieces, length = [content + b"more"], length + 4
+            elif fault is Fault.CUT:
+                pieces = [content[: length // 2]]
+            elif fault is Fault.SILENCE:
+                pieces, pause_s = [content[: length // 2], b""], 1.0
+            elif fault is Fault.TRICKLE:
+                step = host.trickle_bytes
+                pieces = [content[at : at + step] for at in range(0, length, step)]
+                pause_s = host.trickle_pause_s
+            if fault in (Fault.CUT, Fault.DROP, Fault.SILENCE, Fault.ENDLESS):
+                self.close_connection = True
+            # The client may have had enough.
+            with suppress(ConnectionError):
+                if fault is Fault.DROP:
+                    return
+                self.send_response(status)
+                for name, value in headers.items():
+                    self.send_header(name, value)
+                if fault is not Fault.ENDLESS:
+                    self.send_header("Content-Length", str(length))
+                self.end_headers()
+                for piece in repeat(bytes(2**16)) if fault is Fault.ENDLESS else pieces:
+                    self.wfile.write(piece)
+                    time.sleep(pause_s)
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing: `requests` has it all."""
+
+    return Handler
