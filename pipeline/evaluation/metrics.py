@@ -1,13 +1,13 @@
-"""How good predictions are: UAR, WAR, confusion, box overlap, landmark error.
+"""How good predictions are: UAR, WAR, F1, calibration, confusion, box overlap, landmark error.
 
-Shape letters: N clips, C classes, T frames.
+Shape letters: N clips, C classes, T frames, M bins.
 """
 
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.metrics import accuracy_score, confusion_matrix, recall_score
+from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, recall_score
 
 Labels = npt.NDArray[np.int64]
 Array = npt.NDArray[np.float32]
@@ -41,6 +41,62 @@ def recalls(labels: Labels, predicted: Labels, num_classes: int) -> Recalls:
     return Recalls(
         float(found.mean()), float(accuracy_score(labels, predicted)), per_class.tolist()
     )
+
+
+def subject_uars(
+    labels: Labels, predicted: Labels, subjects: npt.ArrayLike, num_classes: int
+) -> dict[str, float]:
+    """UAR of each subject's own clips, by name in sorted order.
+
+    A class of which a subject has no clip does not count for that subject.
+
+    Args:
+        labels: (N,) true class indices.
+        predicted: (N,) predicted class indices.
+        subjects: (N,) names of the people in the clips.
+        num_classes: C.
+    """
+    names = np.asarray(subjects)
+    return {
+        str(name): recalls(labels[names == name], predicted[names == name], num_classes).uar
+        for name in np.unique(names)
+    }
+
+
+def macro_f1(labels: Labels, predicted: Labels, num_classes: int) -> float:
+    """Unweighted mean of the F1 scores of the classes that occur in `labels`.
+
+    A class that is only ever predicted, wrongly, counts through the recalls that it costs others.
+
+    Args:
+        labels: (N,) true class indices.
+        predicted: (N,) predicted class indices.
+        num_classes: C.
+    """
+    scores = f1_score(labels, predicted, labels=range(num_classes), average=None, zero_division=0)
+    return float(scores[np.unique(labels)].mean())
+
+
+def expected_calibration_error(
+    labels: Labels, probabilities: npt.NDArray[np.floating], num_bins: int = 15
+) -> float:
+    """How far the probability of the predicted class is from the share of right predictions.
+
+    Mean over clips of the gap between the two within M bins of equal width, (m - 1) / M excluded
+    and m / M included: 0 where probabilities can be taken at their word, at most 1.
+
+    Args:
+        labels: (N,) true class indices.
+        probabilities: (N, C) in [0, 1], each row sums to 1.
+        num_bins: M.
+
+    Source: Guo et al., On Calibration of Modern Neural Networks, 2017, equation 3.
+    """
+    confidence = probabilities.max(axis=1).astype(np.float64)
+    right = probabilities.argmax(axis=1) == labels
+    bins = np.ceil(confidence * num_bins).astype(np.int64)
+    gaps = np.bincount(bins, weights=right - confidence)
+    return float(np.abs(gaps).sum() / len(labels))
 
 
 def confusion(labels: Labels, predicted: Labels, num_classes: int) -> npt.NDArray[np.int64]:

@@ -1,10 +1,20 @@
 import numpy as np
 import pytest
 import torch
-from sklearn.metrics import accuracy_score, balanced_accuracy_score, recall_score
+from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score, recall_score
+from torchmetrics.functional.classification import multiclass_calibration_error
 from torchmetrics.functional.detection import intersection_over_union
 
-from pipeline.evaluation.metrics import Array, box_iou, confusion, landmark_error, recalls
+from pipeline.evaluation.metrics import (
+    Array,
+    box_iou,
+    confusion,
+    expected_calibration_error,
+    landmark_error,
+    macro_f1,
+    recalls,
+    subject_uars,
+)
 
 # Right are two of three clips of class 0, one of two of class 1 and one of one of class 2.
 LABELS = np.array([0, 0, 0, 1, 1, 2])
@@ -38,6 +48,60 @@ def test_a_class_without_a_clip_does_not_count() -> None:
 def test_confusion_has_true_classes_as_rows_and_predicted_ones_as_columns() -> None:
     counts = confusion(LABELS, PREDICTED, 4)
     assert counts.tolist() == [[2, 1, 0, 0], [1, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 0]]
+
+
+def test_every_subject_has_the_uar_of_the_classes_they_show() -> None:
+    # Ann has one of two clips of class 0 and all of class 1; Bob one of one, none of one, all of 2.
+    subjects = np.array(["Bob", "Ann", "Ann", "Ann", "Bob", "Bob"])
+    assert subject_uars(LABELS, PREDICTED, subjects, 4) == {
+        "Ann": pytest.approx((1 / 2 + 1) / 2),
+        "Bob": pytest.approx((1 + 0 + 1) / 3),
+    }
+    assert list(subject_uars(LABELS, PREDICTED, subjects, 4)) == ["Ann", "Bob"]
+
+
+def test_macro_f1_is_the_mean_of_the_classes_harmonic_means() -> None:
+    # Precisions 2/3, 1/2, 1 and recalls 2/3, 1/2, 1.
+    assert macro_f1(LABELS, PREDICTED, 3) == pytest.approx((2 / 3 + 1 / 2 + 1) / 3)
+    random = np.random.default_rng(1)
+    labels, predicted = random.integers(7, size=(2, 200))
+    assert macro_f1(labels, predicted, 7) == pytest.approx(
+        f1_score(labels, predicted, average="macro")
+    )
+
+
+def test_macro_f1_leaves_out_a_class_that_is_only_predicted() -> None:
+    # The clip given to class 3 lowers the recall of class 1: F1 is 4/5 of class 0,
+    # 1/2 of class 1 and 1 of class 2.
+    assert macro_f1(LABELS, np.array([0, 0, 1, 1, 3, 2]), 5) == pytest.approx(
+        (2 * 2 / (2 + 3) + 2 * 1 / (2 + 2) + 1) / 3
+    )
+
+
+def test_calibration_error_is_the_mean_gap_of_the_bins() -> None:
+    # In (0.5, 0.75]: 0.6 and 0.7, one of them right. In (0.75, 1]: 0.8, 1 and 1, all right.
+    confidence = np.array([0.6, 0.7, 0.8, 1, 1])
+    probabilities = np.stack([confidence, 1 - confidence], axis=1)
+    error = expected_calibration_error(np.array([0, 1, 0, 0, 0]), probabilities, num_bins=4)
+    assert error == pytest.approx((abs(1 - 1.3) + abs(3 - 2.8)) / 5)
+
+
+def test_probabilities_that_come_true_have_no_calibration_error() -> None:
+    probabilities = np.array([[0.75, 0.25]] * 4)
+    assert expected_calibration_error(np.array([0, 0, 1, 0]), probabilities) == 0
+    assert expected_calibration_error(np.array([1, 1]), np.array([[1.0, 0], [1, 0]])) == 1
+
+
+def test_calibration_error_agrees_with_torchmetrics() -> None:
+    random = np.random.default_rng(1)
+    probabilities = random.dirichlet(np.full(7, 0.3), 500).astype(np.float32)
+    labels = random.integers(7, size=500)
+    expected = multiclass_calibration_error(
+        torch.from_numpy(probabilities), torch.from_numpy(labels), num_classes=7, n_bins=15
+    )
+    assert expected_calibration_error(labels, probabilities) == pytest.approx(
+        float(expected), abs=1e-5
+    )
 
 
 def boxes(*clips: list[list[float]]) -> Array:

@@ -1,0 +1,216 @@
+"""How sure a UAR or WAR is: intervals over subjects, and paired comparisons of two systems.
+
+Clips of one person are not independent, so what is drawn again, or swapped between two systems, is
+always a whole subject. UAR and WAR follow from a sum of confusion counts: one count per subject is
+all that resampling needs.
+
+Shape letters: N clips, S subjects, C classes, R resamples.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from scipy import stats
+
+from pipeline.evaluation.metrics import Labels
+
+NUM_RESAMPLES = 10_000
+
+Counts = npt.NDArray[np.int64]
+Scores = npt.NDArray[np.float64]
+
+
+class Interval(NamedTuple):
+    """A value and the ends of its interval, as fractions; the ends are NaN with one subject."""
+
+    value: float
+    low: float
+    high: float
+
+
+class Comparison(NamedTuple):
+    """Differences of two systems in UAR and WAR, and how likely each is by chance (two-sided)."""
+
+    uar: Interval
+    war: Interval
+    uar_p_value: float
+    war_p_value: float
+
+
+def subject_confusions(
+    labels: Labels, predicted: Labels, subjects: npt.ArrayLike, num_classes: int
+) -> Counts:
+    """(S, C, C) counts of clips: subject in sorted order, true class, predicted class.
+
+    Args:
+        labels: (N,) true class indices.
+        predicted: (N,) predicted class indices.
+        subjects: (N,) names of the people in the clips.
+        num_classes: C.
+    """
+    names, rows = np.unique(np.asarray(subjects), return_inverse=True)
+    counts = np.zeros((len(names), num_classes, num_classes), np.int64)
+    np.add.at(counts, (rows, labels, predicted), 1)
+    return counts
+
+
+def subject_intervals(
+    confusions: Counts, *, num_resamples: int, confidence: float = 0.95, seed: int
+) -> tuple[Interval, Interval]:
+    """Pooled UAR and WAR with bootstrap intervals over subjects.
+
+    The ends are quantiles of R resamples of S subjects each, at levels widened from those of a
+    normal to those of a t distribution with S - 1 degrees of freedom and by sqrt(S / (S - 1)):
+    plain quantiles are too narrow for few subjects. UAR is over the classes present in a resample.
+
+    Over 6 simulated settings for each S (C 6 or 7, UAR 0.76 to 0.93, subjects' skills spread by a
+    probit effect, 2000 experiments each), a 95 % interval held the true value in
+
+    | interval | S = 24 | S = 91 |
+    |---|---|---|
+    | this one | 92.5-95.2 % | 93.9-95.2 % |
+    | plain quantiles | 90.7-93.5 % | 93.5-94.8 % |
+    | BCa | 91.3-94.1 % | 93.4-94.8 % |
+    | clips drawn, not subjects | 51-76 % | 44-68 % |
+
+    Args:
+        confusions: (S, C, C) counts of each subject.
+        num_resamples: R; 10,000 take about a tenth of a second.
+        confidence: Share of intervals that should hold the true value.
+        seed: Of the subjects drawn.
+
+    Source: Hesterberg, What Teachers Should Know about the Bootstrap, 2015 (expanded percentile).
+    """
+
+    def scores(drawn: npt.NDArray[np.int64]) -> Scores:
+        return _scores(confusions[drawn].sum(axis=-3))
+
+    return _intervals(scores, len(confusions), num_resamples, confidence, seed)
+
+
+def paired_difference(
+    confusions_a: Counts,
+    confusions_b: Counts,
+    *,
+    num_resamples: int,
+    confidence: float = 0.95,
+    seed: int,
+) -> Comparison:
+    """How much better system a is than system b on the same clips: pooled UAR and WAR, a - b.
+
+    Intervals are those of `subject_intervals`, with the same subjects drawn for both systems. The
+    p-values are of a permutation test that swaps the two systems' predictions of whole subjects:
+    exact where R allows for all 2^S ways, else (1 + k) / (1 + R) when k of R random ways give a
+    difference at least as large in either direction. Correct for many comparisons with `holm`.
+
+    Args:
+        confusions_a: (S, C, C) counts of each subject.
+        confusions_b: (S, C, C) counts of the same subjects, in the same order.
+        num_resamples: R, of the bootstrap and of the test.
+        confidence: Share of intervals that should hold the true difference.
+        seed: Of the subjects drawn and swapped.
+
+    Raises:
+        ValueError: The two systems were not tested on the same clips.
+    """
+    clips_a, clips_b = confusions_a.sum(axis=2), confusions_b.sum(axis=2)
+    if not np.array_equal(clips_a, clips_b):
+        raise ValueError(
+            "A paired comparison needs two systems tested on the same clips, but their clips per "
+            f"subject and class differ: {clips_a.tolist()} and {clips_b.tolist()}."
+        )
+
+    def differences(drawn: npt.NDArray[np.int64]) -> Scores:
+        difference: Scores = _scores(confusions_a[drawn].sum(axis=-3)) - _scores(
+            confusions_b[drawn].sum(axis=-3)
+        )
+        return difference
+
+    uar, war = _intervals(differences, len(confusions_a), num_resamples, confidence, seed)
+
+    # Both systems share the clips per class, so a difference is a sum of one term per subject, and
+    # to swap the systems for a subject is to change the sign of its term.
+    gains = np.einsum("scc->sc", confusions_a - confusions_b)
+    clips = clips_a.sum(axis=0)
+    present = clips > 0
+    uar_terms = (gains[:, present] / clips[present]).mean(axis=1)
+    war_terms = gains.sum(axis=1) / clips.sum()
+    return Comparison(
+        uar,
+        war,
+        _sign_flip_p_value(uar_terms, num_resamples, seed),
+        _sign_flip_p_value(war_terms, num_resamples, seed),
+    )
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """The p-values of several tests, corrected so that any false alarm is as rare as stated.
+
+    Source: Holm, A Simple Sequentially Rejective Multiple Test Procedure, 1979.
+    """
+    values = np.asarray(p_values, np.float64)
+    order = np.argsort(values)
+    adjusted = np.empty_like(values)
+    raised = values[order] * np.arange(len(values), 0, -1)
+    adjusted[order] = np.minimum(np.maximum.accumulate(raised), 1)
+    return [float(value) for value in adjusted]
+
+
+def _scores(confusions: npt.NDArray[np.int64]) -> Scores:
+    """(2, ...) UAR and WAR of (..., C, C) counts; a class without a clip does not count."""
+    hits, clips = np.einsum("...cc->...c", confusions), confusions.sum(axis=-1)
+    recall = np.divide(hits, clips, out=np.zeros(hits.shape), where=clips > 0)
+    uar = recall.sum(axis=-1) / (clips > 0).sum(axis=-1)
+    return np.stack([uar, hits.sum(axis=-1) / clips.sum(axis=-1)])
+
+
+def _intervals(
+    scores: Callable[[npt.NDArray[np.int64]], Scores],
+    num_subjects: int,
+    num_resamples: int,
+    confidence: float,
+    seed: int,
+) -> tuple[Interval, Interval]:
+    """Intervals of the two `scores` of drawn subjects: (..., S) row numbers in, (2, ...) out."""
+    everyone = np.arange(num_subjects)
+    uar, war = scores(everyone).tolist()
+    if num_subjects == 1:
+        return Interval(uar, np.nan, np.nan), Interval(war, np.nan, np.nan)
+    quantile = stats.t.ppf((1 - confidence) / 2, num_subjects - 1)
+    tail = stats.norm.cdf(quantile * np.sqrt(num_subjects / (num_subjects - 1)))
+    (uar_low, war_low), (uar_high, war_high) = stats.bootstrap(
+        (everyone,),
+        lambda drawn, axis: scores(drawn),
+        n_resamples=num_resamples,
+        batch=500,  # some 50 MB at a time for a hundred subjects and eight classes
+        vectorized=True,
+        confidence_level=1 - 2 * tail,
+        method="percentile",
+        rng=np.random.default_rng(seed),
+    ).confidence_interval
+    return (
+        Interval(uar, float(uar_low), float(uar_high)),
+        Interval(war, float(war_low), float(war_high)),
+    )
+
+
+def _sign_flip_p_value(terms: Scores, num_resamples: int, seed: int) -> float:
+    def size(terms: Scores, axis: int) -> Scores:
+        # Rounded, so that sums equal but for the order of their terms are ties.
+        rounded: Scores = np.round(np.abs(terms.sum(axis=axis)), 12)
+        return rounded
+
+    if len(terms) == 1:
+        return 1.0  # To swap the systems of the only subject gives a difference of the same size.
+    test = stats.permutation_test(
+        (terms,),
+        size,
+        permutation_type="samples",
+        vectorized=True,
+        n_resamples=num_resamples,
+        alternative="greater",
+        rng=np.random.default_rng(seed),
+    )
+    return float(test.pvalue)

@@ -1,0 +1,94 @@
+import pytest
+
+from pipeline.evaluation.published import (
+    MAE_DFER,
+    NUM_CLASSES,
+    PAPER,
+    PublishedResult,
+    ablation_results,
+    comparison_results,
+)
+
+
+def test_single_values_are_those_of_the_tables() -> None:
+    assert ablation_results("cremad")[1] == PublishedResult(
+        method="non_fully_shared mlp",
+        arch="non_fully_shared",
+        decoder="mlp",
+        dataset="cremad",
+        num_classes=6,
+        protocol=PAPER,
+        uar=77.23,
+        war=79.89,
+        self_supervised=True,
+        multi_task=True,
+        source="MTCAE-DFER, Table I",
+    )
+    assert comparison_results("mead")[0] == PublishedResult(
+        method="VO-LSTM",
+        arch=None,
+        decoder=None,
+        dataset="mead",
+        num_classes=8,
+        protocol=PAPER,
+        uar=None,
+        war=68.87,
+        self_supervised=False,
+        multi_task=False,
+        source="MTCAE-DFER, Table IV",
+    )
+
+
+@pytest.mark.parametrize("dataset", NUM_CLASSES)
+def test_the_ablation_has_the_six_structures(dataset: str) -> None:
+    assert [(row.arch, row.decoder) for row in ablation_results(dataset)] == [
+        ("stl", None),
+        ("non_fully_shared", "mlp"),
+        ("non_fully_shared", "vit"),
+        ("fully_shared", "mlp"),
+        ("fully_shared", "vit"),
+        ("cascaded", "vit"),
+    ]
+    assert [row.multi_task for row in ablation_results(dataset)] == [False] + [True] * 5
+
+
+@pytest.mark.parametrize("dataset", NUM_CLASSES)
+def test_the_proposed_model_ends_both_tables_and_leads_them(dataset: str) -> None:
+    ablation, comparison = ablation_results(dataset), comparison_results(dataset)
+    last, proposed = ablation[-1], comparison[-1]
+    assert proposed.method == "MTCAE-DFER"
+    assert proposed == last._replace(method=proposed.method, source=proposed.source)
+    for row in ablation + comparison:
+        assert row.war <= last.war
+        assert row.uar is None or row.uar <= (last.uar or 0)
+
+
+@pytest.mark.parametrize("dataset", NUM_CLASSES)
+def test_only_two_methods_give_no_uar(dataset: str) -> None:
+    without = [row.method for row in comparison_results(dataset) if row.uar is None]
+    assert without == ["VO-LSTM", "3D ResNeXt-50"]
+    assert all(row.uar for row in ablation_results(dataset))
+
+
+def test_two_rows_of_ravdess_follow_another_protocol() -> None:
+    rows = [row for dataset in NUM_CLASSES for row in comparison_results(dataset)]
+    assert [
+        (row.dataset, row.method, row.num_classes) for row in rows if row.protocol == MAE_DFER
+    ] == [("ravdess", "SVFAP", 8), ("ravdess", "MAE-DFER", 8)]
+    assert {(row.dataset, row.num_classes) for row in rows if row.protocol == PAPER} == {
+        ("ravdess", 7),
+        ("cremad", 6),
+        ("mead", 8),
+    }
+
+
+@pytest.mark.parametrize(
+    ("dataset", "table"), [("ravdess", "II"), ("cremad", "III"), ("mead", "IV")]
+)
+def test_every_row_names_its_table(dataset: str, table: str) -> None:
+    assert {row.source for row in comparison_results(dataset)} == {f"MTCAE-DFER, Table {table}"}
+
+
+def test_an_unknown_dataset_is_refused() -> None:
+    with pytest.raises(ValueError, match="'dfew', only on ravdess, cremad, mead"):
+        ablation_results("dfew")
