@@ -1,0 +1,199 @@
+"""timm's RandAugment, random erasing, mixup and cutmix, for clips: labels move with the pixels.
+
+Frames of a clip share all random decisions but noise; inputs are left as they are.
+
+Shape letters: B clips, T frames, I side of a square frame in pixels, C classes.
+"""
+
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from math import cos, radians, sin
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from timm.data.auto_augment import LEVEL_TO_ARG, NAME_TO_OP
+from timm.data.mixup import cutmix_bbox_and_lam, mixup_target
+from timm.data.random_erasing import RandomErasing
+from torch import Tensor
+
+# With the geometric ones, the paper's operations without Identity, in timm's variants that grow
+# with the magnitude. timm has Invert and SolarizeAdd too; the paper has neither.
+_PHOTOMETRIC = [
+    "AutoContrast", "Equalize", "PosterizeIncreasing", "SolarizeIncreasing",
+    "ColorIncreasing", "ContrastIncreasing", "BrightnessIncreasing", "SharpnessIncreasing",
+]  # fmt: skip
+# Each gives two rows of the matrix from a place in the new frame to its source in the old one, x
+# and y from -1 to 1 as in grid_sample. As in timm, shears keep the top or left edge in place.
+_GEOMETRIC: dict[str, Callable[[float], list[list[float]]]] = {
+    "Rotate": lambda degrees: [[cos(a := radians(degrees)), -sin(a), 0], [sin(a), cos(a), 0]],
+    "ShearX": lambda factor: [[1, factor, factor], [0, 1, 0]],
+    "ShearY": lambda factor: [[1, 0, 0], [factor, 1, factor]],
+    "TranslateXRel": lambda share: [[1, 0, 2 * share], [0, 1, 0]],
+    "TranslateYRel": lambda share: [[1, 0, 0], [0, 1, 2 * share]],
+}
+
+
+def augment_clip(
+    frames: Tensor,
+    boxes: Tensor,
+    points: Tensor,
+    mask: Tensor,
+    *,
+    rand_augment_ops: int,
+    rand_augment_magnitude: float,
+    erase_probability: float,
+    generator: np.random.Generator,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """RandAugment, then random erasing, of one clip.
+
+    Photometric operations come first, so that their histograms hold no fill; the geometric ones are
+    one bilinear resampling, filled with grey (128). Erasing puts noise into one rectangle of all
+    frames, 2 to 33 % of the area; labels stay, for the hidden face is still there.
+
+    Args:
+        frames: (T, 3, I, I) uint8 RGB.
+        boxes: (T, 4) x, y, w, h, fractions of the frame; moved ones bound their corners, clipped.
+        points: (T, 5, 2) x, y as fractions of the frame; moved ones may lie outside of it.
+        mask: (T,) frames with known labels; False where the box's centre left the frame.
+        rand_augment_ops: Operations per clip, drawn with replacement and all applied, as in the
+            paper. timm applies each with a chance of one half: its n4 is 2 here on average.
+        rand_augment_magnitude: 0 to 10; 10 rotates by 30 degrees, shears by 0.3, moves by 0.45 of
+            the frame, enhances by a factor of 0.1 or 1.9, solarizes from 0 and keeps 1 bit; at 0
+            only Posterize (4 bits), AutoContrast and Equalize do anything. Only signs are random.
+        erase_probability: Chance that the clip is erased.
+        generator: Of all draws; advanced.
+
+    Source: RandAugment (Cubuk et al., 2020), section 3; Random Erasing (Zhong et al., 2020); timm.
+    """
+    photometric: list[tuple[str, tuple[float, ...]]] = []
+    source = torch.eye(3, dtype=torch.float64)
+    with _global_generators_seeded_by(generator):
+        for name in generator.choice([*_PHOTOMETRIC, *_GEOMETRIC], rand_augment_ops).tolist():
+            to_arguments: Callable[..., tuple[float, ...]] | None = LEVEL_TO_ARG[name]
+            arguments = to_arguments(rand_augment_magnitude, {}) if to_arguments else ()
+            if name == "PosterizeIncreasing":
+                arguments = (max(1, *arguments),)  # timm's 0 bits at magnitude 10 are an error
+            if name in _GEOMETRIC:
+                # The way back to the source goes through the last operation first.
+                source @= source.new_tensor([*_GEOMETRIC[name](*arguments), [0, 0, 1]])
+            else:
+                photometric.append((name, arguments))
+        erase = RandomErasing(erase_probability, device="cpu")  # type: ignore[no-untyped-call]
+        erased = erase(torch.ones(1, *frames.shape[2:]))[0] == 0
+    if photometric:
+        frames = _recolour(frames, photometric)
+    if (source != torch.eye(3)).any():
+        frames = _resample(frames, source)
+        boxes, points, inside = _move_labels(boxes, points, source.inverse())
+        mask = mask & inside
+    if erased.any():
+        # timm's noise, normal with a mean and deviation of ImageNet's, in units of a uint8 frame.
+        size = (len(frames), int(erased.sum()), 3)
+        noise = 255 * generator.normal(IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, size)
+        frames = frames.clone()
+        frames[:, :, erased] = torch.from_numpy(noise.clip(0, 255).astype(np.uint8)).mT
+    return frames, boxes, points, mask
+
+
+def mix_batch(
+    frames: Tensor,
+    labels: Tensor,
+    mask: Tensor,
+    *,
+    mixup_alpha: float,
+    cutmix_alpha: float,
+    probability: float,
+    label_smoothing: float,
+    num_classes: int,
+    generator: np.random.Generator,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Blend clip i with clip B - 1 - i, or paste a rectangle of that into all frames of this.
+
+    A batch is mixed in one way or not at all. The middle clip of an odd batch stays as it is.
+
+    Args:
+        frames: (B, T, 3, I, I) uint8 or float; a blend of uint8 is rounded to the nearest integer.
+        labels: (B,) class indices.
+        mask: (B, T) frames with known boxes and landmarks; False in mixed clips, because a blend
+            of two faces has no one box.
+        mixup_alpha: A clip keeps a share of itself drawn from Beta(alpha, alpha); 0: no mixup.
+        cutmix_alpha: The same of cutmix. Where both are on, each gets half of the mixed batches.
+        probability: Chance that the batch is mixed.
+        label_smoothing: Probability spread over all C classes, as F.cross_entropy does it.
+        num_classes: C.
+        generator: Of all draws; advanced.
+
+    Returns:
+        Frames, soft labels (B, C) with rows that sum to 1, and mask.
+
+    Source: mixup (Zhang et al., 2018), CutMix (Yun et al., 2019); timm's mixup in mode "batch".
+    """
+    own_share = 1.0
+    use_cutmix = cutmix_alpha > 0 and (mixup_alpha == 0 or generator.random() < 0.5)
+    alpha = cutmix_alpha if use_cutmix else mixup_alpha
+    if alpha > 0 and len(frames) > 1 and generator.random() < probability:
+        own_share = generator.beta(alpha, alpha)
+        partners = frames.flip(0)
+        if use_cutmix:
+            # The share that comes back counts only what of the rectangle is in the frame.
+            with _global_generators_seeded_by(generator):
+                (top, bottom, left, right), own_share = cutmix_bbox_and_lam(frames.shape, own_share)  # type: ignore[no-untyped-call]
+            frames = frames.clone()
+            frames[..., top:bottom, left:right] = partners[..., top:bottom, left:right]
+        else:
+            blend = torch.lerp(frames.float(), partners.float(), 1 - own_share)
+            frames = (blend if frames.is_floating_point() else blend.round()).to(frames.dtype)
+    soft_labels: Tensor = mixup_target(labels, num_classes, own_share, label_smoothing)  # type: ignore[no-untyped-call]
+    clips = torch.arange(len(labels), device=mask.device)
+    mixed = (clips != clips.flip(0)) & bool(own_share < 1)
+    return frames, soft_labels, mask & ~mixed[:, None]
+
+
+@contextmanager
+def _global_generators_seeded_by(generator: np.random.Generator) -> Iterator[None]:
+    """For timm, which draws from these two; afterwards they are as before."""
+    seed = int(generator.integers(2**32))
+    states = random.getstate(), np.random.get_state()  # noqa: NPY002
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002
+    try:
+        yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])  # noqa: NPY002
+
+
+def _recolour(frames: Tensor, operations: list[tuple[str, tuple[float, ...]]]) -> Tensor:
+    timm_operations: dict[str, Any] = NAME_TO_OP
+    pictures = [Image.fromarray(frame) for frame in frames.movedim(1, -1).contiguous().numpy()]
+    for name, arguments in operations:
+        pictures = [timm_operations[name](picture, *arguments) for picture in pictures]
+    arrays = np.stack([np.asarray(picture) for picture in pictures])
+    return torch.from_numpy(arrays).movedim(-1, 1).contiguous()
+
+
+def _resample(frames: Tensor, source: Tensor) -> Tensor:
+    grid = F.affine_grid(source[None, :2].float(), [1, *frames.shape[1:]], align_corners=False)
+    # All frames as the channels of one picture; grid_sample fills with 0, which 128 makes grey.
+    channels = frames.flatten(0, 1)[None].float() - 128
+    moved = F.grid_sample(channels, grid, align_corners=False) + 128
+    return moved.round().to(torch.uint8).view_as(frames)
+
+
+def _move_labels(boxes: Tensor, points: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Labels moved by an inverse source matrix, and (T,) whether the box's centre is inside."""
+
+    def moved(places: Tensor) -> Tensor:
+        return ((2 * places.double() - 1) @ target[:2, :2].T + target[:2, 2] + 1) / 2
+
+    unit_square = torch.tensor([[0, 0], [1, 0], [0, 1], [1, 1]])
+    corners = moved(boxes[:, None, :2] + boxes[:, None, 2:] * unit_square).clamp(0, 1)
+    low, high = corners.amin(dim=1), corners.amax(dim=1)
+    centre = moved(boxes[:, :2] + boxes[:, 2:] / 2)
+    inside = (centre == centre.clamp(0, 1)).all(dim=1)
+    return torch.cat([low, high - low], dim=1).to(boxes), moved(points).to(points), inside
