@@ -1,17 +1,32 @@
-# make repro   set up, run the pipeline, print the table
-# make test    set up, run every check
-# PYTHON=...   the interpreter to build the virtual environment with (3.11 or newer)
+# make repro         set up, run the pipeline, print the table
+# make test          set up, run every check
+# make ablation      run the six structures as DVC experiments, print Table I; JOBS=2: two at a time
+# make experiments   list the DVC experiments with the columns that matter
+# make ui            MLflow's pages at http://127.0.0.1:5000
+# PYTHON=...         the interpreter to build the virtual environment with (3.11 or newer)
 
 PYTHON ?= python3
+JOBS ?= 1
 VENV := .venv
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: repro test
+.PHONY: repro test ablation experiments ui
 
 repro: $(VENV)/.run
 	dvc repro
 	@echo
 	@cat metrics/table.md
+
+ablation: $(VENV)/.run
+	python -m pipeline.experiments --jobs $(JOBS)
+	python -m pipeline.evaluation.tables
+
+experiments: $(VENV)/.run
+	dvc exp show --md --only-changed --hide-workspace --hide-failed --hide-queued --keep 'arch|decoder' \
+	  --drop 'State|Executor|Created|^runs|^data|std|low|high|num_parameters'
+
+ui: $(VENV)/.run
+	mlflow ui --host 127.0.0.1 --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}"
 
 test: $(VENV)/.test
 	ruff format --check .

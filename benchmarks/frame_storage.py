@@ -110,7 +110,7 @@ def main(videos: list[Path]) -> None:
             sampling=params["frames"]["sampling"],
             crop=params["frames"]["crop"],
             binary=binary,
-        )
+        ).frames
 
     def track(frames: Frames) -> FaceTrack:
         found = detector.detect(frames)

@@ -8,16 +8,24 @@ from typing import Annotated
 import pandas as pd
 from pydantic import Field, NonNegativeInt
 
-from pipeline.evaluation.tables import (
+from pipeline.evaluation.figures import save_confusion
+from pipeline.evaluation.summary import (
     confusion_table,
     fold_table,
     markdown,
     per_class_table,
+    subject_table,
     summarise,
 )
-from pipeline.files import atomic_path, write_json
-from pipeline.params import Preset, StageParams, load_params
+from pipeline.files import atomic_path, sha256_of, write_json
+from pipeline.params import Preset, Section, StageParams, load_params
 from pipeline.tracking import log_experiment
+
+
+class TrackingParams(Section):
+    """What MLflow is given beside numbers and tables."""
+
+    log_models: bool
 
 
 class Params(StageParams):
@@ -31,9 +39,10 @@ class Params(StageParams):
     seed: NonNegativeInt
     folds: Annotated[list[int], Field(min_length=1)]
     classes: Annotated[list[str], Preset("datasets", chosen_by="dataset", key="classes")]
+    tracking: TrackingParams
 
 
-def main(params: Params, runs: Path, pooled: Path, out: Path) -> None:
+def main(params: Params, runs: Path, clips: Path, pooled: Path, out: Path) -> None:
     # The declared folds, never whatever lies in the folder: a removed fold leaves its files behind.
     folders = {fold: runs / f"fold{fold}" for fold in params.folds}
     histories = {fold: pd.read_csv(folder / "history.csv") for fold, folder in folders.items()}
@@ -50,6 +59,7 @@ def main(params: Params, runs: Path, pooled: Path, out: Path) -> None:
     per_class = per_class_table(predictions, classes)
     confusions = confusion_table(predictions, classes)
     summary = summarise(predictions, classes)
+    summary["num_parameters"] = fold_metrics[params.folds[0]]["num_parameters"]
     structure = params.arch if params.arch == "stl" else f"{params.arch} {params.decoder}"
     page = markdown(
         f"{structure} on {params.dataset} "
@@ -62,10 +72,13 @@ def main(params: Params, runs: Path, pooled: Path, out: Path) -> None:
     with atomic_path(pooled) as temporary:
         predictions.to_parquet(temporary, index=False)
     write_json(out / "summary.json", summary)
+    figure = out / "confusion.png"
+    save_confusion(figure, confusions.to_numpy(), classes)
     history = pd.concat([history.assign(fold=fold) for fold, history in histories.items()])
     tables = {
         "folds.csv": folds,
         "per_class.csv": per_class,
+        "subjects.csv": subject_table(predictions, classes),
         "confusion.csv": predictions[["actual", "predicted"]],
         "history.csv": history[["fold", *history.columns.drop("fold")]],
     }
@@ -77,6 +90,7 @@ def main(params: Params, runs: Path, pooled: Path, out: Path) -> None:
     log_experiment(
         params.model_dump(include={"dataset", "arch", "decoder", "model", "recipe", "seed"}),
         params.model_dump(),
+        sha256_of(clips),
         {fold: (lines(histories[fold]), fold_metrics[fold]) for fold in params.folds},
         {
             **{
@@ -84,9 +98,12 @@ def main(params: Params, runs: Path, pooled: Path, out: Path) -> None:
                 for name in ("uar", "war")
                 for kind, value in summary[name].items()
             },
-            **{name: summary[name] for name in ("box_iou", "landmark_error") if name in summary},
+            **{name: value for name, value in summary.items() if not isinstance(value, dict)},
         },
-        [out / "table.md", out / "folds.csv", out / "per_class.csv"],
+        [figure, *(out / name for name in ("table.md", *tables))],
+        {fold: folder / "model.safetensors" for fold, folder in folders.items()}
+        if params.tracking.log_models
+        else {},
     )
     print(
         f"aggregate: UAR {summary['uar']['pooled']:.1%}, WAR {summary['war']['pooled']:.1%} "
@@ -105,7 +122,8 @@ def lines(history: pd.DataFrame) -> list[dict[str, float]]:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("runs", type=Path)
+    parser.add_argument("clips", type=Path)
     parser.add_argument("predictions", type=Path)
     parser.add_argument("out", type=Path)
     args = parser.parse_args()
-    main(load_params(Params), args.runs, args.predictions, args.out)
+    main(load_params(Params), args.runs, args.clips, args.predictions, args.out)

@@ -1,39 +1,40 @@
 """Stage finetune: train one fold, and predict its test subjects once with the best epoch."""
 
 import argparse
-import math
-import time
-from collections import Counter
 from collections.abc import Callable
-from functools import partial
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Literal
 
-import pandas as pd
 from lightning.fabric import Fabric, seed_everything
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
-from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 
 from pipeline.data.clips import read_manifest
-from pipeline.data.folds import Fold, read_fold
-from pipeline.data.shards import load_batches, subject_shards
-from pipeline.evaluation.metrics import recalls
-from pipeline.files import atomic_path, write_json
-from pipeline.models.checkpoints import load_encoder, save_model
-from pipeline.models.encoder import VideoMAEEncoder
-from pipeline.models.mtcae import MTCAE
+from pipeline.data.folds import Fold, read_fold, refuse_leaks
+from pipeline.data.shards import CLIPS, Clips, subject_shards
+from pipeline.data.tokens import TOKENS, EncodedClips, origin_of, why_tokens_vary
+from pipeline.files import project_root, sha256_of
+from pipeline.models.checkpoints import save_model
 from pipeline.params import Preset, Section, StageParams, load_params
 from pipeline.tracking import track_fold
-from pipeline.training.loop import Epoch, train
+from pipeline.training.batches import (
+    Augmentation,
+    evaluation_batches,
+    num_steps,
+    training_batches,
+)
+from pipeline.training.build import build_model
+from pipeline.training.curve import Epoch
+from pipeline.training.devices import Precision, launch
+from pipeline.training.loop import train
 from pipeline.training.loss import LossWeights
-from pipeline.training.optim import adamw, cosine_schedule, plateau_schedule
-from pipeline.training.predict import evaluate, predictions_table
+from pipeline.training.optim import Schedule, adamw, make_schedule
+from pipeline.training.predict import evaluate
+from pipeline.training.results import fold_result, write_tables
+from pipeline.training.resume import Checkpoints, training_key
+from pipeline.training.step import Mixing
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
-
-
-# In the place of a checkpoint: DVC can depend on a file, but not on "no file".
-FROM_SCRATCH = "from_scratch"
 
 
 class EncoderParams(Section):
@@ -68,24 +69,34 @@ class LossWeightParams(Section):
 
 
 class RecipeParams(Section):
-    """How a fold is trained."""
+    """How a fold is trained; params.yaml says what each number is."""
 
     encoder: Literal["full", "frozen"]
     epochs: PositiveInt
     batch_size: PositiveInt
+    max_clips_per_step: PositiveInt
+    class_balanced: bool
     learning_rate: PositiveFloat
     weight_decay: NonNegativeFloat
     layer_decay: Annotated[float, Field(gt=0, le=1)]
     drop_path: Fraction
-    schedule: Literal["cosine", "plateau"]
+    schedule: Schedule
     warmup_epochs: NonNegativeInt
     plateau_patience: PositiveInt
     early_stop: PositiveInt
     label_smoothing: Fraction
     flip_probability: Fraction
+    rand_augment_ops: NonNegativeInt
+    rand_augment_magnitude: Annotated[float, Field(ge=0, le=10)]
+    erase_probability: Fraction
+    mixup_alpha: NonNegativeFloat
+    cutmix_alpha: NonNegativeFloat
+    mix_probability: Fraction
     clip_gradients: NonNegativeFloat
+    ema: Annotated[float, Field(ge=0, lt=1)]
     checkpointing: bool
-    precision: Literal["32-true", "bf16-mixed"]
+    compile: bool
+    precision: Precision
     num_workers: NonNegativeInt
     loss_weights: LossWeightParams
 
@@ -100,156 +111,177 @@ class Params(StageParams):
     recipe: str
     seed: NonNegativeInt
     encoder: EncoderParams
+    # Saved with the model, so that a video can be read as the training clips were.
+    frames: dict[str, int | str]
     classes: Annotated[list[str], Preset("datasets", chosen_by="dataset", key="classes")]
     models: Annotated[ModelParams, Preset("models", chosen_by="model")]
     recipes: Annotated[RecipeParams, Preset("recipes", chosen_by="recipe")]
 
 
-def main(params: Params, fold_number: int, shards: Path, folds: Path, out: Path) -> None:
+def main(
+    params: Params, fold_number: int, shards: Path, tokens: Path, folds: Path, out: Path
+) -> None:
     fold = read_fold(folds, fold_number)
+    refuse_leaks(fold, read_manifest(shards / CLIPS))
+    fabric = launch(params.recipes.precision)
+    root = Path(__file__).parents[1]
+    inputs = [shards / CLIPS, *sorted(shards.glob("*.tar")), params.encoder.weights]
+    inputs.append(tokens / TOKENS)
+    key = training_key(params.model_dump(mode="json"), fold._asdict(), inputs, root)
+    folder = project_root(Path()) / ".scratch/finetune" / key
+    checkpoints = Checkpoints(folder, writer=fabric.is_global_zero)
     choices = params.model_dump(include={"dataset", "arch", "decoder", "model", "recipe", "seed"})
-    start = time.perf_counter()
-    with track_fold(choices, fold.fold, params.model_dump()) as log:
-        metrics = fit_and_test(
-            params, fold, shards, out, on_epoch=lambda line: log.metrics(line._asdict(), line.epoch)
-        )
-        log.metrics({**metrics, "seconds": time.perf_counter() - start})
+    with ExitStack() as stack:
+        log = None
+        if fabric.is_global_zero:
+            digest = sha256_of(shards / CLIPS)
+            log = stack.enter_context(
+                track_fold(choices, fold.fold, params.model_dump(), data_digest=digest)
+            )
+
+        def on_epoch(line: Epoch) -> None:
+            if log:
+                log.metrics(line._asdict(), line.epoch)
+
+        metrics = fit_and_test(params, fabric, fold, shards, tokens, out, checkpoints, on_epoch)
+        if log:
+            log.metrics(metrics)
+    if fabric.is_global_zero:
+        checkpoints.remove()
 
 
 def fit_and_test(
-    params: Params, fold: Fold, shards: Path, out: Path, on_epoch: Callable[[Epoch], None]
+    params: Params,
+    fabric: Fabric,
+    fold: Fold,
+    shards: Path,
+    tokens: Path,
+    out: Path,
+    checkpoints: Checkpoints,
+    on_epoch: Callable[[Epoch], None],
 ) -> dict[str, float]:
     """Train the fold; model, history, predictions and the returned metrics go into `out`."""
     recipe = params.recipes
     seed_everything(params.seed, verbose=False)
-    fabric = Fabric(accelerator="auto", devices=1, precision=recipe.precision)
-    model = build_model(params)
-    num_parameters = sum(parameter.numel() for parameter in model.parameters())
+    model = build_model(
+        arch=params.arch,
+        decoder=params.decoder,
+        num_classes=len(params.classes),
+        weights=params.encoder.weights,
+        frozen=recipe.encoder == "frozen",
+        drop_path=recipe.drop_path,
+        checkpointing=recipe.checkpointing,
+        **params.models.model_dump(),
+    )
+    if recipe.compile:
+        model.compile()
     optimizer = adamw(
         model,
         learning_rate=recipe.learning_rate,
         weight_decay=recipe.weight_decay,
         layer_decay=recipe.layer_decay,
     )
-    num_clips = Counter(clip.subject for clip in read_manifest(shards / "clips.parquet"))
-    steps_per_epoch = math.ceil(
-        sum(num_clips[subject] for subject in fold.train) / recipe.batch_size
+
+    encoder = model.encoder
+    origin = origin_of(
+        encoder.config, encoder.mean, encoder.std, params.encoder.weights, recipe.precision
     )
-    schedule: LambdaLR | ReduceLROnPlateau
-    if recipe.schedule == "cosine":
-        schedule = cosine_schedule(
-            optimizer,
-            warmup_steps=recipe.warmup_epochs * steps_per_epoch,
-            total_steps=recipe.epochs * steps_per_epoch,
-        )
-    else:
-        schedule = plateau_schedule(optimizer, patience=recipe.plateau_patience)
-    batches = partial(
-        load_batches,
-        classes=params.classes,
-        image_size=params.models.image_size,
-        batch_size=recipe.batch_size,
-        num_workers=recipe.num_workers,
+    stored = not why_tokens_vary(
+        recipe.encoder,
+        flip_probability=recipe.flip_probability,
+        rand_augment_ops=recipe.rand_augment_ops,
+        erase_probability=recipe.erase_probability,
+        mixup_alpha=recipe.mixup_alpha,
+        cutmix_alpha=recipe.cutmix_alpha,
     )
-    train_shards = subject_shards(shards, fold.train)
+
+    def clips_of(subjects: list[str]) -> Clips | EncodedClips:
+        if stored:
+            return EncodedClips(tokens, shards, subjects, classes=params.classes, origin=origin)
+        paths = subject_shards(shards, subjects)
+        return Clips(paths, classes=params.classes, image_size=params.models.image_size)
+
+    placed = {
+        "rank": fabric.global_rank,
+        "world_size": fabric.world_size,
+        "num_workers": recipe.num_workers,
+    }
+    per_device = min(recipe.max_clips_per_step, recipe.batch_size)
+    train_clips = clips_of(fold.train)
+    steps_per_epoch = num_steps(len(train_clips), recipe.batch_size)
     loss_weights = LossWeights(**recipe.loss_weights.model_dump())
     trained = train(
         fabric,
         model,
         optimizer,
-        schedule,
-        train_batches=lambda epoch: batches(train_shards, shuffle_seed=(params.seed, epoch)),
-        validation_batches=batches(subject_shards(shards, fold.validation)),
+        make_schedule(
+            recipe.schedule,
+            optimizer,
+            epochs=recipe.epochs,
+            steps_per_epoch=steps_per_epoch,
+            warmup_epochs=recipe.warmup_epochs,
+            plateau_patience=recipe.plateau_patience,
+        ),
+        train_batches=lambda epoch, step: training_batches(
+            train_clips,
+            first_epoch=epoch,
+            first_step=step,
+            batch_size=recipe.batch_size,
+            class_balanced=recipe.class_balanced,
+            augmentation=Augmentation(
+                recipe.flip_probability,
+                recipe.rand_augment_ops,
+                recipe.rand_augment_magnitude,
+                recipe.erase_probability,
+            ),
+            seed=params.seed,
+            **placed,
+        ),
+        steps_per_epoch=steps_per_epoch,
+        validation_batches=evaluation_batches(
+            clips_of(fold.validation), batch_size=per_device, **placed
+        ),
         epochs=recipe.epochs,
         early_stop=recipe.early_stop,
+        max_clips_per_step=recipe.max_clips_per_step,
         loss_weights=loss_weights,
         label_smoothing=recipe.label_smoothing,
-        flip_probability=recipe.flip_probability,
+        mixing=Mixing(
+            recipe.mixup_alpha, recipe.cutmix_alpha, recipe.mix_probability, len(params.classes)
+        ),
         clip_gradients=recipe.clip_gradients,
+        ema=recipe.ema,
         seed=params.seed,
+        checkpoints=checkpoints,
         on_epoch=on_epoch,
     )
-    tested = evaluate(fabric, model, batches(subject_shards(shards, fold.test)), loss_weights)
-    predictions = predictions_table(tested, fold.fold, params.classes)
-    scores = recalls(tested.labels, tested.probabilities.argmax(axis=1), len(params.classes))
-    metrics = {
-        "uar": scores.uar,
-        "war": scores.war,
-        "box_iou": float(predictions["box_iou"].mean()),
-        "landmark_error": float(predictions["landmark_error"].mean()),
+    test_batches = evaluation_batches(clips_of(fold.test), batch_size=per_device, **placed)
+    tested = evaluate(fabric, model, test_batches, loss_weights)
+    result = fold_result(tested, fold.fold, params.classes)
+    metrics = result.metrics | {
         "best_epoch": trained.best_epoch,
-        "num_test_clips": len(predictions),
-        "num_parameters": num_parameters,
+        "num_parameters": sum(parameter.numel() for parameter in model.parameters()),
     }
-    metrics = {name: value for name, value in metrics.items() if math.isfinite(value)}
-    out.mkdir(parents=True, exist_ok=True)
-    with atomic_path(out / "history.csv") as temporary:
-        # The clock goes to MLflow only: the files of a fold are the same in every run.
-        history = pd.DataFrame(trained.history).drop(columns=["clips_per_second", "seconds"])
-        history.to_csv(temporary, index=False)
-    with atomic_path(out / "predictions.parquet") as temporary:
-        predictions.to_parquet(temporary, index=False)
-    choices = params.model_dump(include={"dataset", "model", "recipe", "seed", "classes"})
-    save_model(
-        out / "model.safetensors",
-        model,
-        metadata={**choices, "fold": fold.fold, "metrics": metrics},
-    )
-    write_json(out / "metrics.json", metrics)
-    print(
-        f"finetune fold {fold.fold}: test UAR {scores.uar:.1%}, WAR {scores.war:.1%} on "
-        f"{len(predictions)} clips of {len(fold.test)} subjects; epoch {trained.best_epoch} of "
-        f"{len(trained.history)}"
-    )
-    return metrics
-
-
-def build_model(params: Params) -> MTCAE:
-    """The chosen structure in the chosen size."""
-    sizes = params.models
-    encoder = VideoMAEEncoder(
-        dim=sizes.encoder_dim,
-        depth=sizes.encoder_depth,
-        num_heads=sizes.encoder_heads,
-        image_size=sizes.image_size,
-        patch_size=sizes.patch_size,
-        tubelet_size=sizes.tubelet_size,
-        drop_path=params.recipes.drop_path,
-        checkpointing=params.recipes.checkpointing,
-    )
-    weights = params.encoder.weights
-    if weights.name != FROM_SCRATCH:
-        report = load_encoder(encoder, weights)
+    if fabric.is_global_zero:
+        choices = {"dataset", "model", "recipe", "seed", "classes", "frames"}
+        description = {**params.model_dump(include=choices), "fold": fold.fold, "metrics": metrics}
+        out.mkdir(parents=True, exist_ok=True)
+        save_model(out / "model.safetensors", model, metadata=description)
+        write_tables(out, trained.history, result.predictions, metrics)
         print(
-            f"encoder: {len(report.matched)} weights from {weights.name} ({report.family}); left "
-            f"aside: {len(report.dropped)} known, unknown: {report.unexpected or 'none'}"
+            f"finetune fold {fold.fold}: test UAR {metrics['uar']:.1%}, WAR {metrics['war']:.1%} "
+            f"on {len(result.predictions)} clips of {len(fold.test)} subjects; epoch "
+            f"{trained.best_epoch} of {len(trained.history)}"
         )
-    if params.recipes.encoder == "frozen":
-        if weights.name == FROM_SCRATCH:
-            raise ValueError(
-                "a frozen encoder without weights would stay random: name a checkpoint in "
-                "encoder.weights, or take a recipe with `encoder: full`"
-            )
-        encoder.freeze()
-    return MTCAE(
-        encoder,
-        arch=params.arch,
-        decoder=params.decoder,
-        num_classes=len(params.classes),
-        decoder_dim=sizes.decoder_dim,
-        decoder_heads=sizes.decoder_heads,
-        decoder_head_dim=sizes.decoder_head_dim,
-        decoder_layers=sizes.decoder_layers,
-        dropout=sizes.dropout,
-        head_dropout=sizes.head_dropout,
-    )
+    return metrics
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("fold", type=int)
     parser.add_argument("shards", type=Path)
+    parser.add_argument("tokens", type=Path)
     parser.add_argument("folds", type=Path)
     parser.add_argument("out", type=Path)
     args = parser.parse_args()
-    main(load_params(Params), args.fold, args.shards, args.folds, args.out)
+    main(load_params(Params), args.fold, args.shards, args.tokens, args.folds, args.out)

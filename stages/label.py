@@ -14,7 +14,7 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 from pipeline.data.clips import Clip, Refusal, read_manifest, unique_slugs, write_manifest
 from pipeline.data.faces import FaceDetector
-from pipeline.data.shards import SHARD_NAMES, write_shard
+from pipeline.data.shards import CLIPS, SHARD_NAMES, write_shard
 from pipeline.data.strips import decode_strip, strip_size
 from pipeline.data.tracks import FaceTrack, main_face
 from pipeline.files import write_json
@@ -71,7 +71,7 @@ def main(params: Params, frames: Path, out: Path, quality: Path) -> None:
         )
     used = [clip for clip in usable if clip.clip not in tally.refused]
     write_json(out / SHARD_NAMES, {clip.subject: shard_names[clip.subject] for clip in used})
-    write_manifest(out / "clips.parquet", used)
+    write_manifest(out / CLIPS, used)
     report = tally.report()
     write_json(quality, report)
     print(

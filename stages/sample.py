@@ -1,7 +1,9 @@
 """Stage sample: every clip's frames, sampled evenly over the video, as one JPEG strip per clip."""
 
 import argparse
+import hashlib
 from collections import Counter
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
@@ -10,6 +12,7 @@ import imageio_ffmpeg
 from pydantic import Field, PositiveInt
 
 from pipeline.data.clips import Clip, read_manifest, write_manifest
+from pipeline.data.sources import find_video, local_copy
 from pipeline.data.strips import encode_strip
 from pipeline.data.video import UnusableVideo, read_frames
 from pipeline.files import atomic_path
@@ -30,7 +33,8 @@ class FrameParams(Section):
 class Params(StageParams):
     """Exactly this stage's `params` in dvc.yaml."""
 
-    videos: Annotated[Path | None, Preset("datasets", chosen_by="dataset", key="videos")]
+    dataset: str
+    source: Annotated[Path | None, Preset("datasets", chosen_by="dataset", key="source")]
     frames: FrameParams
 
 
@@ -39,7 +43,7 @@ def main(params: Params, raw: Path, manifest: Path, out: Path) -> None:
     clips = read_manifest(manifest)
     sampled = partial(
         _sample,
-        videos=params.videos or raw,
+        folders=[params.source or raw, local_copy(params.dataset)],
         out=out,
         frames=params.frames,
         binary=imageio_ffmpeg.get_ffmpeg_exe(),
@@ -56,11 +60,11 @@ def main(params: Params, raw: Path, manifest: Path, out: Path) -> None:
     )
 
 
-def _sample(clip: Clip, videos: Path, out: Path, frames: FrameParams, binary: str) -> Clip:
+def _sample(clip: Clip, folders: list[Path], out: Path, frames: FrameParams, binary: str) -> Clip:
     """Write the clip's strip; the clip comes back refused where its video cannot be used."""
     try:
-        pixels = read_frames(
-            videos / clip.path,
+        video = read_frames(
+            find_video(clip.path, folders),
             num_samples=frames.num_frames,
             size=frames.size,
             sampling=frames.sampling,
@@ -69,9 +73,11 @@ def _sample(clip: Clip, videos: Path, out: Path, frames: FrameParams, binary: st
         )
     except UnusableVideo as error:
         return clip.refuse(error.refusal)
+    strip = encode_strip(video.frames, frames.jpeg_quality)
     with atomic_path(out / f"{clip.clip}.jpg") as temporary:
-        temporary.write_bytes(encode_strip(pixels, frames.jpeg_quality))
-    return clip
+        temporary.write_bytes(strip)
+    content = hashlib.sha256(strip).hexdigest()
+    return replace(clip, num_frames=video.num_frames, seconds=video.seconds, content=content)
 
 
 if __name__ == "__main__":

@@ -1,43 +1,89 @@
 """Stage split: subject-independent folds of the labelled clips."""
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeInt
 
-from pipeline.data.clips import read_manifest
-from pipeline.data.folds import subject_folds, write_folds
+from pipeline.data.clips import Clip, read_manifest
+from pipeline.data.folds import (
+    Fold,
+    balanced_tests,
+    holdout_fold,
+    make_folds,
+    published_folds,
+    write_folds,
+)
+from pipeline.data.protocols import MAE_DFER_CLASSES, MAE_DFER_TESTS
 from pipeline.params import Section, StageParams, load_params
 
 
 class SplitParams(Section):
-    """How many folds, and how much of each training part chooses the epoch."""
+    """The protocol, how many folds, and how much of each training part chooses the epoch."""
 
+    protocol: Literal["paper", "mae-dfer", "loso", "holdout"]
     num_folds: Annotated[int, Field(ge=2)]
+    test_fraction: Annotated[float, Field(gt=0, le=0.5)]
     validation_fraction: Annotated[float, Field(gt=0, le=0.5)]
 
 
 class Params(StageParams):
     """Exactly this stage's `params` in dvc.yaml."""
 
+    dataset: str
+    folds: Annotated[list[int], Field(min_length=1)]
     split: SplitParams
     seed: NonNegativeInt
 
 
 def main(params: Params, manifest: Path, out: Path) -> None:
-    clips = read_manifest(manifest)
-    folds = subject_folds(
-        clips,
-        num_folds=params.split.num_folds,
-        validation_fraction=params.split.validation_fraction,
-        seed=params.seed,
-    )
+    folds = split_clips(params, read_manifest(manifest))
+    if unknown := sorted(set(params.folds) - {fold.fold for fold in folds}):
+        raise SystemExit(
+            f"protocol {params.split.protocol} makes {len(folds)} fold(s) of {params.dataset}, but "
+            f"`folds` in params.yaml also lists {unknown}; the list of all is "
+            f"-S 'folds={[fold.fold for fold in folds]}'"
+        )
     write_folds(out, folds)
     sizes = "; ".join(
         f"{len(fold.train)}/{len(fold.validation)}/{len(fold.test)}" for fold in folds
     )
-    print(f"split: {len(folds)} folds, subjects for training/validation/test: {sizes}")
+    print(
+        f"split: {len(folds)} folds by protocol {params.split.protocol}, {len(params.folds)} of "
+        f"them to be trained; subjects for training/validation/test: {sizes}"
+    )
+
+
+def split_clips(params: Params, clips: Sequence[Clip]) -> list[Fold]:
+    """The folds of the chosen protocol."""
+    split, seed = params.split, params.seed
+    if split.protocol == "holdout":
+        return holdout_fold(
+            clips,
+            test_fraction=split.test_fraction,
+            validation_fraction=split.validation_fraction,
+            seed=seed,
+        )
+    if split.protocol == "mae-dfer":
+        if params.dataset not in MAE_DFER_TESTS:
+            raise SystemExit(
+                f"protocol mae-dfer is defined for {' and '.join(MAE_DFER_TESTS)}, not for "
+                f"{params.dataset}; choose another split.protocol"
+            )
+        return published_folds(
+            clips,
+            MAE_DFER_TESTS[params.dataset],
+            MAE_DFER_CLASSES[params.dataset],
+            validation_fraction=split.validation_fraction,
+            seed=seed,
+        )
+    if split.protocol == "loso":
+        tests = [[subject] for subject in sorted({clip.subject for clip in clips})]
+    else:
+        tests = balanced_tests(clips, split.num_folds, seed)
+    return make_folds(clips, tests, validation_fraction=split.validation_fraction, seed=seed)
 
 
 if __name__ == "__main__":

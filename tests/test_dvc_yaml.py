@@ -38,7 +38,8 @@ def test_a_stage_is_told_the_paths_that_it_depends_on_and_writes(stage: str) -> 
     entry = STAGES[stage]
     outs = [out for key in ("outs", "metrics", "plots") for out in entry.get(key, [])]
     names = [out if isinstance(out, str) else next(iter(out)) for out in outs]
-    data = [dep for dep in entry["deps"] if not dep.endswith(".py") and dep != "${encoder.weights}"]
+    code = (".py", ".jinja")
+    data = [dep for dep in entry["deps"] if not dep.endswith(code) and dep != "${encoder.weights}"]
     arguments = entry["cmd"].split()[3:]
     for path in [*data, *names]:
         assert any(

@@ -1,91 +1,14 @@
 """The real stages through DVC, on a small set, in a copy of the repository."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pytest
-import yaml
-from mlflow import MlflowClient
-from mlflow.entities import Run as MlflowRun
-from project import ROOT
+from clones import Run, client_of, lock_of, mlflow_runs, new_clone
 
 pytestmark = pytest.mark.slow
-
-SMALL = {
-    "folds": "[1,2]",
-    "split.num_folds": "2",
-    "datasets.sample.num_subjects": "4",
-    "datasets.sample.clips_per_emotion": "1",
-    "recipes.quick.epochs": "2",
-}
-
-Run = Callable[..., str]
-
-
-def run_in(folder: Path) -> Run:
-    def run(*command: str, fails: bool = False) -> str:
-        environment = os.environ | {
-            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-            "GIT_AUTHOR_NAME": "tests",
-            "GIT_AUTHOR_EMAIL": "tests@localhost",
-            "GIT_COMMITTER_NAME": "tests",
-            "GIT_COMMITTER_EMAIL": "tests@localhost",
-        }
-        environment.pop("MLFLOW_TRACKING_URI", None)
-        done = subprocess.run(
-            command, cwd=folder, env=environment, capture_output=True, text=True, check=False
-        )
-        output = done.stdout + done.stderr
-        assert (done.returncode != 0) == fails, output
-        return output
-
-    return run
-
-
-def new_clone(folder: Path, **changes: str) -> Run:
-    """A repository of its own with the project's files as they are now and a smaller experiment."""
-    run = run_in(ROOT)
-    listed = run("git", "ls-files", "--cached", "--others", "--exclude-standard").splitlines()
-    for name in listed:
-        if (ROOT / name).is_file():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(ROOT / name, folder / name)
-    params = yaml.safe_load((folder / "params.yaml").read_text(encoding="utf-8"))
-    for name, value in (SMALL | changes).items():
-        section = params
-        *parents, last = name.split(".")
-        for parent in parents:
-            section = section[parent]
-        section[last] = yaml.safe_load(value)
-    (folder / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
-    run = run_in(folder)
-    run("git", "init", "--quiet")
-    run("git", "add", "--all")
-    run("git", "commit", "--quiet", "--message", "start")
-    return run
-
-
-def lock_of(folder: Path) -> dict[str, Any]:
-    lock: dict[str, Any] = yaml.safe_load((folder / "dvc.lock").read_text(encoding="utf-8"))
-    return lock["stages"]  # type: ignore[no-any-return]
-
-
-def client_of(folder: Path) -> MlflowClient:
-    return MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
-
-
-def mlflow_runs(folder: Path) -> list[MlflowRun]:
-    client = client_of(folder)
-    experiment = client.get_experiment_by_name("dfer-sample")
-    assert experiment is not None
-    return list(client.search_runs([experiment.experiment_id]))
 
 
 @pytest.fixture(scope="module")

@@ -12,17 +12,6 @@ import pandas as pd
 
 from pipeline.files import atomic_path
 
-# One vocabulary for all data sets; a data set's class order is the explicit list in params.yaml.
-SYNONYMS = {
-    "anger": "angry",
-    "contemptuous": "contempt",
-    "disgusted": "disgust",
-    "fearful": "fear",
-    "happiness": "happy",
-    "sadness": "sad",
-    "surprise": "surprised",
-}
-
 
 @dataclass(frozen=True)
 class Refusal:
@@ -45,6 +34,10 @@ class Clip:
         reason: Code of the refusal; empty for a usable clip.
         message: The refusal in words.
         row: Row in the user's table; 0 where the clip comes from no table.
+        split: `train`, `validation` or `test` where the table says so; for protocol `holdout`.
+        num_frames: Frames of the video; 0 before it is sampled.
+        seconds: Length of the video as its container says; 0 where that is not known.
+        content: SHA-256 of the sampled frames, in hexadecimal; empty before the video is sampled.
     """
 
     clip: str
@@ -55,6 +48,10 @@ class Clip:
     reason: str = ""
     message: str = ""
     row: int = 0
+    split: str = ""
+    num_frames: int = 0
+    seconds: float = 0.0
+    content: str = ""
 
     def named(self, clip: str) -> Self:
         """The same clip under another name."""
@@ -78,12 +75,6 @@ def read_manifest(path: Path) -> list[Clip]:
     """Read what `write_manifest` wrote."""
     table = pd.read_parquet(path)
     return [Clip(*row) for row in table.itertuples(index=False, name=None)]
-
-
-def normalise_label(word: str) -> str:
-    """An expression word in the project's vocabulary: `" Anger"` -> `"angry"`."""
-    word = word.strip().casefold()
-    return SYNONYMS.get(word, word)
 
 
 def unique_slugs(names: list[str]) -> list[str]:

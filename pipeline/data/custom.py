@@ -13,7 +13,8 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import pandas as pd
 
-from pipeline.data.clips import Clip, Refusal, normalise_label, unique_slugs
+from pipeline.data.clips import Clip, Refusal, unique_slugs
+from pipeline.vocabulary import normalise_label
 
 COLUMNS = ("path", "subject", "label")
 
@@ -40,7 +41,7 @@ def read_table(table: Path, videos: Path, classes: list[str]) -> list[Clip]:
     """Every row of the table as a clip, refused where it cannot be used.
 
     Args:
-        table: CSV or Parquet with the columns path, subject, label and, if known, sex.
+        table: CSV or Parquet with the columns path, subject, label and, if wanted, sex and split.
         videos: The folder that the paths are relative to.
         classes: The labels that are known; synonyms such as `anger` for `angry` are understood.
 
@@ -58,7 +59,9 @@ def read_table(table: Path, videos: Path, classes: list[str]) -> list[Clip]:
     # A spreadsheet counts the header as row 1.
     first_row = 2 if table.suffix == ".csv" else 1
     paths = [posixpath.normpath(path) if path else "" for path in rows["path"]]
-    sexes = rows["sex"] if "sex" in rows else [""] * len(rows)
+    sexes, splits = (
+        rows[column] if column in rows else [""] * len(rows) for column in ("sex", "split")
+    )
     clips = [
         Clip(
             clip="",
@@ -67,9 +70,10 @@ def read_table(table: Path, videos: Path, classes: list[str]) -> list[Clip]:
             label=normalise_label(label),
             sex=sex.casefold(),
             row=first_row + i,
+            split=split.casefold(),
         )
-        for i, (path, subject, label, sex) in enumerate(
-            zip(paths, rows["subject"], rows["label"], sexes, strict=True)
+        for i, (path, subject, label, sex, split) in enumerate(
+            zip(paths, rows["subject"], rows["label"], sexes, splits, strict=True)
         )
     ]
     # In this order, because a row that was refused must not decide whether another one is right.
@@ -129,6 +133,12 @@ def _known(classes: list[str]) -> Check:
                 "unknown_label",
                 f"label {clip.label!r} is none of {', '.join(classes)}; correct it, or add it to "
                 "the data set's `classes` in params.yaml",
+            )
+        if clip.split not in ("", "train", "validation", "test"):
+            yield Refusal(
+                "unknown_split",
+                f"split {clip.split!r} is none of train, validation, test; correct it or leave it "
+                "empty",
             )
 
     return check

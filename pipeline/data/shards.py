@@ -5,14 +5,19 @@ A clip is five members of the tar: `<clip>.frames.jpg` (a strip, see strips.py),
 `<clip>.clip.json` (clip, subject, label, size S). Boxes are pixel x1, y1, x2, y2 and points pixel
 x, y in the stored frame.
 
+Shards lie on a disk and are read clip by clip, at any place: an epoch is then shuffled as a whole,
+starts anywhere without reading what comes before, and is the same for any number of workers.
+
 Shape letters: B clips in a batch, T frames, S side of a frame as stored, I side of a frame as the
 model reads it.
 """
 
 import io
 import json
-from collections.abc import Iterable
-from functools import partial
+import signal
+import tarfile
+from collections.abc import Iterable, Iterator
+from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,7 +26,7 @@ import numpy.typing as npt
 import torch
 import webdataset as wds
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from pipeline.data.clips import Clip
 from pipeline.data.strips import decode_strip, strip_size
@@ -30,8 +35,8 @@ from pipeline.files import atomic_path
 
 # In the shards' folder: the file of each subject, as JSON.
 SHARD_NAMES = "shards.json"
-# Compressed clips held back for shuffling; about 250 kB each.
-_SHUFFLE_BUFFER = 1000
+# And the manifest of the clips in them.
+CLIPS = "clips.parquet"
 
 
 class Batch(NamedTuple):
@@ -45,6 +50,7 @@ class Batch(NamedTuple):
         points: (B, T, 5, 2) x, y as fractions of the frame.
         mask: (B, T) whether boxes and points of a frame are known.
         labels: (B,) index into the class list.
+        tokens: (B, N, D) of the encoder, in place of the frames; None where frames are given.
     """
 
     clips: list[str]
@@ -54,6 +60,7 @@ class Batch(NamedTuple):
     points: Tensor
     mask: Tensor
     labels: Tensor
+    tokens: Tensor | None = None
 
 
 def write_shard(path: Path, clips: Iterable[tuple[Clip, bytes, FaceTrack]]) -> None:
@@ -83,6 +90,82 @@ def subject_shards(folder: Path, subjects: list[str]) -> list[Path]:
     return [folder / names[subject] for subject in subjects]
 
 
+class LabelledClip(NamedTuple):
+    """A clip as it is stored: its name, its strip and its face."""
+
+    clip: str
+    strip: bytes
+    track: FaceTrack
+
+
+def read_shard(path: Path) -> Iterator[LabelledClip]:
+    """The clips of a shard, in the order in which they were written."""
+    for sample in wds.DataPipeline(wds.SimpleShardList([str(path)]), wds.tarfile_to_samples()):
+        track = FaceTrack(*(_array(sample[f"{name}.npy"]) for name in ("boxes", "points", "mask")))
+        yield LabelledClip(sample["__key__"], sample["frames.jpg"], track)
+
+
+class Clips(Dataset[Batch]):
+    """The clips of shards, numbered from 0 in their order; an item is the batch of some numbers.
+
+    Of a clip only its place in the files is held, in 32 bytes.
+
+    Args:
+        shards: Tar files.
+        classes: Class names in the order of the model's logits.
+        image_size: I; the stored size or a half, quarter or eighth of it is the cheapest.
+
+    Attributes:
+        labels: A class index per clip.
+
+    Raises:
+        ValueError: A clip's label is none of the classes.
+    """
+
+    def __init__(self, shards: list[Path], *, classes: list[str], image_size: int) -> None:
+        self.shards = shards
+        self.image_size = image_size
+        places = [
+            (number, *place)
+            for number, path in enumerate(shards)
+            for place in _places(path, classes)
+        ]
+        # An array, not a list: workers that count references would copy a list page by page.
+        self.places = np.array(places, np.int64).reshape(-1, 4)
+        self.labels = self.places[:, 3]
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def __getitem__(self, numbers: list[int]) -> Batch:
+        clips = [self._read(number) for number in numbers]
+        names, subjects, *columns, _ = zip(*clips, strict=True)
+        return Batch(list(names), list(subjects), *(torch.stack(column) for column in columns))
+
+    def _read(self, number: int) -> Batch:
+        """One clip, as a batch without the first axis."""
+        shard, start, end, label = self.places[number].tolist()
+        with self.shards[shard].open("rb") as file:
+            file.seek(start)
+            part = file.read(end - start)
+        with tarfile.open(fileobj=io.BytesIO(part)) as tar:
+            members = {name.partition(".")[2]: data for name, data in _members(tar)}
+        record = json.loads(members["clip.json"])
+        boxes, points, mask = (_array(members[f"{n}.npy"]) for n in ("boxes", "points", "mask"))
+        frames = decode_strip(members["frames.jpg"], self.image_size)
+        side = np.float32(record["size"])
+        boxes = np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
+        return Batch(
+            record["clip"],
+            record["subject"],
+            torch.from_numpy(frames).permute(0, 3, 1, 2),
+            torch.from_numpy(boxes / side),
+            torch.from_numpy(points / side),
+            torch.from_numpy(mask),
+            torch.tensor(label),
+        )
+
+
 def load_batches(
     shards: list[Path],
     *,
@@ -90,63 +173,66 @@ def load_batches(
     image_size: int,
     batch_size: int,
     num_workers: int = 0,
-    shuffle_seed: tuple[int, int] | None = None,
 ) -> DataLoader[Batch]:
-    """Every clip of the shards once, in batches.
+    """Every clip of the shards once and in order, in batches of B, the last one perhaps smaller."""
+    clips = Clips(shards, classes=classes, image_size=image_size)
+    numbers = range(len(clips))
+    batches = [list(numbers[i : i + batch_size]) for i in range(0, len(clips), batch_size)]
+    return load(clips, batches, num_workers=num_workers)
+
+
+def load(clips: Dataset[Batch], items: Iterable[Any], *, num_workers: int) -> DataLoader[Batch]:
+    """The items of a data set whose items are batches, in the order in which they are named.
+
+    Workers read ahead and outlive a pass over the items.
 
     Args:
-        shards: Tar files, read in this order unless shuffled.
-        classes: Class names in the order of the model's logits.
-        image_size: I; the stored size or a half, quarter or eighth of it is the cheapest.
-        batch_size: B; the last batch may be smaller.
+        clips: Such as `Clips`.
+        items: Each one an argument of the data set.
         num_workers: Processes that read and decode; 0 does it in this one.
-        shuffle_seed: Seed and epoch; the order is a function of both, so an epoch takes a new
-            loader. None keeps the order of the shards.
     """
-    urls = [str(path) for path in shards]
-    stages: list[Any] = [wds.split_by_worker, wds.tarfile_to_samples()]
-    if shuffle_seed is not None:
-        generator = np.random.default_rng(shuffle_seed)
-        generator.shuffle(urls)
-        seed = int(generator.integers(2**31))
-        stages.append(wds.detshuffle(_SHUFFLE_BUFFER, initial=_SHUFFLE_BUFFER, seed=seed))
-    dataset = wds.DataPipeline(
-        wds.SimpleShardList(urls),
-        *stages,
-        wds.map(partial(_decode, classes=classes, image_size=image_size)),
-    )
     return DataLoader(
-        dataset,
-        batch_size=batch_size,
+        clips,
+        sampler=items,
+        batch_size=None,
         num_workers=num_workers,
-        collate_fn=_collate,
         pin_memory=torch.cuda.is_available(),
+        persistent_workers=num_workers > 0,
+        worker_init_fn=_ignore_signals,
+        # Its own, because a loader draws a number; torch's generator belongs to the training.
+        generator=torch.Generator(),
     )
 
 
-def _decode(sample: dict[str, Any], classes: list[str], image_size: int) -> Batch:
-    """One clip, as a batch without the first axis."""
-    record = json.loads(sample["clip.json"])
-    boxes, points, mask = (_array(sample[f"{name}.npy"]) for name in ("boxes", "points", "mask"))
-    frames = decode_strip(sample["frames.jpg"], image_size)
-    side = np.float32(record["size"])
-    boxes = np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
-    return Batch(
-        record["clip"],
-        record["subject"],
-        torch.from_numpy(frames).permute(0, 3, 1, 2),
-        torch.from_numpy(boxes / side),
-        torch.from_numpy(points / side),
-        torch.from_numpy(mask),
-        torch.tensor(classes.index(record["label"])),
-    )
+def _ignore_signals(_: int) -> None:
+    """Slurm and terminals signal all processes; the trainer still needs its workers then."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+def _places(path: Path, classes: list[str]) -> Iterator[tuple[int, int, int]]:
+    """First byte, end and class index of every clip of a shard; reads no pictures."""
+    with tarfile.open(path) as tar:
+        for name, group in groupby(tar.getmembers(), lambda member: member.name.partition(".")[0]):
+            members = list(group)
+            file = tar.extractfile(f"{name}.clip.json")
+            assert file
+            label = json.load(file)["label"]
+            if label not in classes:
+                raise ValueError(f"{path}: the label of {name} is {label!r}, none of {classes}")
+            end = members[-1].offset_data + members[-1].size
+            # Members are padded to whole blocks.
+            end = -(-end // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
+            yield members[0].offset, end, classes.index(label)
+
+
+def _members(tar: tarfile.TarFile) -> Iterator[tuple[str, bytes]]:
+    for member in tar:
+        file = tar.extractfile(member)
+        assert file
+        yield member.name, file.read()
 
 
 def _array(data: bytes) -> npt.NDArray[Any]:
     array: npt.NDArray[Any] = np.load(io.BytesIO(data), allow_pickle=False)
     return array
-
-
-def _collate(samples: list[Batch]) -> Batch:
-    clips, subjects, *tensors = zip(*samples, strict=True)
-    return Batch(list(clips), list(subjects), *(torch.stack(column) for column in tensors))

@@ -9,13 +9,14 @@ Shape letters: T sampled frames, S side of a square frame in pixels.
 import re
 import subprocess
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import ffmpeg
 import numpy as np
 
 from pipeline.data.clips import Refusal
 from pipeline.data.strips import Frames
+from pipeline.files import is_lfs_pointer
 
 Sampling = Literal["uniform", "stride"]
 Crop = Literal["square", "none"]
@@ -23,7 +24,6 @@ Crop = Literal["square", "none"]
 _CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,flv,live_flv,mpeg,mpegts,mpegvideo,ogg,asf"
 _MAX_PIXELS = 7680 * 4320
 _TIMEOUT_S = 600
-_LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 
 
 class UnusableVideo(ValueError):
@@ -32,6 +32,17 @@ class UnusableVideo(ValueError):
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
         self.refusal = Refusal(reason, message)
+
+
+class SampledVideo(NamedTuple):
+    """Sampled frames (T, S, S, 3), the video's number of frames, and its length in seconds.
+
+    The length is what the container declares; 0 where it declares none.
+    """
+
+    frames: Frames
+    num_frames: int
+    seconds: float
 
 
 def sample_indices(
@@ -58,8 +69,8 @@ def sample_indices(
 
 def read_frames(
     path: Path, *, num_samples: int, size: int, sampling: Sampling, crop: Crop, binary: str
-) -> Frames:
-    """Sample a video evenly to RGB frames (T, S, S, 3) in temporal order.
+) -> SampledVideo:
+    """Sample a video evenly to RGB frames in temporal order.
 
     The packets are counted without decoding; then one decoding pass picks the frames, and only
     those are cropped and scaled. The pass also reports how many frames it decoded. Where that
@@ -80,21 +91,19 @@ def read_frames(
         4320.
     """
     _check_file(path)
-    num_frames = _count_packets(path, binary)
+    num_frames, seconds = _count_packets(path, binary)
     frames, decoded = _decode(path, num_frames, num_samples, size, sampling, crop, binary)
     if decoded != num_frames:
         frames, _ = _decode(path, decoded, num_samples, size, sampling, crop, binary)
-    return frames
+    return SampledVideo(frames, decoded, seconds)
 
 
 def _check_file(path: Path) -> None:
     if not path.is_file():
         raise UnusableVideo("missing", f"{path.name}: no such file; check the path in the table")
-    with path.open("rb") as file:
-        start = file.read(len(_LFS_POINTER))
-    if not start:
+    if not path.stat().st_size:
         raise UnusableVideo("empty", f"{path.name}: the file has zero bytes; copy it again")
-    if start == _LFS_POINTER:
+    if is_lfs_pointer(path):
         raise UnusableVideo(
             "lfs_pointer",
             f"{path.name}: a Git LFS pointer, not a video; run `git lfs pull` where it was cloned",
@@ -139,10 +148,13 @@ def _cause(log: str) -> str:
     return re.sub(r"file:\S+", "the file", lines[0]) if lines else "ffmpeg gave no reason"
 
 
-def _count_packets(path: Path, binary: str) -> int:
+def _count_packets(path: Path, binary: str) -> tuple[int, float]:
+    """Number of video packets, and the declared length in seconds."""
     copied = _input(path)["V:0"].output("pipe:", format="null", codec="copy", loglevel="verbose")
     _, log = _run(copied, path, binary)
-    return _reported(r"(\d+) packets read", log, path)
+    declared = re.search(r"Duration: (\d+):(\d\d):(\d\d\.\d+)", log)
+    hours, minutes, seconds = map(float, declared.groups()) if declared else (0.0, 0.0, 0.0)
+    return _reported(r"(\d+) packets read", log, path), 3600 * hours + 60 * minutes + seconds
 
 
 def _decode(

@@ -1,144 +1,216 @@
-"""Tables of one experiment, out of the predictions of its folds.
+"""Table I: the finished experiments of the present parameters, beside the published numbers.
 
-Shape letters: C classes.
+`python -m pipeline.evaluation.tables` prints it and writes metrics/ablation.md, .csv and .tex.
 """
 
-from collections.abc import Mapping
+import argparse
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from pipeline.evaluation.metrics import Recalls, confusion, recalls
+from pipeline.evaluation.comparison import Experiment, compare, structure_name
+from pipeline.evaluation.published import (
+    NUM_CLASSES,
+    PAPER,
+    PublishedResult,
+    comparison_results,
+)
+from pipeline.experiments import (
+    STRUCTURES,
+    Finished,
+    finished_experiments,
+    read_params,
+    read_predictions,
+    structure_of,
+)
+from pipeline.files import atomic_path
+from pipeline.markdown import markdown_table
+from pipeline.tracking import training_seconds
 
 
-def score(predictions: pd.DataFrame, classes: list[str]) -> Recalls:
-    """UAR, WAR and recalls of the columns `actual` and `predicted`."""
-    actual, predicted = (
-        _indices(predictions[column], classes) for column in ("actual", "predicted")
-    )
-    return recalls(actual, predicted, len(classes))
-
-
-def fold_table(predictions: pd.DataFrame, classes: list[str]) -> pd.DataFrame:
-    """One row per fold: clips, subjects, UAR, WAR, box overlap, landmark error."""
-    rows = []
-    for fold, part in predictions.groupby("fold"):
-        scores = score(part, classes)
-        rows.append(
-            {
-                "fold": fold,
-                "clips": len(part),
-                "subjects": part["subject"].nunique(),
-                "uar": scores.uar,
-                "war": scores.war,
-                "box_iou": part["box_iou"].mean(),
-                "landmark_error": part["landmark_error"].mean(),
-            }
+def main(out: Path) -> None:
+    """Write the table of the data set, model, recipe and seed in params.yaml."""
+    params = read_params()
+    found = finished_experiments(params)
+    if not found:
+        raise SystemExit(
+            "no finished experiment upon this commit has the parameters of params.yaml; "
+            "`make ablation` runs the six structures"
         )
-    return pd.DataFrame(rows)
+    structures = [structure for structure in STRUCTURES if structure in found]
+    experiments = [load(found[structure]) for structure in structures]
+    classes = params["datasets"][params["dataset"]]["classes"]
+    table = compare(experiments, classes, params["dataset"])
+    text = page(
+        table,
+        params["dataset"],
+        f"{params['dataset']}: model {params['model']}, recipe {params['recipe']}, protocol "
+        f"{params['split']['protocol']}, seed {params['seed']}",
+        protocol=params["split"]["protocol"],
+        num_classes=len(classes),
+        missing=[structure_name(*s) for s in STRUCTURES if s not in found],
+    )
+    with atomic_path(out / "ablation.csv") as temporary:
+        table.to_csv(temporary, index=False, float_format="%.6g")
+    for name, content in (("ablation.md", text), ("ablation.tex", latex(table))):
+        with atomic_path(out / name) as temporary:
+            temporary.write_text(content, encoding="utf-8")
+    print(text)
 
 
-def per_class_table(predictions: pd.DataFrame, classes: list[str]) -> pd.DataFrame:
-    """One row per class: its clips and its recall over all folds."""
-    counts = predictions["actual"].value_counts()
+def load(finished: Finished) -> Experiment:
+    """An experiment with its predictions and the time that its training took."""
+    params: dict[str, Any] = finished.params
+    choices = {name: params[name] for name in ("dataset", "arch", "decoder", "model", "recipe")}
+    return Experiment(
+        *structure_of(params),
+        name=finished.name,
+        predictions=read_predictions(finished),
+        num_parameters=finished.summary["num_parameters"],
+        training_seconds=training_seconds({**choices, "seed": params["seed"]}),
+    )
+
+
+def shown(table: pd.DataFrame) -> pd.DataFrame:
+    """The comparison as people read it: a few columns of text, scores in per cent."""
+    columns: dict[str, Sequence[str] | pd.Series[str]] = {"structure": table["structure"]}
+    for name in ("uar", "war"):
+        title = name.upper()
+        columns[f"{title} folds"] = _join(table, "{:.2f} ± {:.2f}", f"{name}_mean", f"{name}_sd")
+        columns[f"{title} pooled [95 %]"] = _join(
+            table, "{:.2f} [{:.2f}, {:.2f}]", name, f"{name}_low", f"{name}_high"
+        )
+    if "uar_difference" in table:
+        for name in ("uar", "war"):
+            difference = f"{name}_difference"
+            columns[f"Δ {name.upper()} [95 %]"] = _join(
+                table,
+                "{:+.2f} [{:+.2f}, {:+.2f}]",
+                difference,
+                f"{difference}_low",
+                f"{difference}_high",
+            )
+            columns[f"p {name.upper()}"] = table[f"{name}_p"].map(_number("{:.3f}"))
+    columns["box IoU"] = table["box_iou"].map(_number("{:.3f}"))
+    columns["landmark error"] = table["landmark_error"].map(_number("{:.3f}"))
+    columns["parameters"] = table["num_parameters"].map("{:,}".format)
+    columns["training"] = table["training_seconds"].map(_duration)
+    if "published_uar" in table:
+        columns["paper UAR / WAR"] = [
+            f"{uar:.2f} / {war:.2f}"
+            for uar, war in zip(table["published_uar"], table["published_war"], strict=True)
+        ]
+    return pd.DataFrame(columns)
+
+
+def _join(table: pd.DataFrame, pattern: str, *names: str) -> list[str]:
+    rows = 100 * table[list(names)]
+    return [
+        "-" if np.isnan(row[0]) else pattern.format(*row).replace("nan", "-")
+        for row in rows.itertuples(index=False, name=None)
+    ]
+
+
+def _number(pattern: str) -> Callable[[float], str]:
+    return lambda value: "-" if np.isnan(value) else pattern.format(value)
+
+
+def _duration(seconds: float | None) -> str:
+    if seconds is None or np.isnan(seconds):
+        return "-"
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.1f} min"
+
+
+def published_table(dataset: str) -> pd.DataFrame:
+    """What the paper reports of the methods on a data set; another protocol is marked by `†`."""
     return pd.DataFrame(
-        {
-            "class": classes,
-            "clips": [int(counts.get(name, 0)) for name in classes],
-            "recall": score(predictions, classes).per_class,
-        }
-    )
-
-
-def confusion_table(predictions: pd.DataFrame, classes: list[str]) -> pd.DataFrame:
-    """(C, C) counts over all folds, true classes as rows, predicted ones as columns."""
-    actual, predicted = (
-        _indices(predictions[column], classes) for column in ("actual", "predicted")
-    )
-    return pd.DataFrame(
-        confusion(actual, predicted, len(classes)),
-        index=pd.Index(classes, name="actual"),
-        columns=classes,
-    )
-
-
-def summarise(predictions: pd.DataFrame, classes: list[str]) -> dict[str, Any]:
-    """Unweighted mean and standard deviation over the folds, and the value over all clips pooled.
-
-    The deviation is that of a sample (n - 1); with one fold it is left out. So are box and landmark
-    scores of a structure without such heads.
-    """
-    folds = fold_table(predictions, classes)
-    pooled = score(predictions, classes)
-    summary: dict[str, Any] = {
-        name: {"mean": folds[name].mean(), "std": folds[name].std(), "pooled": value}
-        for name, value in (("uar", pooled.uar), ("war", pooled.war))
-    }
-    summary |= {name: predictions[name].mean() for name in ("box_iou", "landmark_error")}
-    return finite({**summary, "folds": len(folds), "clips": len(predictions)})
-
-
-def finite(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The same, rounded to six decimals, without the numbers that are not finite."""
-    kept: dict[str, Any] = {}
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            kept[name] = finite(value)
-        elif np.isfinite(value):
-            kept[name] = round(value, 6)
-    return kept
-
-
-def markdown(
-    title: str,
-    folds: pd.DataFrame,
-    per_class: pd.DataFrame,
-    confusions: pd.DataFrame,
-    summary: Mapping[str, Any],
-) -> str:
-    """The experiment as a page of Markdown tables, in percent."""
-    percent = folds.assign(
-        uar=folds["uar"].map("{:.2%}".format),
-        war=folds["war"].map("{:.2%}".format),
-        box_iou=folds["box_iou"].map("{:.3f}".format),
-        landmark_error=folds["landmark_error"].map("{:.3f}".format),
-    ).astype(str)
-    totals = pd.DataFrame(
         [
             {
-                "fold": row,
-                "uar": _percent(summary["uar"].get(key)),
-                "war": _percent(summary["war"].get(key)),
+                "method": result.method + ("" if result.protocol == PAPER else " †"),
+                "self-supervised": _yes(result.self_supervised),
+                "multi-task": _yes(result.multi_task),
+                "UAR": "-" if result.uar is None else f"{result.uar:.2f}",
+                "WAR": f"{result.war:.2f}",
             }
-            for row, key in (("mean", "mean"), ("std", "std"), ("pooled", "pooled"))
+            for result in comparison_results(dataset)
         ]
     )
-    scores = pd.concat([percent, totals]).fillna("").replace("nan", "-")
-    recalls_in_percent = per_class.assign(recall=per_class["recall"].map(_percent))
-    parts = [
-        f"# {title}",
-        "UAR is the mean of the classes' recalls, WAR the accuracy. Every subject is tested in "
-        "exactly one fold, by a model that never saw them. Box IoU and landmark error (a fraction "
-        "of the distance between the eyes) compare with MTCNN, not with marks made by people.",
-        _table(scores),
-        "## Recall per class, all folds",
-        _table(recalls_in_percent),
-        "## Confusion, all folds (rows: true, columns: predicted)",
-        _table(confusions.reset_index()),
-    ]
+
+
+def _yes(value: bool) -> str:
+    return "yes" if value else "no"
+
+
+def latex(table: pd.DataFrame) -> str:
+    """The comparison as a LaTeX tabular; it needs the package booktabs."""
+    text: str = shown(table).to_latex(index=False, escape=True)
+    return text.replace("±", r"$\pm$").replace("Δ", r"$\Delta$")
+
+
+def page(
+    table: pd.DataFrame,
+    dataset: str,
+    title: str,
+    *,
+    protocol: str,
+    num_classes: int,
+    missing: Sequence[str],
+) -> str:
+    """The comparison as a page of Markdown.
+
+    Args:
+        table: From `compare`.
+        dataset: Its name.
+        title: What all experiments share.
+        protocol: `split.protocol` of the experiments.
+        num_classes: Of the experiments.
+        missing: Structures without a finished experiment.
+    """
+    parts = [f"# {title}", markdown_table(shown(table))]
+    if missing:
+        parts.append(f"Not run yet: {', '.join(missing)}.")
+    parts.append(
+        "UAR is the mean of the classes' recalls, WAR the accuracy, in per cent. *Folds* is mean ± "
+        "standard deviation over the folds, *pooled* is over all clips with a 95 % interval over "
+        "subjects. *Δ* is the difference to `cascaded vit` on the same clips with its paired "
+        "interval; *p* is of a permutation test that swaps whole subjects, corrected for the "
+        "number of structures (Holm). *Training* is the mean of a fold as MLflow recorded it. What "
+        "an interval says and does not say: docs/tables.md."
+    )
+    if dataset in NUM_CLASSES:
+        results = comparison_results(dataset)
+        parts += [
+            f"## Published on {dataset} ({NUM_CLASSES[dataset]} classes, per cent)",
+            markdown_table(published_table(dataset)),
+        ]
+        if others := [result for result in results if result.protocol != PAPER]:
+            parts.append(f"† {_footnote(others)}")
+        if protocol != PAPER or num_classes != NUM_CLASSES[dataset]:
+            parts.append(
+                f"**The experiments above follow protocol `{protocol}` with {num_classes} classes, "
+                f"the paper 5 subject-independent folds with {NUM_CLASSES[dataset]}: the two "
+                "do not compare.**"
+            )
+        else:
+            parts.append(
+                "The paper does not publish its folds: ours are other ones, and a difference of a "
+                "few points to its numbers says little."
+            )
     return "\n\n".join(parts) + "\n"
 
 
-def _indices(names: pd.Series, classes: list[str]) -> Any:
-    return np.array([classes.index(name) for name in names], dtype=np.int64)
+def _footnote(results: Sequence[PublishedResult]) -> str:
+    names = " and ".join(result.method for result in results)
+    return (
+        f"{names}: protocol {results[0].protocol} with {results[0].num_classes} classes, not that "
+        "of the other rows; do not compare them."
+    )
 
 
-def _percent(value: float | None) -> str:
-    return "-" if value is None or np.isnan(value) else f"{value:.2%}"
-
-
-def _table(table: pd.DataFrame) -> str:
-    rows = [list(map(str, table.columns)), *table.astype(str).values.tolist()]
-    lines = ["| " + " | ".join(row) + " |" for row in rows]
-    return "\n".join([lines[0], "|" + " --- |" * len(table.columns), *lines[1:]])
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, default=Path("metrics"))
+    main(parser.parse_args().out)

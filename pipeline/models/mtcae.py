@@ -171,12 +171,19 @@ class MTCAE(nn.Module):
             }
         )
 
-    def forward(self, frames: Tensor) -> Predictions:
-        """Predictions for `frames` (B, T, 3, H, W), RGB in [0, 1]."""
-        return self.decode(self.encoder(frames))
+    def forward(self, frames_or_tokens: Tensor, encoded: bool = False) -> Predictions:
+        """Predictions for frames (B, T, 3, H, W), RGB in [0, 1].
+
+        With `encoded` the input is what the encoder said of them before, its final-norm tokens
+        (B, N, D) of any floating type, and the encoder is skipped.
+        """
+        if encoded:
+            # Stored tokens are half as wide; they widen here, on the model's device.
+            return self.decode(frames_or_tokens.float())
+        return self.decode(self.encoder(frames_or_tokens))
 
     def decode(self, tokens: Tensor) -> Predictions:
-        """Predictions from the encoder's `tokens` (B, N, D), for a frozen encoder run only once."""
+        """Predictions from the encoder's `tokens` (B, N, D)."""
         if self.arch == "stl":
             return Predictions(None, None, self.heads["expression"](tokens))
         features = self.project(tokens)

@@ -1,40 +1,25 @@
 """Training of one fold on Lightning Fabric."""
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from lightning.fabric import Fabric
-from torch import Tensor
+from timm.utils.model_ema import ModelEmaV3
+from torch import Tensor, nn
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 from tqdm import tqdm
 
 from pipeline.data.shards import Batch
-from pipeline.data.transforms import horizontal_flip
-from pipeline.evaluation.metrics import recalls
 from pipeline.models.mtcae import MTCAE
-from pipeline.training.loss import LossWeights, multitask_loss
+from pipeline.training.curve import Epoch, Progress, described, epoch_line
+from pipeline.training.devices import gather, memory_advice, peak_memory, total
+from pipeline.training.loss import LossWeights
 from pipeline.training.predict import evaluate
-
-
-class Epoch(NamedTuple):
-    """One line of the learning curve; training losses are means over batches, by clips."""
-
-    epoch: int
-    learning_rate: float
-    train_loss: float
-    train_box_loss: float
-    train_point_loss: float
-    train_expression_loss: float
-    validation_loss: float
-    validation_expression_loss: float
-    validation_uar: float
-    validation_war: float
-    clips_per_second: float
-    seconds: float
+from pipeline.training.resume import Checkpoints, random_state, set_random_state, stop_requests
+from pipeline.training.step import Mixing, Place, take_step
 
 
 class Trained(NamedTuple):
@@ -50,113 +35,164 @@ def train(
     optimizer: AdamW,
     schedule: LambdaLR | ReduceLROnPlateau,
     *,
-    train_batches: Callable[[int], Iterable[Batch]],
+    train_batches: Callable[[int, int], Iterator[Batch]],
+    steps_per_epoch: int,
     validation_batches: Iterable[Batch],
     epochs: int,
     early_stop: int,
+    max_clips_per_step: int,
     loss_weights: LossWeights,
     label_smoothing: float,
-    flip_probability: float,
+    mixing: Mixing,
     clip_gradients: float,
+    ema: float,
     seed: int,
+    checkpoints: Checkpoints,
     on_epoch: Callable[[Epoch], None],
 ) -> Trained:
     """Train, and leave the model with the weights of its best epoch.
 
     Best is the highest UAR on the validation subjects; of equal ones, that with the lowest
-    expression loss.
+    expression loss. A training that was stopped goes on from its last checkpoint.
 
     Args:
-        fabric: Device and precision.
+        fabric: Device, precision, and the other processes.
         model: Trained in place.
         optimizer: Over the model's parameters.
         schedule: A LambdaLR is stepped after every batch, a ReduceLROnPlateau after every epoch.
-        train_batches: Batches of an epoch, given its number from 1.
-        validation_batches: Clips of the validation subjects.
+        train_batches: Batches of this device without end, given the epoch from 1 and the number of
+            its steps that were taken before.
+        steps_per_epoch: Batches of an epoch.
+        validation_batches: Clips of the validation subjects; this device's share.
         epochs: Most epochs.
         early_stop: Stop when that many epochs brought no better one.
+        max_clips_per_step: Most clips that a device takes at once.
         loss_weights: See `multitask_loss`.
         label_smoothing: See `multitask_loss`.
-        flip_probability: Chance that a clip is mirrored.
+        mixing: See `Mixing`.
         clip_gradients: Largest gradient norm; 0 leaves gradients alone.
-        seed: Of the augmentation.
-        on_epoch: Called with every line of the learning curve.
+        ema: Decay of the moving average of the weights, which then are those that are evaluated and
+            kept; 0 is off.
+        seed: Of dropout and mixing.
+        checkpoints: Where the state is saved; the caller removes it when all is done.
+        on_epoch: Called with every line of the learning curve, also those from before a stop.
 
     Raises:
         FloatingPointError: The loss is not finite; the message names the clips of the batch.
+        torch.OutOfMemoryError: The message says what to lower.
+        SystemExit: SIGTERM or SIGINT came; the state is saved.
     """
-    module, optimizer = fabric.setup(model, optimizer)
-    generator = torch.Generator().manual_seed(seed)
-    history: list[Epoch] = []
-    best = (-1.0, 0.0)
-    best_epoch = 0
+    module, wrapped_optimizer = fabric.setup(model, optimizer)
+    average = ModelEmaV3(model, decay=ema) if ema else None
+    evaluated: nn.Module = average.module if average else model
+    torch.manual_seed(seed + fabric.global_rank)
+    progress = Progress()
     best_weights: dict[str, Tensor] = {}
-    progress = tqdm(range(1, epochs + 1), desc="training", unit="epoch")
-    for epoch in progress:
-        start = time.perf_counter()
-        module.train()
-        sums = np.zeros(4)
-        num_clips = 0
-        for batch in train_batches(epoch):
-            flips = torch.rand(len(batch.clips), generator=generator) < flip_probability
-            flipped = horizontal_flip(batch.frames, batch.boxes, batch.points, flips)
-            batch = batch._replace(frames=flipped[0], boxes=flipped[1], points=flipped[2])
-            batch = fabric.to_device(batch)
-            losses = multitask_loss(
-                module(batch.frames / 255),
-                batch.boxes,
-                batch.points,
-                batch.mask,
-                batch.labels,
-                weights=loss_weights,
-                label_smoothing=label_smoothing,
+    if state := checkpoints.load():
+        model.load_state_dict(state["model"], strict=False)
+        if average:
+            average.module.load_state_dict(state["average"], strict=False)
+        optimizer.load_state_dict(state["optimizer"])
+        schedule.load_state_dict(state["schedule"])
+        best_weights = state["best_weights"]
+        progress = Progress(**state["progress"])
+        # On another number of devices, dropout draws anew; everything else goes on as it was.
+        if len(state["random"]) == fabric.world_size:
+            set_random_state(state["random"][fabric.global_rank])
+        if fabric.is_global_zero:
+            print(f"going on in epoch {progress.epoch} after {progress.step} steps")
+    for values in progress.history:
+        on_epoch(Epoch(*values))  # type: ignore[arg-type]
+
+    def save() -> None:
+        states = gather(fabric, random_state())
+        if fabric.is_global_zero:
+            checkpoints.save(
+                {
+                    "model": trained_weights(model),
+                    "average": trained_weights(evaluated) if average else {},
+                    "optimizer": optimizer.state_dict(),
+                    "schedule": schedule.state_dict(),
+                    "best_weights": best_weights,
+                    "progress": vars(progress),
+                    "random": states,
+                }
             )
-            if not torch.isfinite(losses.total):
-                raise FloatingPointError(
-                    f"the loss of epoch {epoch} is {losses.total.item()}; the batch held the clips "
-                    f"{', '.join(batch.clips)}: lower the recipe's learning_rate"
+
+    batches = train_batches(progress.epoch, progress.step)
+    with memory_advice(), stop_requests() as stop:
+        while progress.epoch <= epochs and progress.epoch - 1 - progress.best_epoch < early_stop:
+            module.train()
+            bar = tqdm(
+                total=steps_per_epoch,
+                initial=progress.step,
+                desc=f"epoch {progress.epoch}",
+                leave=False,
+                disable=None if fabric.is_global_zero else True,
+            )
+            while progress.step < steps_per_epoch:
+                start = time.perf_counter()
+                batch = next(batches)
+                waited = time.perf_counter() - start
+                taken = take_step(
+                    fabric,
+                    module,
+                    wrapped_optimizer,
+                    batch,
+                    Place(seed, progress.epoch, progress.step),
+                    max_clips=max_clips_per_step,
+                    loss_weights=loss_weights,
+                    label_smoothing=label_smoothing,
+                    mixing=mixing,
+                    clip_gradients=clip_gradients,
                 )
-            fabric.backward(losses.total)
-            if clip_gradients:
-                fabric.clip_gradients(module, optimizer, max_norm=clip_gradients)
-            optimizer.step()
-            # Not before the backward pass: no gradients need to live during the forward pass.
-            optimizer.zero_grad()
-            if isinstance(schedule, LambdaLR):
-                schedule.step()
-            sums += len(batch.clips) * np.array([loss.item() for loss in losses])
-            num_clips += len(batch.clips)
-        train_seconds = time.perf_counter() - start
-        means = sums / num_clips
-        checked = evaluate(fabric, module, validation_batches, loss_weights)
-        if isinstance(schedule, ReduceLROnPlateau):
-            schedule.step(checked.losses["total"])
-        scores = recalls(
-            checked.labels, checked.probabilities.argmax(axis=1), checked.probabilities.shape[1]
-        )
-        line = Epoch(
-            epoch,
-            max(group["lr"] for group in optimizer.param_groups),
-            train_loss=float(means[0]),
-            train_box_loss=float(means[1]),
-            train_point_loss=float(means[2]),
-            train_expression_loss=float(means[3]),
-            validation_loss=checked.losses["total"],
-            validation_expression_loss=checked.losses["expression"],
-            validation_uar=scores.uar,
-            validation_war=scores.war,
-            clips_per_second=num_clips / train_seconds,
-            seconds=time.perf_counter() - start,
-        )
-        history.append(line)
-        on_epoch(line)
-        progress.set_postfix(loss=f"{line.train_loss:.3f}", uar=f"{line.validation_uar:.3f}")
-        if (scores.uar, -line.validation_expression_loss) > best or not best_weights:
-            best, best_epoch = (scores.uar, -line.validation_expression_loss), epoch
-            best_weights = {
-                name: value.detach().clone() for name, value in model.state_dict().items()
-            }
-        if epoch - best_epoch >= early_stop:
-            break
-    model.load_state_dict(best_weights)
-    return Trained(history, best_epoch)
+                if isinstance(schedule, LambdaLR):
+                    schedule.step()
+                if average:
+                    average.update(model)
+                progress.add(taken, time.perf_counter() - start, waited)
+                bar.update()
+                leave, due = agreed(fabric, stop.signal > 0, checkpoints.due(epoch_ended=False))
+                if leave or due:
+                    save()
+                if leave:
+                    where = f"after step {progress.step} of epoch {progress.epoch}"
+                    stop.leave(where, quiet=not fabric.is_global_zero)
+            bar.close()
+            start = time.perf_counter()
+            checked = evaluate(fabric, evaluated, validation_batches, loss_weights)
+            if isinstance(schedule, ReduceLROnPlateau):
+                schedule.step(checked.losses["total"])
+            rate = max(group["lr"] for group in optimizer.param_groups)
+            memory = peak_memory(fabric.device)
+            line = epoch_line(progress, checked, rate, memory, time.perf_counter() - start)
+            score = (line.validation_uar, -line.validation_expression_loss)
+            if score > progress.best_score or not best_weights:
+                progress.best_score, progress.best_epoch = score, progress.epoch
+                best_weights = trained_weights(evaluated)
+            progress.finish_epoch(line)
+            on_epoch(line)
+            if fabric.is_global_zero:
+                print(described(line, epochs), flush=True)
+            leave, due = agreed(fabric, stop.signal > 0, checkpoints.due(epoch_ended=True))
+            if leave or due:
+                save()
+            if leave:
+                stop.leave(f"after epoch {line.epoch}", quiet=not fabric.is_global_zero)
+    model.load_state_dict(best_weights, strict=False)
+    history = [Epoch(*values) for values in progress.history]  # type: ignore[arg-type]
+    return Trained(history, progress.best_epoch)
+
+
+def trained_weights(model: nn.Module) -> dict[str, Tensor]:
+    """A copy, on the CPU, of the weights that training changes: nothing else of the model does."""
+    return {
+        name: parameter.detach().to("cpu", copy=True)
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad
+    }
+
+
+def agreed(fabric: Fabric, *flags: bool) -> list[bool]:
+    """For each flag, whether it is set in any process."""
+    return [bool(number) for number in total(fabric, torch.tensor(flags).int().to(fabric.device))]

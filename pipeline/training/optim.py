@@ -49,6 +49,25 @@ def _layers_from_output(name: str, depth: int) -> int:
     return depth + 1 if name.startswith("encoder.patch_embed.") else 0
 
 
+def make_schedule(
+    kind: Schedule,
+    optimizer: AdamW,
+    *,
+    epochs: int,
+    steps_per_epoch: int,
+    warmup_epochs: int,
+    plateau_patience: int,
+) -> LambdaLR | ReduceLROnPlateau:
+    """The schedule of a recipe: a cosine over all epochs, or steps down where the loss stays."""
+    if kind == "plateau":
+        return plateau_schedule(optimizer, patience=plateau_patience)
+    return cosine_schedule(
+        optimizer,
+        warmup_steps=warmup_epochs * steps_per_epoch,
+        total_steps=epochs * steps_per_epoch,
+    )
+
+
 def cosine_schedule(optimizer: AdamW, *, warmup_steps: int, total_steps: int) -> LambdaLR:
     """Linear rise over `warmup_steps`, then half a cosine to zero; step it after every batch."""
 

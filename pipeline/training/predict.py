@@ -11,11 +11,12 @@ import numpy.typing as npt
 import pandas as pd
 import torch
 from lightning.fabric import Fabric
-from torch import Tensor
+from torch import nn
 
 from pipeline.data.shards import Batch
 from pipeline.evaluation.metrics import box_iou, landmark_error
 from pipeline.models.mtcae import Predictions
+from pipeline.training.devices import gather
 from pipeline.training.loss import LossWeights, multitask_loss
 
 
@@ -48,24 +49,45 @@ class Evaluation(NamedTuple):
     losses: dict[str, float]
 
 
+def predict(module: nn.Module, batch: Batch) -> Predictions:
+    """The model's answer to a batch on its device: to the frames, or to the encoder's tokens."""
+    predictions: Predictions
+    if batch.tokens is not None:
+        predictions = module(batch.tokens.float(), encoded=True)
+    else:
+        predictions = module(batch.frames / 255)
+    return predictions
+
+
 @torch.no_grad()
 def evaluate(
-    fabric: Fabric, module: torch.nn.Module, batches: Iterable[Batch], loss_weights: LossWeights
+    fabric: Fabric, module: nn.Module, batches: Iterable[Batch], loss_weights: LossWeights
 ) -> Evaluation:
-    """Predict every clip of the batches once, without augmentation or label smoothing."""
+    """Predict every clip of the batches once, without augmentation or label smoothing.
+
+    Args:
+        fabric: Device, precision, and the other processes.
+        module: The model, not wrapped for training on several devices: they may differ in how many
+            batches they have.
+        batches: Of this process, which has no clip in common with others; the clips of all of them
+            are in the result, which all of them get.
+        loss_weights: See `multitask_loss`.
+    """
     module.eval()
     seen: list[Batch] = []
     outputs: list[Predictions] = []
     for batch in batches:
-        predictions: Predictions = module(fabric.to_device(batch.frames) / 255)
-        outputs.append(predictions)
+        with fabric.autocast():
+            outputs.append(predict(module, fabric.to_device(batch)))
         # The pixels are most of a batch and are not needed again.
-        seen.append(batch._replace(frames=torch.empty(0)))
+        seen.append(batch._replace(frames=torch.empty(0), tokens=None))
+    gathered = gather(fabric, (seen, [_on_cpu(part) for part in outputs]))
+    seen = [batch for batches_of_one, _ in gathered for batch in batches_of_one]
+    whole = _concatenated([part for _, outputs_of_one in gathered for part in outputs_of_one])
     boxes, points, mask, labels = (
         torch.cat([getattr(batch, name) for batch in seen])
         for name in ("boxes", "points", "mask", "labels")
     )
-    whole = _concatenated(outputs)
     losses = multitask_loss(whole, boxes, points, mask, labels, weights=loss_weights)
     return Evaluation(
         clips=[clip for batch in seen for clip in batch.clips],
@@ -81,23 +103,28 @@ def evaluate(
     )
 
 
+def _on_cpu(part: Predictions) -> Predictions:
+    """In float32 on the CPU."""
+    return Predictions(*(None if x is None else x.float().cpu() for x in part))  # type: ignore[arg-type]
+
+
 def _concatenated(parts: list[Predictions]) -> Predictions:
-    """All predictions as one, in float32 on the CPU."""
-
-    def whole(tensors: list[Tensor]) -> Tensor:
-        return torch.cat(tensors).float().cpu()
-
+    """All predictions as one."""
     boxes = [part.boxes for part in parts if part.boxes is not None]
     points = [part.points for part in parts if part.points is not None]
     return Predictions(
-        boxes=whole(boxes) if boxes else None,
-        points=whole(points) if points else None,
-        logits=whole([part.logits for part in parts]),
+        boxes=torch.cat(boxes) if boxes else None,
+        points=torch.cat(points) if points else None,
+        logits=torch.cat([part.logits for part in parts]),
     )
 
 
 def predictions_table(tested: Evaluation, fold: int, classes: list[str]) -> pd.DataFrame:
-    """A row per test clip: who, truth, prediction, probabilities, box overlap, landmark error."""
+    """A row per test clip: who, truth, prediction, probabilities, box overlap, landmark error.
+
+    `boxes` (T * 4 numbers) and `points` (T * 10) are what was predicted, as fractions of the frame;
+    empty lists for a structure without such heads.
+    """
     table = pd.DataFrame(
         {
             "fold": fold,
@@ -107,6 +134,8 @@ def predictions_table(tested: Evaluation, fold: int, classes: list[str]) -> pd.D
             "predicted": [classes[i] for i in tested.probabilities.argmax(axis=1)],
             "box_iou": np.nan,
             "landmark_error": np.nan,
+            "boxes": _rows(tested.boxes, len(tested.clips)),
+            "points": _rows(tested.points, len(tested.clips)),
         }
     )
     if tested.boxes is not None and tested.points is not None:
@@ -115,3 +144,10 @@ def predictions_table(tested: Evaluation, fold: int, classes: list[str]) -> pd.D
     for i, name in enumerate(classes):
         table[f"probability_{name}"] = tested.probabilities[:, i]
     return table.sort_values("clip", ignore_index=True)
+
+
+def _rows(values: npt.NDArray[np.float32] | None, num_clips: int) -> list[npt.NDArray[np.float32]]:
+    """One flat array per clip."""
+    if values is None:
+        return [np.empty(0, np.float32)] * num_clips
+    return list(values.reshape(num_clips, -1))

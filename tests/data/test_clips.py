@@ -6,7 +6,6 @@ from hypothesis import strategies as st
 from pipeline.data.clips import (
     Clip,
     Refusal,
-    normalise_label,
     read_manifest,
     unique_slugs,
     write_manifest,
@@ -61,18 +60,6 @@ def test_distinct_names_get_distinct_slugs_of_safe_characters(names: list[str]) 
     slugs = unique_slugs(names)
     assert len({slug.casefold() for slug in slugs}) == len(names)
     assert all(set(slug) <= set("aA_-0123456789bcdef") for slug in slugs)
-
-
-def test_labels_come_into_one_vocabulary() -> None:
-    words = [" Anger", "HAPPINESS", "fearful", "Surprise\n", "neutral", "bored"]
-    assert [normalise_label(word) for word in words] == [
-        "angry",
-        "happy",
-        "fear",
-        "surprised",
-        "neutral",
-        "bored",
-    ]
 
 
 def test_a_name_that_looks_like_a_slug_with_a_hash_collides_with_none() -> None:

@@ -109,6 +109,28 @@ def test_clips_of_one_stem_have_names_of_their_own(videos: Path) -> None:
     assert [clip.clip for clip in clips] == ["c_mp4", "c_mov"]
 
 
+def test_a_table_may_say_who_is_trained_on_and_who_is_tested(videos: Path) -> None:
+    clips = read(
+        videos,
+        "a.mp4,Ann,angry, Train ",
+        "b.mp4,Bob,sad,validation",
+        "c.mp4,Cem,sad,TEST",
+        "c.mov,Dee,sad,",
+        header="path,subject,label,Split",
+    )
+    assert reasons(clips) == [""] * 4
+    assert [clip.split for clip in clips] == ["train", "validation", "test", ""]
+
+
+@pytest.mark.parametrize("word", ["dev", "val", "training", "1"])
+def test_a_part_of_another_name_is_refused_in_its_row(videos: Path, word: str) -> None:
+    header = "path,subject,label,split"
+    clips = read(videos, "a.mp4,Ann,angry,train", f"b.mp4,Bob,sad,{word}", header=header)
+    assert reasons(clips) == ["", "unknown_split"]
+    assert clips[1].row == 3
+    assert f"split '{word}' is none of train, validation, test" in clips[1].message
+
+
 def test_a_table_that_makes_no_sense_is_an_error_that_says_why(videos: Path) -> None:
     with pytest.raises(ValueError, match="missing: label"):
         read(videos, "a.mp4,Ann", header="path,subject")

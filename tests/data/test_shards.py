@@ -1,4 +1,7 @@
 import io
+import os
+import subprocess
+import sys
 import tarfile
 from pathlib import Path
 
@@ -7,9 +10,17 @@ import pytest
 import torch
 import webdataset as wds
 from PIL import Image
+from project import ROOT
 
 from pipeline.data.clips import Clip
-from pipeline.data.shards import SHARD_NAMES, Batch, load_batches, subject_shards, write_shard
+from pipeline.data.shards import (
+    SHARD_NAMES,
+    Batch,
+    Clips,
+    load_batches,
+    subject_shards,
+    write_shard,
+)
 from pipeline.data.strips import encode_strip
 from pipeline.data.tracks import FaceTrack
 from pipeline.files import write_json
@@ -47,7 +58,6 @@ def load(
     *,
     image_size: int = SIZE,
     num_workers: int = 0,
-    shuffle_seed: tuple[int, int] | None = None,
 ) -> list[Batch]:
     return list(
         load_batches(
@@ -56,7 +66,6 @@ def load(
             image_size=image_size,
             batch_size=3,
             num_workers=num_workers,
-            shuffle_seed=shuffle_seed,
         )
     )
 
@@ -116,7 +125,7 @@ def test_the_shards_of_some_subjects_hold_nobody_else(tmp_path: Path, shards: li
     ] * 4
 
 
-def test_without_a_seed_clips_come_in_the_order_of_the_shards(shards: list[Path]) -> None:
+def test_clips_come_in_the_order_of_the_shards(shards: list[Path]) -> None:
     batches = load(shards)
     assert names(batches) == IN_ORDER
     assert [len(batch.clips) for batch in batches] == [3, 3, 3, 3]
@@ -152,34 +161,74 @@ def test_frames_are_read_at_the_size_asked_for(shards: list[Path], image_size: i
     assert torch.equal(first.points, stored.points)
 
 
-def test_the_order_of_clips_is_a_function_of_seed_and_epoch(shards: list[Path]) -> None:
-    orders = {seed: names(load(shards, shuffle_seed=seed)) for seed in [(1, 1), (1, 2), (2, 1)]}
-    assert all(sorted(order) == IN_ORDER for order in orders.values())
-    assert len({*map(tuple, orders.values()), tuple(IN_ORDER)}) == 4
-    assert names(load(shards, shuffle_seed=(1, 2))) == orders[1, 2]
-
-
-def test_shuffling_mixes_clips_of_different_subjects(shards: list[Path]) -> None:
-    assert any(len(set(batch.subjects)) > 1 for batch in load(shards, shuffle_seed=(1, 1))[:2])
-
-
-def test_shards_change_places_where_the_clips_are_too_many_to_hold_back(
-    shards: list[Path], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("num_workers", [1, 2])
+def test_workers_give_the_same_batches_in_the_same_order(
+    shards: list[Path], num_workers: int
 ) -> None:
-    monkeypatch.setattr("pipeline.data.shards._SHUFFLE_BUFFER", 1)
-    first = {names(load(shards, shuffle_seed=(1, epoch)))[0] for epoch in range(10)}
-    assert first == {"A0", "B0", "Z0"}
+    for one, same in zip(load(shards), load(shards, num_workers=num_workers), strict=True):
+        assert one.clips == same.clips
+        assert torch.equal(one.frames, same.frames)
+        assert torch.equal(one.points, same.points)
 
 
-@pytest.mark.parametrize("num_shards", [3, 1])
-def test_two_workers_give_every_clip_once_and_always_in_the_same_order(
-    shards: list[Path], num_shards: int
-) -> None:
-    order, again = (
-        names(load(shards[:num_shards], num_workers=2, shuffle_seed=(1, 1))) for _ in range(2)
-    )
-    assert sorted(order) == IN_ORDER[: 4 * num_shards]
-    assert again == order
+def test_clips_are_read_at_any_place(shards: list[Path]) -> None:
+    clips = Clips(shards, classes=CLASSES, image_size=SIZE)
+    assert len(clips) == 12
+    assert clips.labels.tolist() == [0, 1, 2, 0] * 3
+    batch, whole = clips[[11, 0, 5]], load(shards)
+    assert batch.clips == ["Z3", "A0", "B1"]
+    assert batch.subjects == ["Zoë", "Ann", "Bob"]
+    assert torch.equal(batch.boxes[1], whole[0].boxes[0])
+    assert (batch.frames[0].float() - 90).abs().max() <= 2
+    assert batch.tokens is None
+
+
+def test_a_clip_of_a_long_name_is_read(tmp_path: Path) -> None:
+    # Such names need more than one tar header.
+    names = ["a", "b" * 150, "Zoë" * 40]
+    write_shard(tmp_path / "shard.tar", [example(name, "Ann", "sad") for name in names])
+    clips = Clips([tmp_path / "shard.tar"], classes=CLASSES, image_size=SIZE)
+    assert clips[[2, 1, 0]].clips == names[::-1]
+
+
+def test_reading_leaves_the_global_generator_alone(shards: list[Path]) -> None:
+    before = torch.get_rng_state()
+    load(shards)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+READ_ALL = """
+import sys
+from pathlib import Path
+from pipeline.data.shards import load_batches
+shards = sorted(Path(sys.argv[1]).glob("*.tar"))
+Path("/proc/self/clear_refs").write_text("5")
+for batch in load_batches(shards, classes=["sad"], image_size=16, batch_size=8):
+    pass
+print(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")))
+"""
+
+
+def test_ten_times_the_clips_take_no_more_memory(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (4, 128, 128, 3), np.uint8)
+    strip, peaks = encode_strip(noise, quality=95), []
+    for number in (60, 600):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        for i in range(number // 20):
+            clips = [example(f"{i}_{j}", f"s{i}", "sad") for j in range(20)]
+            write_shard(folder / f"{i:02}.tar", [(clip, strip, track) for clip, _, track in clips])
+        done = subprocess.run(
+            [sys.executable, "-c", READ_ALL, str(folder)],
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        peaks.append(int(done.stdout) / 1000)
+    # The clips themselves are 60 MB.
+    assert len(strip) * 600 > 60e6
+    assert peaks[1] - peaks[0] < 6
 
 
 def test_an_unknown_label_is_an_error_that_names_it(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.data.strips import Frames
-from pipeline.data.video import UnusableVideo, read_frames, sample_indices
+from pipeline.data.video import SampledVideo, UnusableVideo, read_frames, sample_indices
 
 FFMPEG = imageio_ffmpeg.get_ffmpeg_exe()
 
@@ -29,7 +29,7 @@ def frame_numbers(frames: Frames) -> list[int]:
     return [round((frame.mean() * 219 / 255) / 2) for frame in frames]
 
 
-def read(path: Path, **changes: object) -> Frames:
+def sample(path: Path, **changes: object) -> SampledVideo:
     options: dict[str, object] = {
         "num_samples": 16,
         "size": 32,
@@ -37,6 +37,10 @@ def read(path: Path, **changes: object) -> Frames:
         "crop": "square",
     }
     return read_frames(path, binary=FFMPEG, **{**options, **changes})  # type: ignore[arg-type]
+
+
+def read(path: Path, **changes: object) -> Frames:
+    return sample(path, **changes).frames
 
 
 def refusal(path: Path) -> str:
@@ -79,13 +83,41 @@ def test_exactly_the_sampled_frames_come_out(tmp_path: Path, num_frames: int) ->
     assert frame_numbers(frames) == sample_indices(num_frames)
 
 
+@pytest.mark.parametrize("suffix", ["mp4", "mkv", "flv"])
+@pytest.mark.parametrize("num_frames", [1, 20, 100])
+def test_a_video_tells_its_frames_and_its_length(
+    tmp_path: Path, num_frames: int, suffix: str
+) -> None:
+    video = sample(numbered_video(tmp_path / f"numbered.{suffix}", num_frames))
+    assert video.num_frames == num_frames
+    # 25 frames a second; ffmpeg rounds to hundredths.
+    assert video.seconds == pytest.approx(num_frames / 25, abs=0.011)
+
+
+def test_a_length_of_minutes_is_given_in_seconds(tmp_path: Path) -> None:
+    source = "color=gray:s=16x16:r=1:d=75"
+    video = sample(render(tmp_path / "long.mp4", "-f", "lavfi", "-i", source))
+    assert (video.num_frames, video.seconds) == (75, 75.0)
+
+
+def test_a_length_that_the_file_does_not_declare_is_0(tmp_path: Path) -> None:
+    # Matroska that is written to a pipe cannot go back to fill in its length.
+    arguments = ["-f", "lavfi", "-i", "testsrc=s=64x64:r=25:d=2", "-f", "matroska", "pipe:"]
+    done = subprocess.run([FFMPEG, "-v", "error", *arguments], capture_output=True, check=True)
+    (tmp_path / "piped.mkv").write_bytes(done.stdout)
+    video = sample(tmp_path / "piped.mkv")
+    assert (video.num_frames, video.seconds) == (50, 0.0)
+
+
 def test_frames_hidden_by_an_edit_list_do_not_count(tmp_path: Path) -> None:
     whole = numbered_video(tmp_path / "whole.mp4", 60, "-g", "60")
     # Cut at frame 30 without decoding: the packets before it stay in the file, hidden by an edit
     # list.
     cut = render(tmp_path / "cut.mp4", "-ss", "1.2", "-i", str(whole), "-c", "copy")
-    numbers = frame_numbers(read(cut))
-    assert numbers == [30 + i for i in sample_indices(30)]
+    video = sample(cut)
+    assert frame_numbers(video.frames) == [30 + i for i in sample_indices(30)]
+    assert video.num_frames == 30
+    assert video.seconds == pytest.approx(30 / 25, abs=0.05)
 
 
 def test_the_centre_square_is_kept(tmp_path: Path) -> None:

@@ -1,139 +1,86 @@
-import json
-
-import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline.evaluation.tables import (
-    confusion_table,
-    finite,
-    fold_table,
-    markdown,
-    per_class_table,
-    score,
-    summarise,
-)
-
-CLASSES = ["angry", "sad"]
+from pipeline.evaluation.tables import latex, page, published_table, shown
 
 
 @pytest.fixture
-def predictions() -> pd.DataFrame:
-    """Fold 1: recalls 2/3 and 1, accuracy 3/4. Fold 2: recalls 0 and 1, accuracy 1/2."""
-    return pd.DataFrame(
-        {
-            "fold": [1, 1, 1, 1, 2, 2],
-            "subject": ["Ann", "Ann", "Bob", "Bob", "Zoë", "Zoë"],
-            "actual": ["angry", "angry", "angry", "sad", "angry", "sad"],
-            "predicted": ["angry", "angry", "sad", "sad", "sad", "sad"],
-            "box_iou": [0.5, 0.6, 0.7, np.nan, 0.8, 0.9],
-            "landmark_error": [0.1, 0.2, 0.3, np.nan, 0.1, 0.3],
-        }
+def table() -> pd.DataFrame:
+    """Two structures, as `compare` gives them."""
+    common = {"experiment": "e", "box_iou": 0.5, "landmark_error": float("nan")}
+    scores = {
+        f"{name}{part}": value
+        for name in ("uar", "war")
+        for part, value in (("_mean", 0.5), ("_sd", 0.0123), ("", 0.51), ("_low", 0.4))
+    } | {"uar_high": 0.6, "war_high": float("nan")}
+    difference = {
+        f"{name}_{part}": value
+        for name in ("uar", "war")
+        for part, value in (
+            ("difference", -0.1),
+            ("difference_low", -0.2),
+            ("difference_high", 0.05),
+            ("p", 0.0402),
+        )
+    }
+    rows = [
+        {"structure": "stl", **common, **scores, **difference}
+        | {"num_parameters": 1234567, "training_seconds": None},
+        {"structure": "cascaded vit", **common, **scores}
+        | {"num_parameters": 7, "training_seconds": 300.0},
+    ]
+    return pd.DataFrame(rows).assign(published_uar=[72.36, 82.73], published_war=[74.44, 83.69])
+
+
+def test_scores_are_shown_in_per_cent_with_their_intervals(table: pd.DataFrame) -> None:
+    row = shown(table).iloc[0]
+    assert row["UAR folds"] == "50.00 ± 1.23"
+    assert row["UAR pooled [95 %]"] == "51.00 [40.00, 60.00]"
+    assert row["WAR pooled [95 %]"] == "51.00 [40.00, -]"
+    assert row["Δ UAR [95 %]"] == "-10.00 [-20.00, +5.00]"
+    assert row["p UAR"] == "0.040"
+    assert row["landmark error"] == "-"
+    assert row["parameters"] == "1,234,567"
+    assert row["training"] == "-"
+    assert row["paper UAR / WAR"] == "72.36 / 74.44"
+    reference = shown(table).iloc[1]
+    assert (reference["Δ UAR [95 %]"], reference["p UAR"], reference["training"]) == (
+        "-",
+        "-",
+        "5.0 min",
     )
 
 
-@pytest.fixture
-def without_boxes(predictions: pd.DataFrame) -> pd.DataFrame:
-    """What stl predicts."""
-    return predictions.assign(box_iou=np.nan, landmark_error=np.nan)
+def test_rows_of_another_protocol_are_marked_and_explained(table: pd.DataFrame) -> None:
+    methods = published_table("ravdess").set_index("method")
+    assert methods.loc["MAE-DFER †", "UAR"] == "75.91"
+    assert methods.loc["MTFormer", "WAR"] == "79.68"
+    assert methods.loc["VO-LSTM", "UAR"] == "-"
+    text = page(table, "ravdess", "t", protocol="paper", num_classes=7, missing=[])
+    assert "† SVFAP and MAE-DFER: protocol mae-dfer with 8 classes" in text
+    assert "do not compare.**" not in text
+    crema = page(table, "cremad", "t", protocol="paper", num_classes=6, missing=[])
+    assert "†" not in crema
 
 
-def page(predictions: pd.DataFrame, classes: list[str] = CLASSES) -> list[str]:
-    text = markdown(
-        "A title",
-        fold_table(predictions, classes),
-        per_class_table(predictions, classes),
-        confusion_table(predictions, classes),
-        summarise(predictions, classes),
-    )
-    return text.splitlines()
+@pytest.mark.parametrize(("protocol", "num_classes"), [("mae-dfer", 7), ("paper", 8)])
+def test_our_own_other_protocol_is_said_to_be_one(
+    protocol: str, num_classes: int, table: pd.DataFrame
+) -> None:
+    text = page(table, "ravdess", "t", protocol=protocol, num_classes=num_classes, missing=[])
+    assert f"follow protocol `{protocol}` with {num_classes} classes" in text
 
 
-def cells(lines: list[str], first: str) -> list[str]:
-    """The cells of the table row that begins with `first`."""
-    (row,) = [line for line in lines if line.startswith(f"| {first} |")]
-    return [cell.strip() for cell in row.strip("|").split("|")]
+def test_structures_that_were_not_run_are_named(table: pd.DataFrame) -> None:
+    text = page(table, "sample", "t", protocol="paper", num_classes=7, missing=["fully_shared mlp"])
+    assert "Not run yet: fully_shared mlp." in text
+    assert "Published" not in text
 
 
-def test_a_score_counts_classes_by_the_order_of_the_list(predictions: pd.DataFrame) -> None:
-    assert score(predictions, CLASSES).per_class == [0.5, 1]
-    assert score(predictions, CLASSES[::-1]).per_class == [1, 0.5]
-
-
-def test_every_fold_has_its_row(predictions: pd.DataFrame) -> None:
-    table = fold_table(predictions, CLASSES)
-    assert table["fold"].tolist() == [1, 2]
-    assert table["clips"].tolist() == [4, 2]
-    assert table["subjects"].tolist() == [2, 1]
-    assert table["uar"].tolist() == pytest.approx([5 / 6, 1 / 2])
-    assert table["war"].tolist() == pytest.approx([3 / 4, 1 / 2])
-    assert table["box_iou"].tolist() == pytest.approx([0.6, 0.85])
-    assert table["landmark_error"].tolist() == pytest.approx([0.2, 0.2])
-
-
-def test_mean_over_folds_and_pooled_value_are_different_things(predictions: pd.DataFrame) -> None:
-    # Pooled, half of the angry clips and all of the sad ones are right: four of six.
-    assert summarise(predictions, CLASSES) == {
-        "uar": {"mean": 0.666667, "std": round((5 / 6 - 1 / 2) / 2**0.5, 6), "pooled": 0.75},
-        "war": {"mean": 0.625, "std": round(0.25 / 2**0.5, 6), "pooled": 0.666667},
-        "box_iou": 0.7,
-        "landmark_error": 0.2,
-        "folds": 2,
-        "clips": 6,
-    }
-
-
-def test_a_single_fold_has_no_standard_deviation(predictions: pd.DataFrame) -> None:
-    first = predictions[predictions["fold"] == 1]
-    summary = summarise(first, CLASSES)
-    assert summary["uar"] == {"mean": 0.833333, "pooled": 0.833333}
-    assert cells(page(first), "std")[3:5] == ["-", "-"]
-
-
-def test_a_structure_without_boxes_has_no_scores_for_them(without_boxes: pd.DataFrame) -> None:
-    summary = summarise(without_boxes, CLASSES)
-    assert "box_iou" not in summary
-    assert "landmark_error" not in summary
-    assert summary["uar"]["pooled"] == 0.75
-    assert cells(page(without_boxes), "1") == ["1", "4", "2", "83.33%", "75.00%", "-", "-"]
-
-
-def test_a_summary_is_json(predictions: pd.DataFrame) -> None:
-    summary = summarise(predictions, CLASSES)
-    assert json.loads(json.dumps(summary, allow_nan=False)) == summary
-
-
-def test_numbers_that_are_not_finite_are_left_out_at_every_depth() -> None:
-    values = {"a": 1.23456789, "b": {"c": float("nan"), "d": 2}, "e": float("inf")}
-    assert finite(values) == {"a": 1.234568, "b": {"d": 2}}
-
-
-def test_recall_per_class_is_over_all_folds(predictions: pd.DataFrame) -> None:
-    assert per_class_table(predictions, CLASSES).to_dict("list") == {
-        "class": CLASSES,
-        "clips": [4, 2],
-        "recall": [0.5, 1.0],
-    }
-
-
-def test_confusion_counts_all_folds_with_true_classes_as_rows(predictions: pd.DataFrame) -> None:
-    table = confusion_table(predictions, CLASSES)
-    assert table.loc["angry"].to_dict() == {"angry": 2, "sad": 2}
-    assert table.loc["sad"].to_dict() == {"angry": 0, "sad": 2}
-
-
-def test_the_page_has_a_row_for_each_fold_and_percentages(predictions: pd.DataFrame) -> None:
-    lines = page(predictions)
-    assert lines[0] == "# A title"
-    assert cells(lines, "1") == ["1", "4", "2", "83.33%", "75.00%", "0.600", "0.200"]
-    assert cells(lines, "2") == ["2", "2", "1", "50.00%", "50.00%", "0.850", "0.200"]
-    assert cells(lines, "mean")[3:5] == ["66.67%", "62.50%"]
-    assert cells(lines, "std")[3:5] == ["23.57%", "17.68%"]
-    assert cells(lines, "pooled")[3:5] == ["75.00%", "66.67%"]
-    assert "| angry | 4 | 50.00% |" in lines
-    assert "| angry | 2 | 2 |" in lines
-
-
-def test_every_row_of_a_table_has_as_many_cells_as_its_head(predictions: pd.DataFrame) -> None:
-    widths = [line.count("|") for line in page(predictions) if line.startswith("|")]
-    assert widths == [8] * 7 + [4] * 4 + [4] * 4
+def test_latex_escapes_what_latex_would_read(table: pd.DataFrame) -> None:
+    text = latex(table)
+    assert r"50.00 $\pm$ 1.23" in text
+    assert r"[95 \%]" in text
+    assert r"cascaded vit" in text
+    assert "±" not in text
+    assert text.count(r"\\") == 3

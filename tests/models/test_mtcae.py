@@ -87,10 +87,23 @@ def test_structure_is_the_one_written_out_by_hand(arch: str, decoder: str) -> No
     frames = random_frames()
     tokens = model.encoder(frames)
     expected = by_hand(model, tokens)
-    for outputs in (predicted(model(frames)), predicted(model.decode(tokens))):
+    for outputs in (predicted(model(frames)), predicted(model(tokens, encoded=True))):
         assert outputs.keys() == expected.keys()
         for task, value in outputs.items():
             torch.testing.assert_close(value, expected[task])
+
+
+@every_structure
+def test_stored_half_precision_tokens_are_widened_and_the_encoder_is_not_run(
+    arch: str, decoder: str
+) -> None:
+    model = build(arch, decoder).eval()
+    tokens = model.encoder(random_frames()).detach().half()
+    model.encoder.register_forward_hook(lambda *_: pytest.fail("the encoder was run"))
+    expected = predicted(model.decode(tokens.float()))
+    for task, value in predicted(model(tokens, encoded=True)).items():
+        assert value.dtype == torch.float32
+        assert torch.equal(value, expected[task])
 
 
 @pytest.mark.parametrize(

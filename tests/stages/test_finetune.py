@@ -1,15 +1,28 @@
+import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 import yaml
 from project import ROOT
 
+from pipeline.data.clips import Clip, write_manifest
+from pipeline.data.folds import Fold, write_folds
+from pipeline.data.shards import CLIPS, SHARD_NAMES, Batch, Clips, write_shard
+from pipeline.data.strips import encode_strip
+from pipeline.data.tokens import write_no_tokens
+from pipeline.data.tracks import FaceTrack
+from pipeline.files import write_json
 from pipeline.models.checkpoints import load_model, save_model
 from pipeline.models.encoder import VideoMAEEncoder
 from pipeline.models.mtcae import MTCAE
-from stages.finetune import Params, build_model
+from pipeline.training.build import build_model
+from stages import encode, finetune
+from stages.finetune import EncoderParams, Params, main
 
 
 @pytest.fixture
@@ -37,8 +50,19 @@ def checkpoint(tmp_path: Path) -> Path:
 
 
 def build(document: dict[str, Any], **recipe: object) -> MTCAE:
+    """What the stage trains, on its way to the training."""
     document["recipes"]["quick"] |= recipe
-    return build_model(Params.from_document(document))
+    params = Params.from_document(document)
+    return build_model(
+        arch=params.arch,
+        decoder=params.decoder,
+        num_classes=len(params.classes),
+        weights=params.encoder.weights,
+        frozen=params.recipes.encoder == "frozen",
+        drop_path=params.recipes.drop_path,
+        checkpointing=params.recipes.checkpointing,
+        **params.models.model_dump(),
+    )
 
 
 def test_a_frozen_encoder_needs_weights(document: dict[str, Any]) -> None:
@@ -72,3 +96,218 @@ def test_drop_path_and_checkpointing_reach_the_encoder(document: dict[str, Any])
     encoder = build(document, drop_path=0.3, checkpointing=True).encoder
     assert encoder.checkpointing
     assert encoder.config["drop_path"] == 0.3
+
+
+CLASSES = ["angry", "happy", "sad"]
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with clips of six people in two folds, in which the stage runs."""
+    random = np.random.default_rng(0)
+    shards, names, manifest = tmp_path / "shards", {}, []
+    shards.mkdir()
+    for person in "abcdef":
+        examples = []
+        for i in range(3):
+            strip = encode_strip(random.integers(0, 256, (16, 56, 56, 3), np.uint8), quality=90)
+            boxes = np.tile(np.array([8, 8, 40, 48], np.float32), (16, 1))
+            points = random.uniform(8, 40, (16, 5, 2)).astype(np.float32)
+            name = f"{person}{i}"
+            clip = Clip(name, f"{name}.mp4", person, CLASSES[i], content=name)
+            examples.append((clip, strip, FaceTrack(boxes, points, np.ones(16, np.bool_))))
+            manifest.append(clip)
+        names[person] = f"{person}.tar"
+        write_shard(shards / names[person], examples)
+    write_json(shards / SHARD_NAMES, names)
+    write_manifest(shards / CLIPS, manifest)
+    write_folds(
+        tmp_path / "folds.json",
+        [Fold(1, ["a", "b", "c", "d"], ["e"], ["f"]), Fold(2, ["a", "b", "e", "f"], ["c"], ["d"])],
+    )
+    (tmp_path / "from_scratch").touch()
+    write_no_tokens(tmp_path / "tokens", "the encoder is trained")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
+    return tmp_path
+
+
+def small(document: dict[str, Any], **recipe: object) -> Params:
+    """Three epochs of three steps; every switch that draws at random is on."""
+    document["datasets"]["sample"]["classes"] = CLASSES
+    document["encoder"]["weights"] = "from_scratch"
+    document["models"]["tiny"] |= {"encoder_depth": 1, "encoder_dim": 32, "decoder_dim": 32}
+    document["models"]["tiny"] |= {"dropout": 0.1, "head_dropout": 0.1}
+    document["recipes"]["quick"] |= {
+        "epochs": 3,
+        "batch_size": 5,
+        "max_clips_per_step": 4,
+        "ema": 0.9,
+        "drop_path": 0.1,
+        "rand_augment_ops": 1,
+        "rand_augment_magnitude": 5.0,
+        "erase_probability": 0.25,
+        "mixup_alpha": 0.8,
+        "cutmix_alpha": 1.0,
+        "mix_probability": 0.5,
+        "class_balanced": True,
+        "label_smoothing": 0.1,
+        **recipe,
+    }
+    return Params.from_document(document)
+
+
+def run(params: Params, out: str, fold: int = 1) -> None:
+    main(params, fold, Path("shards"), Path("tokens"), Path("folds.json"), Path(out))
+
+
+def scratch_folders(project: Path) -> set[str]:
+    return {path.name for path in (project / ".scratch/finetune").iterdir()}
+
+
+class Killed(BaseException):
+    """In the place of a kill."""
+
+
+@pytest.fixture
+def kill_after(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Kills the training after so many batches were read; 0 never."""
+    read = Clips.__getitem__
+
+    def arm(number: int) -> None:
+        countdown = iter(range(number, -10_000, -1))
+
+        def reading(self: Clips, numbers: list[int]) -> Batch:
+            if next(countdown) == 1:
+                raise Killed
+            return read(self, numbers)
+
+        monkeypatch.setattr(Clips, "__getitem__", reading)
+
+    return arm
+
+
+FILES = ("history.csv", "predictions.parquet", "model.safetensors", "model.json", "metrics.json")
+
+
+def test_a_killed_fold_goes_on_and_writes_the_same_bytes(
+    document: dict[str, Any], project: Path, kill_after: Callable[[int], None]
+) -> None:
+    params = small(document)
+    run(params, "whole")
+    assert scratch_folders(project) == set()
+    kill_after(8)
+    with pytest.raises(Killed):
+        run(params, "killed")
+    assert len(scratch_folders(project)) == 1
+    kill_after(0)
+    run(params, "killed")
+    assert scratch_folders(project) == set()
+    for name in FILES:
+        assert (project / "killed" / name).read_bytes() == (project / "whole" / name).read_bytes()
+    history = pd.read_csv(project / "whole/history.csv")
+    assert history["epoch"].tolist() == [1, 2, 3]
+    assert not set(history) & {"seconds", "clips_per_second", "data_wait", "peak_memory"}
+    description = json.loads((project / "whole/model.json").read_text(encoding="utf-8"))
+    assert description["encoder"]["drop_path"] == 0.1
+    assert (description["model"]["arch"], description["model"]["dropout"]) == ("cascaded", 0.1)
+    metrics = json.loads((project / "whole/metrics.json").read_text(encoding="utf-8"))
+    assert metrics["num_test_clips"] == 3
+
+
+def test_a_changed_parameter_and_another_fold_start_afresh(
+    document: dict[str, Any],
+    project: Path,
+    kill_after: Callable[[int], None],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for fold, rate in ((1, 5e-4), (2, 5e-4), (1, 6e-4)):
+        kill_after(8)
+        with pytest.raises(Killed):
+            run(small(document, learning_rate=rate), "out", fold=fold)
+        assert "going on" not in capsys.readouterr().out
+    assert len(scratch_folders(project)) == 3
+    kill_after(0)
+    run(small(document, learning_rate=5e-4), "out", fold=2)
+    assert "going on in epoch 2" in capsys.readouterr().out
+    assert len(scratch_folders(project)) == 2
+
+
+def test_other_labels_in_the_shards_start_afresh(
+    document: dict[str, Any],
+    project: Path,
+    kill_after: Callable[[int], None],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    kill_after(8)
+    with pytest.raises(Killed):
+        run(small(document), "out")
+    shard = project / "shards/e.tar"
+    shard.write_bytes((project / "shards/f.tar").read_bytes())
+    kill_after(0)
+    run(small(document), "out")
+    assert "going on" not in capsys.readouterr().out
+
+
+def test_a_resumed_fold_gives_mlflow_all_its_epochs(
+    document: dict[str, Any],
+    project: Path,
+    kill_after: Callable[[int], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    logged: list[int] = []
+
+    class Log:
+        def metrics(self, values: dict[str, float], step: int = 0) -> None:
+            if "train_loss" in values:
+                logged.append(step)
+
+    class Tracking:
+        def __init__(self, *_: object, **__: object) -> None:
+            pass
+
+        def __enter__(self) -> Log:
+            return Log()
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+    monkeypatch.setattr(finetune, "track_fold", Tracking)
+    kill_after(11)
+    with pytest.raises(Killed):
+        run(small(document), "out")
+    assert logged == [1, 2]
+    logged.clear()
+    kill_after(0)
+    run(small(document), "out")
+    assert logged == [1, 2, 3]
+
+
+def test_stored_tokens_train_like_the_frozen_encoder_that_they_come_from(
+    document: dict[str, Any], project: Path
+) -> None:
+    encoder = VideoMAEEncoder(
+        dim=32, depth=1, num_heads=4, image_size=56, patch_size=8, tubelet_size=8
+    )
+    save_model(
+        project / "weights.safetensors",
+        MTCAE(encoder, arch="stl", decoder="vit", num_classes=3),
+        metadata={},
+    )
+    # Mixup with probability 0 changes nothing, but keeps the tokens from being stored.
+    plain = {"flip_probability": 0.0, "rand_augment_ops": 0, "erase_probability": 0.0}
+    plain |= {"mixup_alpha": 0.0, "cutmix_alpha": 0.0, "mix_probability": 0.0}
+    through = small(document, encoder="frozen", **plain | {"mixup_alpha": 0.8})
+    weights = EncoderParams(weights=project / "weights.safetensors")
+    run(through.model_copy(update={"encoder": weights}), "through")
+
+    stored = small(document, encoder="frozen", **plain)
+    document["encoder"]["weights"] = str(project / "weights.safetensors")
+    encode.main(encode.Params.from_document(document), project / "shards", project / "tokens")
+    run(stored.model_copy(update={"encoder": weights}), "stored")
+    tables = [pd.read_parquet(f"{out}/predictions.parquet") for out in ("through", "stored")]
+    columns = [f"probability_{name}" for name in CLASSES]
+    np.testing.assert_allclose(tables[1][columns], tables[0][columns], atol=2e-3)
+    for name in ("train_expression_loss", "validation_loss"):
+        curves = [pd.read_csv(f"{out}/history.csv")[name] for out in ("through", "stored")]
+        np.testing.assert_allclose(curves[1], curves[0], rtol=2e-3)

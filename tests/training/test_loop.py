@@ -1,107 +1,23 @@
-from collections.abc import Callable
-from typing import Any
-
 import numpy as np
 import pytest
 import torch
 from lightning.fabric import Fabric
+from tiny_training import WEIGHTS, batches, clips, fit, steady_adamw, tiny_model, without_clock
 from torch import Tensor
-from torch.optim import AdamW
 
-from pipeline.data.shards import Batch
 from pipeline.evaluation.metrics import Recalls
-from pipeline.models.encoder import VideoMAEEncoder
 from pipeline.models.mtcae import MTCAE, STRUCTURES
-from pipeline.training import loop
-from pipeline.training.loop import Epoch, Trained, train
+from pipeline.training import curve
+from pipeline.training.curve import Epoch
 from pipeline.training.loss import LossWeights, multitask_loss
-from pipeline.training.optim import adamw, cosine_schedule
+from pipeline.training.optim import adamw
 from pipeline.training.predict import evaluate
-
-NUM_CLASSES, NUM_FRAMES, SIZE = 4, 4, 32
-WEIGHTS = LossWeights()
+from pipeline.training.step import Mixing
 
 
 @pytest.fixture(scope="module")
 def fabric() -> Fabric:
     return Fabric(accelerator="cpu", devices=1)
-
-
-def clips(num_clips: int, seed: int = 0, known: float = 1.0) -> Batch:
-    """Noise, with random boxes and points in about `known` of the frames; clip i is of class i."""
-    random = np.random.default_rng(seed)
-
-    def fractions(*shape: int) -> Tensor:
-        return torch.from_numpy(random.random(shape, np.float32))
-
-    names = [f"clip{i}" for i in range(num_clips)]
-    return Batch(
-        clips=names,
-        subjects=[f"subject of {name}" for name in names],
-        frames=(fractions(num_clips, NUM_FRAMES, 3, SIZE, SIZE) * 255).byte(),
-        boxes=fractions(num_clips, NUM_FRAMES, 4),
-        points=fractions(num_clips, NUM_FRAMES, 5, 2),
-        mask=fractions(num_clips, NUM_FRAMES) < known,
-        labels=torch.arange(num_clips) % NUM_CLASSES,
-    )
-
-
-def batches(whole: Batch, size: int) -> list[Batch]:
-    columns: list[Any] = list(whole)
-    starts = range(0, len(whole.clips), size)
-    return [Batch(*(column[i : i + size] for column in columns)) for i in starts]
-
-
-def tiny_model(arch: str = "cascaded", decoder: str = "vit", dropout: float = 0.0) -> MTCAE:
-    torch.manual_seed(1)
-    encoder = VideoMAEEncoder(
-        dim=32, depth=1, num_heads=2, image_size=SIZE, patch_size=16, num_frames=NUM_FRAMES
-    )
-    return MTCAE(
-        encoder,
-        arch=arch,
-        decoder=decoder,
-        num_classes=NUM_CLASSES,
-        decoder_dim=32,
-        decoder_heads=2,
-        decoder_head_dim=16,
-        decoder_layers=1,
-        dropout=dropout,
-        head_dropout=dropout,
-    )
-
-
-def fit(
-    fabric: Fabric,
-    model: MTCAE,
-    training: list[Batch],
-    validation: list[Batch],
-    *,
-    epochs: int,
-    early_stop: int = 1000,
-    flip_probability: float = 0.0,
-    seed: int = 1,
-    on_epoch: Callable[[Epoch], None] = lambda line: None,
-    optimizer: AdamW | None = None,
-) -> Trained:
-    optimizer = optimizer or adamw(model, learning_rate=3e-3, weight_decay=0.0, layer_decay=1.0)
-    schedule = cosine_schedule(optimizer, warmup_steps=2, total_steps=epochs * len(training))
-    return train(
-        fabric,
-        model,
-        optimizer,
-        schedule,
-        train_batches=lambda epoch: training,
-        validation_batches=validation,
-        epochs=epochs,
-        early_stop=early_stop,
-        loss_weights=WEIGHTS,
-        label_smoothing=0.0,
-        flip_probability=flip_probability,
-        clip_gradients=1.0,
-        seed=seed,
-        on_epoch=on_epoch,
-    )
 
 
 def state(model: MTCAE) -> dict[str, Tensor]:
@@ -111,7 +27,7 @@ def state(model: MTCAE) -> dict[str, Tensor]:
 def script_uars(monkeypatch: pytest.MonkeyPatch, *uars: float) -> None:
     """Let the epochs have these UARs, whatever the model predicts."""
     scores = iter(uars)
-    monkeypatch.setattr(loop, "recalls", lambda *_: Recalls(next(scores), 0.0, []))
+    monkeypatch.setattr(curve, "recalls", lambda *_: Recalls(next(scores), 0.0, []))
 
 
 @pytest.mark.parametrize(("arch", "decoder"), STRUCTURES)
@@ -199,6 +115,18 @@ def test_losses_of_batches_count_by_their_clips(fabric: Fabric) -> None:
     assert line.validation_loss == pytest.approx(untrained["total"], rel=1e-5)
 
 
+def test_gradients_that_are_not_numbers_stop_training_before_they_reach_the_weights(
+    fabric: Fabric,
+) -> None:
+    model = tiny_model()
+    weight = model.get_parameter("heads.expression.proj.weight")
+    weight.register_hook(lambda gradient: gradient * float("inf"))  # type: ignore[no-untyped-call]
+    before = state(model)
+    with pytest.raises(FloatingPointError, match=r"gradient of epoch 1 is .* clip0, clip1: lower"):
+        fit(fabric, model, [clips(2)], [clips(2)], epochs=1)
+    assert all(torch.equal(value, before[name]) for name, value in state(model).items())
+
+
 def test_dropout_is_on_in_training_and_off_in_validation(fabric: Fabric) -> None:
     model, modes = tiny_model(), list[bool]()
     model.register_forward_hook(lambda module, *_: modes.append(module.training))
@@ -211,10 +139,9 @@ def test_the_same_seed_gives_the_same_weights_and_history_to_the_last_bit(fabric
 
     def run(seed: int) -> tuple[list[Epoch], dict[str, Tensor]]:
         model = tiny_model(dropout=0.3)
-        trained = fit(fabric, model, parts, parts, epochs=3, flip_probability=0.5, seed=seed)
-        return [line._replace(seconds=0, clips_per_second=0) for line in trained.history], state(
-            model
-        )
+        mixing = Mixing(0.8, 1.0, 0.5, 4)
+        trained = fit(fabric, model, parts, parts, epochs=3, mixing=mixing, seed=seed)
+        return [without_clock(line) for line in trained.history], state(model)
 
     (history, weights), (same_history, same_weights) = run(1), run(1)
     assert same_history == history
@@ -222,24 +149,102 @@ def test_the_same_seed_gives_the_same_weights_and_history_to_the_last_bit(fabric
     assert run(2)[0] != history
 
 
-def test_a_mirrored_clip_is_what_the_model_sees_when_every_clip_is_flipped(fabric: Fabric) -> None:
-    whole = clips(4)
-    mirrored = whole._replace(
-        frames=whole.frames.flip(-1),
-        boxes=torch.stack(
-            [1 - whole.boxes[..., 0] - whole.boxes[..., 2], *whole.boxes[..., 1:].unbind(-1)], -1
-        ),
-        points=torch.stack([1 - whole.points[..., 0], whole.points[..., 1]], -1)[
-            :, :, [1, 0, 2, 4, 3]
-        ],
+@pytest.mark.parametrize("max_clips", [1, 2, 3])
+def test_clips_that_go_through_in_parts_train_like_the_whole_batch(
+    fabric: Fabric, max_clips: int
+) -> None:
+    # Batches of 5 and 2 clips, with boxes known in few frames: parts differ in what they count.
+    parts = batches(clips(7, known=0.4), size=5)
+    whole, cut = tiny_model(), tiny_model()
+    expected = fit(fabric, whole, parts, parts, epochs=2, optimizer=steady_adamw(whole)).history
+    found = fit(
+        fabric,
+        cut,
+        parts,
+        parts,
+        epochs=2,
+        max_clips_per_step=max_clips,
+        optimizer=steady_adamw(cut),
+    ).history
+    for line, same in zip(found, expected, strict=True):
+        assert line[:10] == pytest.approx(same[:10], rel=1e-4)
+    wanted, start = state(whole), state(tiny_model())
+    for name, value in state(cut).items():
+        torch.testing.assert_close(value, wanted[name], rtol=1e-4, atol=1e-6)
+    assert any((wanted[name] - start[name]).abs().max() > 1e-2 for name in wanted)
+
+
+def test_mixed_clips_count_towards_no_box(fabric: Fabric) -> None:
+    always = Mixing(0.8, 0.0, 1.0, 4)
+    line = fit(fabric, tiny_model(), [clips(4)], [clips(4)], epochs=1, mixing=always).history[0]
+    assert line.train_box_loss == 0
+    assert line.train_point_loss == 0
+    assert line.train_expression_loss > 0
+
+
+def test_the_average_of_the_weights_is_the_one_computed_by_hand_and_is_kept(
+    fabric: Fabric, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script_uars(monkeypatch, 0.1, 0.2, 0.3)
+    model, four, decay = tiny_model(), [clips(4)], 0.8
+    average = state(model)
+    seen: list[dict[str, Tensor]] = []
+    trained = fit(
+        fabric,
+        model,
+        four,
+        four,
+        epochs=3,
+        ema=decay,
+        on_epoch=lambda line: seen.append(state(model)),
     )
-    flipped = fit(fabric, tiny_model(), [whole], [whole], epochs=1, flip_probability=1.0).history[0]
-    plain = fit(fabric, tiny_model(), [mirrored], [whole], epochs=1).history[0]
-    assert flipped[2:6] == pytest.approx(plain[2:6], rel=1e-6)
+    for weights in seen:
+        average = {name: decay * average[name] + (1 - decay) * weights[name] for name in average}
+    for name, value in state(model).items():
+        torch.testing.assert_close(value, average[name], rtol=1e-5, atol=1e-6)
+    # It is also what was validated.
+    kept = evaluate(fabric, model, four, WEIGHTS).losses["total"]
+    assert trained.history[-1].validation_loss == pytest.approx(kept, rel=1e-6)
     assert (
-        flipped.train_loss
-        != fit(fabric, tiny_model(), [whole], [whole], epochs=1).history[0].train_loss
-    )
+        average["heads.expression.proj.weight"] - seen[-1]["heads.expression.proj.weight"]
+    ).any()
+
+
+def test_a_full_device_says_what_to_lower(fabric: Fabric, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1 GiB.")
+
+    monkeypatch.setattr(MTCAE, "forward", fail)
+    advice = "lower max_clips_per_step .* checkpointing .* smaller model; CUDA out of memory"
+    with pytest.raises(torch.OutOfMemoryError, match=advice):
+        fit(fabric, tiny_model(), [clips(2)], [clips(2)], epochs=1)
+
+
+def test_every_epoch_says_how_fast_it_was(
+    fabric: Fabric, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = fit(fabric, tiny_model(), [clips(4)], [clips(4)], epochs=1).history[0]
+    assert 0 < line.data_wait < 1
+    assert line.clips_per_second > 4 / line.seconds
+    printed = capsys.readouterr().out
+    assert printed.count("\n") == 1
+    assert printed.startswith(f"epoch 1 of 1: loss {line.train_loss:.4f}")
+    assert f"{line.clips_per_second:.1f} clips/s, {line.data_wait:.0%} of the time" in printed
+
+
+def test_tokens_take_the_place_of_frames(fabric: Fabric) -> None:
+    model, four = tiny_model(), clips(4)
+    model.encoder.freeze()
+    with torch.no_grad():
+        tokens = model.encoder(four.frames / 255)
+    empty = torch.empty(4, 0, dtype=torch.uint8)
+    stored = [four._replace(frames=empty, tokens=tokens.half())]
+    expected = fit(fabric, model, [four], [four], epochs=2).history
+    again = tiny_model()
+    again.encoder.freeze()
+    found = fit(fabric, again, stored, stored, epochs=2).history
+    for line, same in zip(found, expected, strict=True):
+        assert line[:10] == pytest.approx(same[:10], rel=1e-3)
 
 
 def test_a_loss_that_is_not_a_number_stops_training_and_names_the_clips(fabric: Fabric) -> None:

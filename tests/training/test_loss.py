@@ -41,19 +41,22 @@ def test_masked_mse_is_the_mean_over_the_known_frames() -> None:
     target = torch.tensor([[[0.0, 0.0], [3.0, 2.0]], [[9.0, 9.0], [9.0, 9.0]]])
     mask = torch.tensor([[True, True], [False, False]])
     # (1 + 4) / 2 and (0 + 4) / 2; the second clip is unknown.
-    assert masked_mse(predicted, target, mask).item() == pytest.approx((2.5 + 2) / 2)
+    assert masked_mse(predicted, target, mask, mask.sum()).item() == pytest.approx((2.5 + 2) / 2)
 
 
 def test_masked_mse_agrees_with_numpy() -> None:
     predicted, target = random(2, 3, 4, seed=1), random(2, 3, 4, seed=2)
     known = MASK.numpy()
     expected = np.mean((predicted.numpy()[known] - target.numpy()[known]) ** 2)
-    assert masked_mse(predicted, target, MASK).item() == pytest.approx(expected, rel=1e-6)
+    assert masked_mse(predicted, target, MASK, MASK.sum()).item() == pytest.approx(
+        expected, rel=1e-6
+    )
 
 
 def test_without_a_known_frame_loss_and_gradients_are_zero() -> None:
     predicted = random(2, 3, 4, seed=1).requires_grad_()
-    loss = masked_mse(predicted, torch.zeros(2, 3, 4), torch.zeros(2, 3, dtype=torch.bool))
+    mask = torch.zeros(2, 3, dtype=torch.bool)
+    loss = masked_mse(predicted, torch.zeros(2, 3, 4), mask, mask.sum())
     loss.backward()  # type: ignore[no-untyped-call]
     assert loss.item() == 0
     assert predicted.grad is not None
@@ -66,7 +69,7 @@ def test_what_an_unknown_frame_holds_changes_neither_loss_nor_gradient(value: fl
     results = []
     for filled in (target, torch.where(MASK[..., None], target, torch.tensor(value))):
         predicted = random(2, 3, 4, seed=1).requires_grad_()
-        loss = masked_mse(predicted, filled, MASK)
+        loss = masked_mse(predicted, filled, MASK, MASK.sum())
         loss.backward()  # type: ignore[no-untyped-call]
         results.append((loss, predicted.grad))
     (loss, gradient), (filled_loss, filled_gradient) = results
@@ -124,7 +127,7 @@ def test_losses_of_half_precision_predictions_are_computed_in_single_precision()
 def test_not_even_an_endless_number_in_an_unknown_frame_counts(value: float) -> None:
     predicted = torch.ones(1, 2, 4, requires_grad=True)
     target = torch.tensor([0.0, value])[None, :, None].expand(1, 2, 4)
-    loss = masked_mse(predicted, target, torch.tensor([[True, False]]))
+    loss = masked_mse(predicted, target, torch.tensor([[True, False]]), torch.tensor(1))
     assert loss.item() == 1
     (gradient,) = torch.autograd.grad(loss, predicted)
     assert gradient.tolist() == [[[0.5] * 4, [0.0] * 4]]

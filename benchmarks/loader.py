@@ -1,0 +1,138 @@
+"""The loader alone: clips per second for numbers of workers, memory for numbers of clips.
+
+    python -m benchmarks.loader [--clips 256 1024 4096] [--workers 0 2 4] [--image-size 224]
+        [--batch 16] [--augment]
+
+Shards with one subject's 64 clips of 16 x 224 x 224 pixels each, JPEG of quality 95, are generated
+in a temporary folder. Every row is a process of its own that reads each clip once, in the order of
+a training epoch, after a first batch that pays for starting the workers. Memory is the peak
+resident set of that process, and with workers the largest of theirs, over what it had before.
+Files are in the page cache; a disk is measured by nobody.
+"""
+
+import argparse
+import multiprocessing
+import resource
+import tempfile
+import time
+from concurrent.futures import ProcessPoolExecutor
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from benchmarks.attention import machine
+from pipeline.data.clips import Clip
+from pipeline.data.shards import Clips, write_shard
+from pipeline.data.strips import encode_strip
+from pipeline.data.tracks import FaceTrack
+from pipeline.training.batches import Augmentation, num_steps, training_batches
+
+NUM_FRAMES, SIZE, CLIPS_PER_SHARD = 16, 224, 64
+# Those of the recipe `full`.
+AUGMENTED = Augmentation(0.5, 2, 7.0, 0.25)
+
+
+class Cost(NamedTuple):
+    """What an epoch took: seconds of indexing, clips per second, MB in this and in a worker."""
+
+    indexing: float
+    rate: float
+    own_mb: float
+    worker_mb: float
+
+
+def write_clips(folder: Path, num_clips: int) -> None:
+    """Moving gradients with some noise, about as large as a face in a studio."""
+    random = np.random.default_rng(0)
+    ramp = np.linspace(0, 255, SIZE)
+    picture = np.add.outer(ramp, ramp[::-1])[None, :, :, None] / 2 + np.arange(NUM_FRAMES)[
+        :, None, None, None
+    ] * np.array([1, 2, 3])
+    noise = random.normal(0, 6, picture.shape)
+    strip = encode_strip((picture + noise).clip(0, 255).astype(np.uint8), quality=95)
+    boxes = np.tile(np.array([60, 40, 160, 180], np.float32), (NUM_FRAMES, 1))
+    points = random.uniform(60, 160, (NUM_FRAMES, 5, 2)).astype(np.float32)
+    track = FaceTrack(boxes, points, np.ones(NUM_FRAMES, np.bool_))
+    for start in range(0, num_clips, CLIPS_PER_SHARD):
+        names = [f"c{i:06}" for i in range(start, min(start + CLIPS_PER_SHARD, num_clips))]
+        subject = f"s{start:06}"
+        write_shard(
+            folder / f"{subject}.tar",
+            [(Clip(name, f"{name}.mp4", subject, "happy"), strip, track) for name in names],
+        )
+
+
+def peak_mb(who: int) -> float:
+    return resource.getrusage(who).ru_maxrss / 1000
+
+
+def read_epoch(
+    folder: Path, num_workers: int, image_size: int, batch_size: int, augmentation: Augmentation
+) -> Cost:
+    before = peak_mb(resource.RUSAGE_SELF)
+    start = time.perf_counter()
+    clips = Clips(sorted(folder.glob("*.tar")), classes=["happy"], image_size=image_size)
+    indexing = time.perf_counter() - start
+    batches = training_batches(
+        clips,
+        first_epoch=1,
+        first_step=0,
+        batch_size=batch_size,
+        rank=0,
+        world_size=1,
+        class_balanced=False,
+        augmentation=augmentation,
+        seed=1,
+        num_workers=num_workers,
+    )
+    next(batches)
+    start = time.perf_counter()
+    steps = num_steps(len(clips), batch_size) - 1
+    read = sum(len(batch.clips) for batch in islice(batches, steps))
+    rate = read / (time.perf_counter() - start)
+    own = peak_mb(resource.RUSAGE_SELF) - before
+    del batches  # ends the workers, whose memory counts only then
+    worker = peak_mb(resource.RUSAGE_CHILDREN) - before if num_workers else 0.0
+    return Cost(indexing, rate, own, worker)
+
+
+def main(
+    sizes: list[int], workers: list[int], image_size: int, batch_size: int, augmented: bool
+) -> None:
+    augmentation = AUGMENTED if augmented else Augmentation()
+    print(
+        f"{machine()}; frames of {image_size} px, batches of {batch_size}, "
+        f"{'augmented' if augmented else 'not augmented'}\n"
+    )
+    print(
+        "| clips | workers | index (s) | clips/s | memory (MB) | of a worker (MB) |\n"
+        "|---:|---:|---:|---:|---:|---:|"
+    )
+    # A forked process would begin with the memory of this one.
+    context = multiprocessing.get_context("spawn")
+    for num_clips in sizes:
+        with tempfile.TemporaryDirectory() as folder:
+            write_clips(Path(folder), num_clips)
+            for num_workers in workers:
+                with ProcessPoolExecutor(1, mp_context=context) as process:
+                    cost = process.submit(
+                        read_epoch, Path(folder), num_workers, image_size, batch_size, augmentation
+                    ).result()
+                print(
+                    f"| {num_clips} | {num_workers} | {cost.indexing:.2f} | {cost.rate:.1f} "
+                    f"| {cost.own_mb:.0f} | {f'{cost.worker_mb:.0f}' if num_workers else '-'} |",
+                    flush=True,
+                )
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--clips", type=int, nargs="+", default=[256, 1024, 4096])
+    parser.add_argument("--workers", type=int, nargs="+", default=[0, 2, 4])
+    parser.add_argument("--image-size", type=int, default=SIZE)
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--augment", action="store_true")
+    args = parser.parse_args()
+    main(args.clips, args.workers, args.image_size, args.batch, args.augment)

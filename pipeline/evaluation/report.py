@@ -1,0 +1,234 @@
+"""The error analysis of one experiment: a page that a browser shows without a network.
+
+The page is one file: no scripts, fonts or pictures from elsewhere, and a content policy that allows
+none. Names of clips, subjects and classes come from strangers' tables; all text is escaped.
+
+Shape letters: N clips, C classes.
+"""
+
+import hashlib
+from base64 import b64encode
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from pipeline.evaluation.figures import (
+    confusion_svg,
+    learning_curve_svg,
+    recall_svg,
+    reliability_bins,
+    reliability_svg,
+)
+from pipeline.evaluation.metrics import (
+    Labels,
+    expected_calibration_error,
+    macro_f1,
+    subject_uars,
+)
+from pipeline.evaluation.statistics import subject_confusions, subject_intervals
+from pipeline.evaluation.summary import fold_table, summarise
+from pipeline.evaluation.thumbnails import FOUND_COLOUR, PREDICTED_COLOUR
+
+_TEMPLATE = Path(__file__).with_name("report.html.jinja")
+# As where experiments are compared: the intervals here and there are the same.
+_NUM_RESAMPLES = 10_000
+_SEED = 1
+_NUM_BINS = 15
+# Columns of a fold's history that are drawn.
+_CURVES = {
+    "train_expression_loss": "expression loss, training",
+    "validation_expression_loss": "expression loss, validation",
+    "validation_uar": "UAR, validation",
+}
+
+
+class Experiment(NamedTuple):
+    """What was trained, in the words of params.yaml; `structure` is arch and decoder."""
+
+    dataset: str
+    structure: str
+    model: str
+    recipe: str
+    seed: int
+
+
+class ClassRow(NamedTuple):
+    """Scores of a class over all folds; NaN where a share has no clips to be a share of."""
+
+    name: str
+    clips: int
+    recall: float
+    precision: float
+    f1: float
+
+
+class SubjectRow(NamedTuple):
+    """Scores of one person's clips."""
+
+    name: str
+    fold: int
+    clips: int
+    uar: float
+    war: float
+
+
+class WrongClip(NamedTuple):
+    """A clip whose class was missed, with the probabilities of both classes."""
+
+    clip: str
+    subject: str
+    fold: int
+    actual: str
+    predicted: str
+    probability: float
+    actual_probability: float
+
+
+def render(
+    experiment: Experiment,
+    predictions: pd.DataFrame,
+    histories: Mapping[int, pd.DataFrame],
+    classes: list[str],
+    wrong: Sequence[WrongClip],
+    pictures: Mapping[str, Sequence[bytes]] | None,
+) -> str:
+    """The page as HTML; equal input gives equal text.
+
+    Args:
+        experiment: For the heading.
+        predictions: Of all folds (see `predictions_table`).
+        histories: Learning curve of each fold.
+        classes: C names in the order of the model's logits.
+        wrong: The clips to list.
+        pictures: Of each of these clips by name, JPEG files; None for a page without faces.
+    """
+    labels, predicted, probabilities = _arrays(predictions, classes)
+    confusions = subject_confusions(labels, predicted, predictions["subject"], len(classes))
+    counts = confusions.sum(axis=0)
+    uar, war = subject_intervals(confusions, num_resamples=_NUM_RESAMPLES, seed=_SEED)
+    class_table = class_rows(counts, classes)
+    figures = {
+        "confusion": confusion_svg(counts, classes),
+        "recall": recall_svg([row.recall for row in class_table], classes),
+        "reliability": reliability_svg(reliability_bins(labels, probabilities, _NUM_BINS)),
+    }
+    curves = [learning_curve_svg(histories, *curve) for curve in _CURVES.items()]
+    environment = Environment(
+        loader=FileSystemLoader(_TEMPLATE.parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "percent": _percent,
+        "decimal": _decimal,
+        "data_uri": _data_uri,
+        "sha256": _sha256,
+    }
+    return environment.get_template(_TEMPLATE.name).render(
+        experiment=experiment,
+        summary=summarise(predictions, classes),
+        num_subjects=len(confusions),
+        uar=uar,
+        war=war,
+        macro_f1=macro_f1(labels, predicted, len(classes)),
+        calibration_error=expected_calibration_error(labels, probabilities, _NUM_BINS),
+        num_bins=_NUM_BINS,
+        folds=list(fold_table(predictions, classes).itertuples()),
+        classes=class_table,
+        subjects=subject_rows(predictions, classes),
+        wrong=wrong,
+        pictures=pictures,
+        colours={"found": FOUND_COLOUR, "predicted": PREDICTED_COLOUR},
+        figures=figures,
+        curves=curves,
+    )
+
+
+def class_rows(counts: npt.NDArray[np.int64], classes: Sequence[str]) -> list[ClassRow]:
+    """Scores of each class.
+
+    Args:
+        counts: (C, C) clips: row is the true class, column the predicted one.
+        classes: C names.
+    """
+    hits, clips, guesses = counts.diagonal(), counts.sum(axis=1), counts.sum(axis=0)
+    return [
+        ClassRow(
+            name,
+            int(clips[i]),
+            recall=hits[i] / clips[i] if clips[i] else np.nan,
+            precision=hits[i] / guesses[i] if guesses[i] else np.nan,
+            f1=2 * hits[i] / (clips[i] + guesses[i]) if clips[i] else np.nan,
+        )
+        for i, name in enumerate(classes)
+    ]
+
+
+def subject_rows(predictions: pd.DataFrame, classes: list[str]) -> list[SubjectRow]:
+    """Scores of each subject, worst UAR first."""
+    labels, predicted, _ = _arrays(predictions, classes)
+    uars = subject_uars(labels, predicted, predictions["subject"], len(classes))
+    groups = predictions.assign(right=labels == predicted).groupby("subject")
+    rows = [
+        SubjectRow(str(name), int(part["fold"].iloc[0]), len(part), uars[str(name)], right)
+        for (name, part), right in zip(groups, groups["right"].mean(), strict=True)
+    ]
+    return sorted(rows, key=lambda row: (row.uar, row.name))
+
+
+def confidently_wrong(
+    predictions: pd.DataFrame, classes: list[str], num_clips: int
+) -> list[WrongClip]:
+    """The misses with the highest probabilities of the predicted class, highest first."""
+    labels, predicted, probabilities = _arrays(predictions, classes)
+    rows = [
+        WrongClip(
+            str(clip), str(subject), int(fold), classes[actual], classes[guess], p[guess], p[actual]
+        )
+        for clip, subject, fold, actual, guess, p in zip(
+            predictions["clip"],
+            predictions["subject"],
+            predictions["fold"],
+            labels,
+            predicted,
+            probabilities,
+            strict=True,
+        )
+        if actual != guess
+    ]
+    return sorted(rows, key=lambda row: (-row.probability, row.clip))[:num_clips]
+
+
+def _arrays(
+    predictions: pd.DataFrame, classes: list[str]
+) -> tuple[Labels, Labels, npt.NDArray[np.floating]]:
+    """(N,) true and predicted class indices, and (N, C) probabilities."""
+    labels, predicted = (
+        np.array([classes.index(name) for name in predictions[column]], np.int64)
+        for column in ("actual", "predicted")
+    )
+    return labels, predicted, predictions[[f"probability_{name}" for name in classes]].to_numpy()
+
+
+def _percent(value: float, digits: int = 2) -> str:
+    return "-" if np.isnan(value) else f"{value:.{digits}%}"
+
+
+def _decimal(value: float) -> str:
+    return "-" if np.isnan(value) else f"{value:.3f}"
+
+
+def _data_uri(jpeg: bytes) -> str:
+    return f"data:image/jpeg;base64,{b64encode(jpeg).decode()}"
+
+
+def _sha256(text: str) -> str:
+    """As a content policy spells it."""
+    return b64encode(hashlib.sha256(text.encode()).digest()).decode()

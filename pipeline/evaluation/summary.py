@@ -1,0 +1,197 @@
+"""Tables of one experiment, out of the predictions of its folds.
+
+Shape letters: C classes.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from pipeline.evaluation.metrics import (
+    Labels,
+    Recalls,
+    confusion,
+    expected_calibration_error,
+    macro_f1,
+    recalls,
+)
+from pipeline.evaluation.statistics import NUM_RESAMPLES, subject_confusions, subject_intervals
+from pipeline.markdown import markdown_table
+
+
+def score(predictions: pd.DataFrame, classes: list[str]) -> Recalls:
+    """UAR, WAR and recalls of the columns `actual` and `predicted`."""
+    actual, predicted = (
+        class_indices(predictions[column], classes) for column in ("actual", "predicted")
+    )
+    return recalls(actual, predicted, len(classes))
+
+
+def fold_table(predictions: pd.DataFrame, classes: list[str]) -> pd.DataFrame:
+    """One row per fold: clips, subjects, UAR, WAR, box overlap, landmark error."""
+    rows = []
+    for fold, part in predictions.groupby("fold"):
+        scores = score(part, classes)
+        rows.append(
+            {
+                "fold": fold,
+                "clips": len(part),
+                "subjects": part["subject"].nunique(),
+                "uar": scores.uar,
+                "war": scores.war,
+                "box_iou": part["box_iou"].mean(),
+                "landmark_error": part["landmark_error"].mean(),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def per_class_table(predictions: pd.DataFrame, classes: list[str]) -> pd.DataFrame:
+    """One row per class: its clips and its recall over all folds."""
+    counts = predictions["actual"].value_counts()
+    return pd.DataFrame(
+        {
+            "class": classes,
+            "clips": [int(counts.get(name, 0)) for name in classes],
+            "recall": score(predictions, classes).per_class,
+        }
+    )
+
+
+def subject_table(predictions: pd.DataFrame, classes: list[str]) -> pd.DataFrame:
+    """One row per subject, the worst first: fold, clips, UAR, WAR."""
+    rows = []
+    for (subject, fold), part in predictions.groupby(["subject", "fold"]):
+        scores = score(part, classes)
+        rows.append(
+            {
+                "subject": subject,
+                "fold": fold,
+                "clips": len(part),
+                "uar": scores.uar,
+                "war": scores.war,
+            }
+        )
+    return pd.DataFrame(rows).sort_values(["uar", "subject"], ignore_index=True)
+
+
+def confusion_table(predictions: pd.DataFrame, classes: list[str]) -> pd.DataFrame:
+    """(C, C) counts over all folds, true classes as rows, predicted ones as columns."""
+    actual, predicted = (
+        class_indices(predictions[column], classes) for column in ("actual", "predicted")
+    )
+    return pd.DataFrame(
+        confusion(actual, predicted, len(classes)),
+        index=pd.Index(classes, name="actual"),
+        columns=classes,
+    )
+
+
+def summarise(predictions: pd.DataFrame, classes: list[str]) -> dict[str, Any]:
+    """UAR and WAR of all folds, macro-F1, calibration error, box and landmark scores.
+
+    UAR and WAR have an unweighted mean and standard deviation over the folds, and the value over
+    all clips pooled with the ends of its 95 % interval over subjects. The deviation is that of a
+    sample (n - 1). What does not exist is left out: the deviation of one fold, the interval of one
+    subject, box and landmark scores of a structure without such heads.
+    """
+    folds = fold_table(predictions, classes)
+    actual, predicted = (
+        class_indices(predictions[column], classes) for column in ("actual", "predicted")
+    )
+    counts = subject_confusions(actual, predicted, predictions["subject"], len(classes))
+    uar, war = subject_intervals(counts, num_resamples=NUM_RESAMPLES, seed=1)
+    summary: dict[str, Any] = {
+        name: {
+            "mean": folds[name].mean(),
+            "std": folds[name].std(),
+            "pooled": interval.value,
+            "low": interval.low,
+            "high": interval.high,
+        }
+        for name, interval in (("uar", uar), ("war", war))
+    }
+    probabilities = predictions[[f"probability_{name}" for name in classes]].to_numpy()
+    summary |= {
+        "macro_f1": macro_f1(actual, predicted, len(classes)),
+        "calibration_error": expected_calibration_error(actual, probabilities),
+    }
+    summary |= {name: predictions[name].mean() for name in ("box_iou", "landmark_error")}
+    return finite({**summary, "folds": len(folds), "clips": len(predictions)})
+
+
+def finite(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The same, rounded to six decimals, without the numbers that are not finite."""
+    kept: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            kept[name] = finite(value)
+        elif np.isfinite(value):
+            kept[name] = round(value, 6)
+    return kept
+
+
+def markdown(
+    title: str,
+    folds: pd.DataFrame,
+    per_class: pd.DataFrame,
+    confusions: pd.DataFrame,
+    summary: Mapping[str, Any],
+) -> str:
+    """The experiment as a page of Markdown tables, in percent."""
+    percent = folds.assign(
+        uar=folds["uar"].map("{:.2%}".format),
+        war=folds["war"].map("{:.2%}".format),
+        box_iou=folds["box_iou"].map("{:.3f}".format),
+        landmark_error=folds["landmark_error"].map("{:.3f}".format),
+    ).astype(str)
+    totals = pd.DataFrame(
+        [
+            {
+                "fold": row,
+                "uar": _percent(summary["uar"].get(key)),
+                "war": _percent(summary["war"].get(key)),
+            }
+            for row, key in (
+                ("mean", "mean"),
+                ("std", "std"),
+                ("pooled", "pooled"),
+                ("pooled, 95 % from", "low"),
+                ("pooled, 95 % to", "high"),
+            )
+        ]
+    )
+    scores = pd.concat([percent, totals]).fillna("").replace("nan", "-")
+    recalls_in_percent = per_class.assign(recall=per_class["recall"].map(_percent))
+    parts = [
+        f"# {title}",
+        "UAR is the mean of the classes' recalls, WAR the accuracy. Every subject is tested in "
+        "exactly one fold, by a model that never saw them. Box IoU and landmark error (a fraction "
+        "of the distance between the eyes) compare with MTCNN, not with marks made by people. The "
+        "interval is a bootstrap over subjects (docs/tables.md).",
+        markdown_table(scores),
+        f"Macro-F1 {_percent(summary['macro_f1'])}, expected calibration error "
+        f"{_percent(summary['calibration_error'])}.",
+        "## Recall per class, all folds",
+        markdown_table(recalls_in_percent),
+        "## Confusion, all folds (rows: true, columns: predicted; clips and share of the row)",
+        markdown_table(_with_shares(confusions).reset_index()),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def class_indices(names: pd.Series, classes: list[str]) -> Labels:
+    """The place of each name in the list of classes."""
+    return np.array([classes.index(name) for name in names], dtype=np.int64)
+
+
+def _with_shares(confusions: pd.DataFrame) -> pd.DataFrame:
+    shares = confusions.div(confusions.sum(axis=1).clip(lower=1), axis=0)
+    percent = shares.map(" ({:.0%})".format)
+    return confusions.astype(str) + percent
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None or np.isnan(value) else f"{value:.2%}"

@@ -1,0 +1,194 @@
+"""DVC experiments: the six structures as a queue, and what finished experiments hold.
+
+The only module that knows DVC. `python -m pipeline.experiments` runs the structures that have not
+been run with the present parameters, code and commit; `make ablation` does so and prints the table.
+"""
+
+import argparse
+import hashlib
+import json
+import subprocess
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+import yaml
+from dvc.api import exp_show
+from dvc.api import open as dvc_open
+
+
+class Structure(NamedTuple):
+    """One row of Table I; `decoder` means nothing where arch is stl."""
+
+    arch: str
+    decoder: str
+
+
+STRUCTURES = [
+    Structure("stl", "vit"),
+    Structure("non_fully_shared", "mlp"),
+    Structure("non_fully_shared", "vit"),
+    Structure("fully_shared", "mlp"),
+    Structure("fully_shared", "vit"),
+    Structure("cascaded", "vit"),
+]
+# What is not an input of an experiment, though git knows it.
+_RESULTS = ("dvc.lock", "metrics")
+
+
+class Finished(NamedTuple):
+    """A finished experiment: its name, git commit, params.yaml and metrics/summary.json."""
+
+    name: str
+    commit: str
+    params: dict[str, Any]
+    summary: dict[str, Any]
+
+
+def read_params(path: Path = Path("params.yaml")) -> dict[str, Any]:
+    """The whole of params.yaml."""
+    params: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
+    return params
+
+
+def structure_of(params: dict[str, Any]) -> Structure:
+    """The row of the table that an experiment with these parameters belongs to."""
+    return Structure(params["arch"], "vit" if params["arch"] == "stl" else params["decoder"])
+
+
+def shared_params(params: dict[str, Any]) -> dict[str, Any]:
+    """What experiments of one table have in common: all but the structure and unused presets."""
+    shared = {name: value for name, value in params.items() if name not in ("arch", "decoder")}
+    for section, choice in (("datasets", "dataset"), ("models", "model"), ("recipes", "recipe")):
+        shared[section] = params[section][params[choice]]
+    return shared
+
+
+def finished_experiments(params: dict[str, Any]) -> dict[Structure, Finished]:
+    """For each structure the newest finished experiment with these parameters, upon this commit.
+
+    The run that is committed counts as the oldest.
+    """
+    found: dict[Structure, Finished] = {}
+    for row in exp_show():
+        if row["rev"] == "workspace" or row["State"] not in (None, "Success"):
+            continue
+        commit = _commit(row["Experiment"])
+        summary, its_params = _show(commit, "metrics/summary.json"), _show(commit, "params.yaml")
+        if summary is None or its_params is None:
+            continue
+        experiment = Finished(
+            row["Experiment"] or "(committed)",
+            commit,
+            yaml.safe_load(its_params),
+            json.loads(summary),
+        )
+        structure = structure_of(experiment.params)
+        same = shared_params(experiment.params) == shared_params(params)
+        # exp_show gives the commit first, and then its experiments from new to old.
+        if same and (structure not in found or found[structure].name == "(committed)"):
+            found[structure] = experiment
+    return found
+
+
+def read_predictions(experiment: Finished) -> pd.DataFrame:
+    """The test predictions of all its folds, out of DVC's cache.
+
+    Raises:
+        FileNotFoundError: They are not in the cache: the experiment was run elsewhere.
+    """
+    path = f"data/predictions/{experiment.params['dataset']}.parquet"
+    try:
+        with dvc_open(path, rev=experiment.commit, mode="rb") as file:
+            return pd.read_parquet(file)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"the predictions of {experiment.name} are not in DVC's cache; run it here, or "
+            "`dvc pull` from where it was run"
+        ) from error
+
+
+def experiment_name(structure: Structure, params: dict[str, Any]) -> str:
+    """A name that is another one for other parameters and for other uncommitted changes."""
+    changes = _git("diff", "HEAD", "--", ".", *(f":!{path}" for path in _RESULTS), ":!params.yaml")
+    identity = json.dumps([shared_params(params), changes], sort_keys=True)
+    digest = hashlib.sha256(identity.encode()).hexdigest()[:8]
+    arch = structure.arch.replace("_", "-")
+    kind = arch if structure.arch == "stl" else f"{arch}-{structure.decoder}"
+    return f"{params['dataset']}-{kind}-{digest}"
+
+
+def run_missing(jobs: int) -> list[str]:
+    """Queue the structures that have no experiment of that name and run the queue.
+
+    Queued experiments run in copies of the project, so what git ignores must be carried along: the
+    encoder's weights and the user's own table. Videos are used where they are.
+
+    Returns:
+        The names of those that failed.
+    """
+    params = read_params()
+    existing = _experiments()
+    names = {experiment_name(structure, params): structure for structure in STRUCTURES}
+    missing = {name: names[name] for name in names if name not in existing}
+    for name in names.keys() - missing.keys():
+        print(f"{name} was run before")
+    if not missing:
+        return []
+    tables = (Path("datasets") / params["dataset"]).glob("clips.*")
+    carried = [
+        argument
+        for path in (Path(params["encoder"]["weights"]), *tables)
+        if not path.is_absolute() and not _git("ls-files", "--", str(path))
+        for argument in ("--copy-paths", str(path))
+    ]
+    for name, structure in missing.items():
+        chosen = [f"arch={structure.arch}", f"decoder={structure.decoder}"]
+        settings = [word for choice in chosen for word in ("--set-param", choice)]
+        subprocess.run(
+            ["dvc", "exp", "run", "--queue", "--quiet", "--name", name, *settings, *carried],
+            check=True,
+        )
+    subprocess.run(["dvc", "exp", "run", "--run-all", "--jobs", str(jobs)], check=False)
+    return sorted(missing.keys() - _experiments())
+
+
+def _refs() -> str:
+    """Where git keeps the experiments upon the present commit."""
+    head = _commit(None)
+    return f"refs/exps/{head[:2]}/{head[2:]}"
+
+
+def _experiments() -> set[str]:
+    return set(_git("for-each-ref", "--format=%(refname:lstrip=-1)", _refs()).split())
+
+
+def _commit(experiment: str | None) -> str:
+    """The commit of an experiment upon HEAD, or of HEAD itself."""
+    return _git("rev-parse", f"{_refs()}/{experiment}" if experiment else "HEAD").strip()
+
+
+def _show(commit: str, path: str) -> str | None:
+    done = subprocess.run(
+        ["git", "show", f"{commit}:{path}"], capture_output=True, text=True, check=False
+    )
+    return done.stdout if done.returncode == 0 else None
+
+
+def _git(*arguments: str) -> str:
+    return subprocess.run(["git", *arguments], capture_output=True, text=True, check=True).stdout
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--jobs", type=int, default=1, help="experiments at the same time")
+    failed = run_missing(parser.parse_args().jobs)
+    if failed:
+        raise SystemExit(
+            f"failed: {', '.join(failed)}; `dvc queue logs <name>` says why, and the next call "
+            "runs them again"
+        )
+
+
+if __name__ == "__main__":
+    main()

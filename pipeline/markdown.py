@@ -1,0 +1,10 @@
+"""Tables in Markdown."""
+
+import pandas as pd
+
+
+def markdown_table(table: pd.DataFrame) -> str:
+    """The columns of a table as Markdown, without its index."""
+    rows = [list(map(str, table.columns)), *table.astype(str).values.tolist()]
+    lines = ["| " + " | ".join(row) + " |" for row in rows]
+    return "\n".join([lines[0], "|" + " --- |" * len(table.columns), *lines[1:]])

@@ -1,0 +1,69 @@
+"""The devices of a training: one, or one for each process that torchrun or `fabric run` started."""
+
+import os
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import torch
+import torch.distributed
+from lightning.fabric import Fabric
+from lightning.fabric.strategies.ddp import DDPStrategy
+from torch import Tensor
+
+Precision = Literal["32-true", "bf16-mixed"]
+
+
+def launch(precision: Precision) -> Fabric:
+    """The best device of this machine, or this process's one among those that train together."""
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    if processes == 1:
+        return Fabric(accelerator="auto", devices=1, precision=precision)
+    local = int(os.environ["LOCAL_WORLD_SIZE"])
+    fabric = Fabric(
+        accelerator="auto",
+        # Buffers are constants here, and devices may differ in how many batches they evaluate.
+        strategy=DDPStrategy(forward_sync_buffers=False),
+        devices=local,
+        num_nodes=processes // local,
+        precision=precision,
+    )
+    fabric.launch()
+    return fabric
+
+
+def total(fabric: Fabric, values: Tensor) -> Tensor:
+    """Sums over all devices."""
+    summed = fabric.all_reduce(values, reduce_op="sum")
+    assert isinstance(summed, Tensor)
+    return summed
+
+
+def gather(fabric: Fabric, value: Any) -> list[Any]:
+    """The value of every process, in the order of their ranks, for all of them."""
+    if fabric.world_size == 1:
+        return [value]
+    values: list[Any] = [None] * fabric.world_size
+    torch.distributed.all_gather_object(values, value)
+    return values
+
+
+def peak_memory(device: torch.device) -> int:
+    """Most bytes so far: of tensors on a GPU, of this process on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+@contextmanager
+def memory_advice() -> Iterator[None]:
+    """Let an out-of-memory error say what to do about it."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise torch.OutOfMemoryError(
+            "the device's memory is full: lower max_clips_per_step of the recipe (the result stays "
+            "the same), set its checkpointing to true, or choose a smaller model; "
+            f"{str(error).partition('.')[0]}"
+        ) from error

@@ -1,0 +1,135 @@
+"""The six structures as DVC experiments, to Table I and MLflow's comparison page."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import psutil
+import pytest
+from browser import browser_page, compare_runs, mlflow_server
+from clones import Run, environment, mlflow_runs, new_clone
+
+pytestmark = pytest.mark.slow
+
+STRUCTURES = [
+    "stl",
+    "non_fully_shared mlp",
+    "non_fully_shared vit",
+    "fully_shared mlp",
+    "fully_shared vit",
+    "cascaded vit",
+]
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Run]:
+    """Six experiments, two at a time; a fold is killed on the way and its experiment run again."""
+    folder = tmp_path_factory.mktemp("ablation")
+    run = new_clone(folder, **{"recipes.quick.epochs": "1"})
+    run("dvc", "repro")
+    run("git", "add", "--all")
+    run("git", "commit", "--quiet", "--message", "first run")
+    first = subprocess.Popen(
+        [sys.executable, "-m", "pipeline.experiments", "--jobs", "2"],
+        cwd=folder,
+        env=environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    kill_a_training(folder, first)
+    assert first.wait() != 0
+    run(sys.executable, "-m", "pipeline.experiments", "--jobs", "2")
+    run(sys.executable, "-m", "pipeline.evaluation.tables")
+    return folder, run
+
+
+def kill_a_training(folder: Path, running: "subprocess.Popen[bytes]") -> None:
+    """Kill -9 the first training that is seen in a copy of the project."""
+    while running.poll() is None:
+        for process in psutil.process_iter(["cmdline", "cwd"]):
+            command = process.info["cmdline"] or []
+            inside = str(process.info["cwd"]).startswith(str(folder / ".dvc/tmp/exps"))
+            if inside and "stages.finetune" in command:
+                os.kill(process.pid, signal.SIGKILL)
+                return
+        time.sleep(0.05)
+    raise AssertionError("no training was seen")
+
+
+def test_table_one_has_the_six_structures_with_the_scores_of_their_experiments(
+    clone: tuple[Path, Run],
+) -> None:
+    folder, run = clone
+    table = pd.read_csv(folder / "metrics/ablation.csv")
+    assert table["structure"].tolist() == STRUCTURES
+    for _, row in table.iterrows():
+        run("git", "checkout", "--quiet", ".")
+        run("dvc", "exp", "apply", row["experiment"])
+        predictions = pd.read_parquet(folder / "data/predictions/sample.parquet")
+        right = predictions["actual"] == predictions["predicted"]
+        # Four clips of each class: the mean recall is the share of right clips.
+        assert row["uar"] == pytest.approx(right.mean(), abs=1e-5)
+        assert row["war"] == pytest.approx(right.mean(), abs=1e-5)
+        assert row["training_seconds"] > 0
+    run("git", "checkout", "--quiet", ".")
+    assert table["num_parameters"].nunique() == 6
+    page = (folder / "metrics/ablation.md").read_text(encoding="utf-8")
+    assert all(f"| {structure} |" in page for structure in STRUCTURES)
+    assert (folder / "metrics/ablation.tex").read_text(encoding="utf-8").count("\\\\") == 7
+
+
+def test_what_was_run_is_not_run_again(clone: tuple[Path, Run]) -> None:
+    folder, run = clone
+    before = len(mlflow_runs(folder))
+    said = run(sys.executable, "-m", "pipeline.experiments")
+    assert said.count("was run before") == 6
+    assert len(mlflow_runs(folder)) == before
+
+
+def test_every_experiment_is_one_finished_parent_with_its_folds(clone: tuple[Path, Run]) -> None:
+    folder, _ = clone
+    table = pd.read_csv(folder / "metrics/ablation.csv").set_index("experiment")
+    runs = mlflow_runs(folder)
+    parents = {
+        run.info.run_name: run
+        for run in runs
+        if "fold" not in run.data.tags and run.info.status == "FINISHED"
+    }
+    assert set(table.index) <= set(parents)
+    for name, row in table.iterrows():
+        parent = parents[str(name)]
+        assert parent.data.metrics["uar_pooled"] == pytest.approx(row["uar"], abs=1e-5)
+        children = [
+            run for run in runs if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id
+        ]
+        assert sorted(run.data.tags["fold"] for run in children) == ["1", "2"]
+        assert {run.info.status for run in children} == {"FINISHED"}
+
+
+def test_nothing_is_left_half_done(clone: tuple[Path, Run]) -> None:
+    folder, run = clone
+    assert "up to date" in run("dvc", "status")
+    assert not list((folder / ".dvc/tmp/exps").glob("tmp*"))
+
+
+def test_the_comparison_page_of_mlflow_shows_the_scores_of_the_table(
+    clone: tuple[Path, Run], tmp_path: Path
+) -> None:
+    folder, _ = clone
+    table = pd.read_csv(folder / "metrics/ablation.csv")
+    shutil.copy(folder / "mlflow.db", tmp_path)
+    (experiment,) = {run.info.experiment_id for run in mlflow_runs(folder)}
+    with mlflow_server(tmp_path / "mlflow.db", folder / "mlartifacts") as address:
+        with browser_page() as page:
+            text = compare_runs(page, address, experiment, table["experiment"].tolist())
+            kept = Path(os.environ.get("TEST_ARTIFACTS", tmp_path)) / "mlflow-compare.png"
+            page.screenshot(path=kept, full_page=True)
+    for name in ("uar", "war"):
+        for value in table[name]:
+            assert str(round(value, 3)) in text
+    assert kept.stat().st_size > 10_000

@@ -1,0 +1,198 @@
+"""The stages that hold every clip in memory, at the size of CREMA-D, the largest of the data sets.
+
+They must take seconds, and memory that ten times the clips hardly change.
+"""
+
+import json
+import multiprocessing
+import os
+import re
+import time
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from hashlib import sha256
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import pytest
+from project import ROOT
+
+from pipeline.data.clips import Clip, write_manifest
+from pipeline.data.cremad import list_clips, read_objects, read_sexes
+from pipeline.data.folds import read_fold, refuse_leaks
+from stages import aggregate, split
+
+CLASSES = ["angry", "disgust", "fear", "happy", "neutral", "sad"]
+FOLDS = [1, 2, 3, 4, 5]
+MAX_SECONDS = 60
+MAX_GROWTH_MB = 150
+
+
+class Cost(NamedTuple):
+    """What a call took: wall time, and the most memory that its process had during the call."""
+
+    seconds: float
+    peak_mb: float
+
+
+def measure(function: Callable[..., None], *arguments: object) -> Cost:
+    """Call the function; runs in a process of its own."""
+    # Sets the peak back to what is in use now.
+    Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
+    started = time.perf_counter()
+    function(*arguments)
+    seconds = time.perf_counter() - started
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    peak = re.search(r"VmHWM:\s+(\d+) kB", status)
+    assert peak is not None
+    return Cost(seconds, int(peak[1]) / 1000)
+
+
+class Run(NamedTuple):
+    """Both stages at one size: their clips, their folder, and what each of them took."""
+
+    clips: list[Clip]
+    folder: Path
+    split: Cost
+    aggregate: Cost
+
+
+def cremad_clips() -> list[Clip]:
+    """A row for each of the 7,442 published clips."""
+    tables = ROOT / "datasets/cremad"
+    listed = list_clips(
+        read_objects(tables / "files.csv"),
+        read_sexes(tables / "actors.csv"),
+        keep_known_bad=True,
+    )
+    return [replace(clip, content=sha256(clip.clip.encode()).hexdigest()) for clip in listed]
+
+
+def write_run(folder: Path, clips: list[Clip]) -> None:
+    """What five trained folds leave behind; every fourth clip is taken for the next class."""
+    random = np.random.default_rng(1)
+    labels = np.array([CLASSES.index(clip.label) for clip in clips])
+    predicted = (labels + (np.arange(len(clips)) % 4 == 0)) % len(CLASSES)
+    table = pd.DataFrame(
+        {
+            "clip": [clip.clip for clip in clips],
+            "subject": [clip.subject for clip in clips],
+            "actual": [CLASSES[i] for i in labels],
+            "predicted": [CLASSES[i] for i in predicted],
+            "box_iou": 0.75,
+            "landmark_error": 0.125,
+            "boxes": list(random.random((len(clips), 16 * 4), np.float32)),
+            "points": list(random.random((len(clips), 16 * 10), np.float32)),
+            **{f"probability_{name}": random.random(len(clips)) for name in CLASSES},
+        }
+    )
+    for number in FOLDS:
+        run = folder / f"runs/fold{number}"
+        run.mkdir(parents=True)
+        part = table[table["subject"].isin(read_fold(folder / "folds.json", number).test)]
+        part.assign(fold=number).to_parquet(run / "predictions.parquet", index=False)
+        epochs = pd.DataFrame({"epoch": range(1, 51), "train_loss": 1.0, "validation_uar": 0.5})
+        epochs.to_csv(run / "history.csv", index=False)
+        (run / "metrics.json").write_text(json.dumps({"num_parameters": 1}), encoding="utf-8")
+
+
+def enter(folder: Path) -> None:
+    """MLflow's store goes to the current folder."""
+    os.chdir(folder)
+    os.environ.pop("MLFLOW_TRACKING_URI", None)
+
+
+SPLIT_PARAMS = split.Params.model_validate(
+    {
+        "dataset": "cremad",
+        "folds": FOLDS,
+        "split": {
+            "protocol": "paper",
+            "num_folds": 5,
+            "test_fraction": 0.2,
+            "validation_fraction": 0.2,
+        },
+        "seed": 1,
+    }
+)
+AGGREGATE_PARAMS = aggregate.Params(
+    dataset="cremad",
+    arch="cascaded",
+    decoder="vit",
+    model="large",
+    recipe="paper",
+    seed=1,
+    folds=FOLDS,
+    classes=CLASSES,
+    tracking=aggregate.TrackingParams(log_models=False),
+)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Run]:
+    """A tenth of the clips first, which also pays for all that is done once, then all of them."""
+    folder = tmp_path_factory.mktemp("scale")
+    whole = cremad_clips()
+    sets = {len(clips): clips for clips in (whole[5::10], whole)}
+    folders = {count: folder / str(count) for count in sets}
+    # A forked process would start with the memory of this one.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, context, initializer=enter, initargs=(folder,)) as process:
+
+        def cost(function: Callable[..., None], *arguments: object) -> Cost:
+            return process.submit(measure, function, *arguments).result()
+
+        splits, aggregates = {}, {}
+        for count, here in folders.items():
+            write_manifest(here / "clips.parquet", sets[count])
+            paths = here / "clips.parquet", here / "folds.json"
+            splits[count] = cost(split.main, SPLIT_PARAMS, *paths)
+        for count, here in folders.items():
+            write_run(here, sets[count])
+            names = ("runs", "clips.parquet", "predictions.parquet", "results")
+            inputs = [here / name for name in names]
+            aggregates[count] = cost(aggregate.main, AGGREGATE_PARAMS, *inputs)
+    return {
+        count: Run(sets[count], folders[count], splits[count], aggregates[count]) for count in sets
+    }
+
+
+def test_7442_clips_are_split_evenly_and_without_a_leak(runs: dict[int, Run]) -> None:
+    run = runs[7442]
+    count = Counter(clip.subject for clip in run.clips)
+    labels = Counter((clip.subject, clip.label) for clip in run.clips)
+    folds = [read_fold(run.folder / "folds.json", number) for number in FOLDS]
+    assert sorted(subject for fold in folds for subject in fold.test) == sorted(count)
+    for fold in folds:
+        refuse_leaks(fold, run.clips)
+        # A fifth of the clips, give or take what one of the 91 subjects has.
+        assert sum(count[subject] for subject in fold.test) == pytest.approx(7442 / 5, abs=82)
+        sad = sum(labels[subject, "sad"] for subject in fold.test)
+        assert sad == pytest.approx(1271 / 5, abs=15)
+
+
+def test_7442_predictions_make_the_tables_of_their_known_errors(runs: dict[int, Run]) -> None:
+    results = runs[7442].folder / "results"
+    summary = json.loads((results / "summary.json").read_text(encoding="utf-8"))
+    assert (summary["folds"], summary["clips"]) == (5, 7442)
+    # Wrong are clips 0, 4, 8, ... 7440.
+    assert summary["war"]["pooled"] == round(1 - 1861 / 7442, 6)
+    assert (summary["box_iou"], summary["landmark_error"]) == (0.75, 0.125)
+    folds = pd.read_csv(results / "folds.csv")
+    assert (folds["clips"].sum(), folds["subjects"].sum()) == (7442, 91)
+    per_class = pd.read_csv(results / "per_class.csv", index_col="class")
+    assert per_class["clips"].to_dict() == {**dict.fromkeys(CLASSES, 1271), "neutral": 1087}
+    assert len(pd.read_parquet(runs[7442].folder / "predictions.parquet")) == 7442
+
+
+@pytest.mark.parametrize("stage", ["split", "aggregate"])
+def test_7442_clips_take_seconds_and_hardly_more_memory_than_744(
+    stage: str, runs: dict[int, Run]
+) -> None:
+    few, many = (getattr(runs[count], stage) for count in (744, 7442))
+    assert many.seconds < MAX_SECONDS
+    assert many.peak_mb - few.peak_mb < MAX_GROWTH_MB

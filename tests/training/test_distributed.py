@@ -1,0 +1,58 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from lightning.fabric import Fabric
+from tiny_training import ENVIRONMENT, run
+
+# 7 clips in batches of 3: shares of 2 and 1 clips, and for the last batch of 1 and none. 5 clips
+# are validated, 3 and 2 by each.
+SETTINGS = {"random": False, "ema": 0.5, "epochs": 2}
+
+
+@pytest.mark.slow
+def test_two_processes_train_and_evaluate_like_one(tmp_path: Path) -> None:
+    # One process takes two parts of a batch and the other one: they meet after the last.
+    settings = SETTINGS | {"max_clips_per_step": 1}
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"),
+            *("--standalone", "-m", "tiny_training"),
+            *(str(tmp_path / "two.pt"), str(tmp_path / "scratch2")),
+            *("--then-fail", "--settings", json.dumps(settings)),
+        ],
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    # Only the first process speaks.
+    assert done.stdout.count("epoch 1 of 2") == 1
+    run(
+        Fabric(accelerator="cpu", devices=1),
+        tmp_path / "one.pt",
+        tmp_path / "scratch1",
+        random=False,
+        ema=0.5,
+        epochs=2,
+        max_clips_per_step=3,
+    )
+    two, one = torch.load(tmp_path / "two.pt"), torch.load(tmp_path / "one.pt")
+    assert two["clips"] == one["clips"] == [f"clip{i}" for i in range(5)]
+    for line, same in zip(two["history"], one["history"], strict=True):
+        assert line[:10] == pytest.approx(same[:10], rel=1e-4)
+    assert two["losses"] == pytest.approx(one["losses"], rel=1e-4)
+    torch.testing.assert_close(two["probabilities"], one["probabilities"], rtol=1e-4, atol=1e-6)
+    for name, value in two["weights"].items():
+        torch.testing.assert_close(value, one["weights"][name], rtol=1e-4, atol=1e-6)
+    # One process met a clip without numbers; both stopped, and name the clips of both.
+    notes = {(tmp_path / f"two.{rank}.txt").read_text(encoding="utf-8") for rank in range(2)}
+    (note,) = notes
+    assert note.startswith("the loss of epoch 1 is nan; the batch held the clips ")
+    assert "clip0" in note
+    assert note.count("clip") == 1 + 3
