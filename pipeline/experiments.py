@@ -32,8 +32,10 @@ STRUCTURES = [
     Structure("fully_shared", "vit"),
     Structure("cascaded", "vit"),
 ]
-# What is not an input of an experiment, though git knows it.
-_RESULTS = ("dvc.lock", "metrics")
+# The name of the run that is committed with the code.
+COMMITTED = "(committed)"
+# For git: all but results and the parameters, which are compared for themselves.
+_INPUTS = (":!dvc.lock", ":!metrics", ":!params.yaml")
 
 
 class Finished(NamedTuple):
@@ -78,7 +80,7 @@ def finished_experiments(params: dict[str, Any]) -> dict[Structure, Finished]:
         if summary is None or its_params is None:
             continue
         experiment = Finished(
-            row["Experiment"] or "(committed)",
+            row["Experiment"] or COMMITTED,
             commit,
             yaml.safe_load(its_params),
             json.loads(summary),
@@ -86,7 +88,7 @@ def finished_experiments(params: dict[str, Any]) -> dict[Structure, Finished]:
         structure = structure_of(experiment.params)
         same = shared_params(experiment.params) == shared_params(params)
         # exp_show gives the commit first, and then its experiments from new to old.
-        if same and (structure not in found or found[structure].name == "(committed)"):
+        if same and (structure not in found or found[structure].name == COMMITTED):
             found[structure] = experiment
     return found
 
@@ -110,7 +112,7 @@ def read_predictions(experiment: Finished) -> pd.DataFrame:
 
 def experiment_name(structure: Structure, params: dict[str, Any]) -> str:
     """A name that is another one for other parameters and for other uncommitted changes."""
-    changes = _git("diff", "HEAD", "--", ".", *(f":!{path}" for path in _RESULTS), ":!params.yaml")
+    changes = _git("diff", "HEAD", "--", ".", *_INPUTS)
     identity = json.dumps([shared_params(params), changes], sort_keys=True)
     digest = hashlib.sha256(identity.encode()).hexdigest()[:8]
     arch = structure.arch.replace("_", "-")
@@ -129,10 +131,14 @@ def run_missing(jobs: int) -> list[str]:
     """
     params = read_params()
     existing = _experiments()
-    names = {experiment_name(structure, params): structure for structure in STRUCTURES}
-    missing = {name: names[name] for name in names if name not in existing}
-    for name in names.keys() - missing.keys():
-        print(f"{name} was run before")
+    committed = _committed(params)
+    missing = {}
+    for structure in STRUCTURES:
+        name = experiment_name(structure, params)
+        if name in existing or structure == committed:
+            print(f"{name} was run before")
+        else:
+            missing[name] = structure
     if not missing:
         return []
     tables = (Path("datasets") / params["dataset"]).glob("clips.*")
@@ -151,6 +157,19 @@ def run_missing(jobs: int) -> list[str]:
         )
     subprocess.run(["dvc", "exp", "run", "--run-all", "--jobs", str(jobs)], check=False)
     return sorted(missing.keys() - _experiments())
+
+
+def _committed(params: dict[str, Any]) -> Structure | None:
+    """The structure that is committed with its results, if these are of the present state."""
+    changed = _git("status", "--porcelain", "--", ".", *_INPUTS)
+    for structure, experiment in finished_experiments(params).items():
+        if experiment.name == COMMITTED and not changed:
+            try:
+                read_predictions(experiment)
+            except FileNotFoundError:
+                return None  # In a fresh clone: it was run elsewhere.
+            return structure
+    return None
 
 
 def _refs() -> str:
