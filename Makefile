@@ -23,7 +23,7 @@ ablation: $(VENV)/.run
 
 experiments: $(VENV)/.run
 	dvc exp show --md --only-changed --hide-workspace --hide-failed --hide-queued --keep 'arch|decoder' \
-	  --drop 'State|Executor|Created|^runs|^data|std|low|high|num_parameters'
+	  --drop 'State|Executor|Created|runs|data|.*(std|low|high|num_parameters)'
 
 ui: $(VENV)/.run
 	mlflow ui --host 127.0.0.1 --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}"
