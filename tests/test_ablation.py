@@ -18,6 +18,7 @@ from pipeline.experiments import COMMITTED
 
 pytestmark = pytest.mark.slow
 
+TABLES = [f"metrics/ablation.{kind}" for kind in ("csv", "md", "tex")]
 STRUCTURES = [
     "stl",
     "non_fully_shared mlp",
@@ -34,6 +35,8 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Run]:
     folder = tmp_path_factory.mktemp("ablation")
     run = new_clone(folder, **{"recipes.quick.epochs": "1"})
     run("dvc", "repro")
+    # The table of another run, where one is committed: a checkout would bring it back.
+    run("git", "rm", "--quiet", "-r", "--ignore-unmatch", *TABLES)
     run("git", "add", "--all")
     run("git", "commit", "--quiet", "--message", "first run")
     first = subprocess.Popen(
