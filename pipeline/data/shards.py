@@ -114,6 +114,8 @@ class Clips(Dataset[Batch]):
         shards: Tar files.
         classes: Class names in the order of the model's logits.
         image_size: I; the stored size or a half, quarter or eighth of it is the cheapest.
+        keep_bytes: Decoded frames that may stay in memory, for clips that are read many times; the
+            clips that are read first stay. Every process that reads keeps its own.
 
     Attributes:
         labels: A class index per clip.
@@ -122,9 +124,13 @@ class Clips(Dataset[Batch]):
         ValueError: A clip's label is none of the classes.
     """
 
-    def __init__(self, shards: list[Path], *, classes: list[str], image_size: int) -> None:
+    def __init__(
+        self, shards: list[Path], *, classes: list[str], image_size: int, keep_bytes: int = 0
+    ) -> None:
         self.shards = shards
         self.image_size = image_size
+        self.room = keep_bytes
+        self.kept: dict[int, Batch] = {}
         places = [
             (number, *place)
             for number, path in enumerate(shards)
@@ -138,9 +144,18 @@ class Clips(Dataset[Batch]):
         return len(self.places)
 
     def __getitem__(self, numbers: list[int]) -> Batch:
-        clips = [self._read(number) for number in numbers]
+        clips = [self._clip(number) for number in numbers]
         names, subjects, *columns, _ = zip(*clips, strict=True)
         return Batch(list(names), list(subjects), *(torch.stack(column) for column in columns))
+
+    def _clip(self, number: int) -> Batch:
+        if number in self.kept:
+            return self.kept[number]
+        clip = self._read(number)
+        if clip.frames.nbytes <= self.room:
+            self.room -= clip.frames.nbytes
+            self.kept[number] = clip
+        return clip
 
     def _read(self, number: int) -> Batch:
         """One clip, as a batch without the first axis."""

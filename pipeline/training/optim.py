@@ -38,7 +38,8 @@ def adamw(model: MTCAE, *, learning_rate: float, weight_decay: float, layer_deca
                 "weight_decay": weight_decay if decays else 0.0,
             }
             for distance, decays in sorted(groups)
-        ]
+        ],
+        fused=True,
     )
 
 

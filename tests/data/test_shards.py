@@ -183,6 +183,19 @@ def test_clips_are_read_at_any_place(shards: list[Path]) -> None:
     assert batch.tokens is None
 
 
+def test_kept_clips_are_not_read_again(shards: list[Path]) -> None:
+    frames_of_two_clips = 2 * NUM_FRAMES * 3 * SIZE**2
+    clips = Clips(shards, classes=CLASSES, image_size=SIZE, keep_bytes=frames_of_two_clips)
+    first = clips[[0, 5, 7]]
+    for shard in shards:
+        shard.unlink()
+    again = clips[[5, 0]]
+    assert again.clips == [first.clips[1], first.clips[0]]
+    assert torch.equal(again.frames, first.frames[[1, 0]])
+    with pytest.raises(FileNotFoundError):  # there was no room for a third one
+        clips[[7]]
+
+
 def test_a_clip_of_a_long_name_is_read(tmp_path: Path) -> None:
     # Such names need more than one tar header.
     names = ["a", "b" * 150, "Zoë" * 40]
