@@ -11,10 +11,8 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from pipeline.models.encoder import SIZES, VideoMAEEncoder
-from pipeline.models.mtcae import MTCAE, STRUCTURES
-
-NUM_CLASSES = 7  # RAVDESS
+from benchmarks.models import random_model
+from pipeline.models.mtcae import STRUCTURES
 
 
 def num_parameters(module: nn.Module) -> int:
@@ -29,21 +27,12 @@ def forward_macs(model: nn.Module, num_frames: int = 16, image_size: int = 224) 
     return int(counter.get_total_flops()) // 2
 
 
-def paper_model(arch: str, decoder: str) -> MTCAE:
-    """ViT-L with the decoders' defaults: width 512, 5 layers, 3 heads of 512."""
-    large = SIZES["large"]
-    with torch.device("meta"):
-        encoder = VideoMAEEncoder(
-            dim=large["dim"], depth=large["depth"], num_heads=large["num_heads"]
-        )
-        return MTCAE(encoder, arch=arch, decoder=decoder, num_classes=NUM_CLASSES).eval()
-
-
 def main() -> None:
     print("| arch | decoder | parameters (M) | of these after the encoder (M) | forward GMACs |")
     print("|---|---|---:|---:|---:|")
     for arch, decoder in STRUCTURES:
-        model = paper_model(arch, decoder)
+        with torch.device("meta"):
+            model = random_model("large", arch=arch, decoder=decoder).eval()
         total = num_parameters(model)
         added = total - num_parameters(model.encoder)
         name = "-" if arch == "stl" else decoder

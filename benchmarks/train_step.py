@@ -1,18 +1,19 @@
 """One training step of the six structures, full and frozen: time, share of the ceiling, memory.
 
-    python -m benchmarks.train_step [--model tiny|small|base|large] [--batch 8 16]
+    python -m benchmarks.train_step [--model narrow|tiny|small|base|large] [--batch 8 16]
         [--precision 32-true|bf16-mixed] [--structures stl "cascaded vit"] [--repeats 10]
 
-A step is forward, loss, backward and AdamW on random clips of 16 x 224 x 224 pixels that are on the
-device already; ms is the median. Its FLOPs are those of the matrix products, counted on tensors
+A step is forward, loss, backward and AdamW on random clips that are on the device already; ms is
+the median. Models are those of params.yaml and `narrow`, of width 192 and depth 4, which reads
+frames of 224 pixels. The FLOPs of a step are those of its matrix products, counted on tensors
 without data, so that what a kernel computes twice counts once. The ceiling is the fastest of twenty
 large square matrix products of the same precision on the same device.
 
-The first structure and Hugging Face's VideoMAEForVideoClassification of the same width, depth and
-heads take turns, step by step, so that a drift of the machine hits both; `times as fast` is the
-median of Hugging Face's time over that of the row. Memory on a GPU is the most that a row's tensors
-take at once; on a CPU it is the peak resident set of the process, libraries and whatever the
-allocator keeps of earlier rows included.
+The first structure and Hugging Face's VideoMAEForVideoClassification of the same width, depth,
+heads and tubelets take turns, step by step, so that a drift of the machine hits both; `times as
+fast` is the median of Hugging Face's time over that of the row. Memory on a GPU is the most that a
+row's tensors take at once; on a CPU it is the peak resident set of the process, libraries and
+whatever the allocator keeps of earlier rows included.
 
 Shape letters: B clips, T frames, S side of a square frame in pixels.
 """
@@ -30,7 +31,7 @@ from torch.optim import AdamW
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.attention import DEVICE, machine, peak_bytes, reset_peak, seconds
-from pipeline.models.encoder import SIZES, VideoMAEEncoder
+from benchmarks.models import MODELS, NUM_CLASSES, random_model
 from pipeline.models.mtcae import MTCAE, NUM_POINTS, STRUCTURES, Predictions
 from pipeline.training.loss import LossWeights, multitask_loss
 from pipeline.training.optim import adamw
@@ -38,59 +39,49 @@ from pipeline.training.optim import adamw
 NAMES = {arch if arch == "stl" else f"{arch} {kind}": (arch, kind) for arch, kind in STRUCTURES}
 HUGGING_FACE = "Hugging Face"
 DTYPES = {"32-true": torch.float32, "bf16-mixed": torch.bfloat16}
-NUM_CLASSES = 7  # RAVDESS
 NUM_WARMUPS = 3
 
 
 class HuggingFace(nn.Module):
     """The encoder of transformers with mean pooling and a linear layer, which answers as stl."""
 
-    def __init__(self, dim: int, depth: int, num_heads: int) -> None:
+    def __init__(self, model: str, frozen: bool) -> None:
         super().__init__()
         # Not a requirement of the pipeline: without it only these rows are missing.
         from transformers import VideoMAEConfig, VideoMAEForVideoClassification
 
+        sizes = MODELS[model]
         config = VideoMAEConfig(
-            hidden_size=dim, num_hidden_layers=depth, num_attention_heads=num_heads
+            hidden_size=sizes["encoder_dim"],
+            num_hidden_layers=sizes["encoder_depth"],
+            num_attention_heads=sizes["encoder_heads"],
+            intermediate_size=4 * sizes["encoder_dim"],
+            **{key: sizes[key] for key in ("image_size", "patch_size", "tubelet_size")},
         )
-        config.intermediate_size, config.num_labels = 4 * dim, NUM_CLASSES
+        config.num_labels = NUM_CLASSES
         self.model = VideoMAEForVideoClassification(config)
+        if frozen:
+            self.model.videomae.requires_grad_(False)
 
     def forward(self, frames: Tensor) -> Predictions:
         return Predictions(None, None, self.model(pixel_values=frames).logits)
 
 
-def random_batch(num_clips: int) -> list[Tensor]:
+def random_batch(model: str, num_clips: int) -> list[Tensor]:
     """Clips (B, T, 3, S, S) and targets as multitask_loss takes them, on torch's default device."""
-    shapes = (3, 224, 224), (4,), (NUM_POINTS, 2)
+    side = MODELS[model]["image_size"]
+    shapes = (3, side, side), (4,), (NUM_POINTS, 2)
     mask = torch.ones(num_clips, 16, dtype=torch.bool)
     labels = torch.randint(NUM_CLASSES, (num_clips,))
     return [*(torch.rand(num_clips, 16, *shape) for shape in shapes), mask, labels]
 
 
-def build_model(name: str, size: str, frozen: bool) -> nn.Module:
+def build(name: str, model: str, frozen: bool) -> nn.Module:
     """A structure, or Hugging Face's model, on torch's default device."""
-    dim, depth, num_heads = (SIZES[size][key] for key in ("dim", "depth", "num_heads"))
     if name == HUGGING_FACE:
-        peer = HuggingFace(dim, depth, num_heads)
-        if frozen:
-            peer.model.videomae.requires_grad_(False)
-        return peer
-    encoder = VideoMAEEncoder(dim=dim, depth=depth, num_heads=num_heads)
-    if frozen:
-        encoder.freeze()
-    arch, kind = NAMES[name]
-    # Everything but tiny gets the paper's decoder; all have three heads, the default.
-    width, head_dim, layers = (96, 32, 1) if size == "tiny" else (512, 512, 5)
-    return MTCAE(
-        encoder,
-        arch=arch,
-        decoder=kind,
-        num_classes=NUM_CLASSES,
-        decoder_dim=width,
-        decoder_head_dim=head_dim,
-        decoder_layers=layers,
-    )
+        return HuggingFace(model, frozen)
+    arch, decoder = NAMES[name]
+    return random_model(model, arch=arch, decoder=decoder, frozen=frozen)
 
 
 def loss_of(model: nn.Module, batch: list[Tensor], precision: str) -> Tensor:
@@ -102,7 +93,7 @@ def loss_of(model: nn.Module, batch: list[Tensor], precision: str) -> Tensor:
 
 def step_flops(name: str, size: str, frozen: bool, num_clips: int) -> int:
     with torch.device("meta"), FlopCounterMode(display=False) as counter:
-        loss = loss_of(build_model(name, size, frozen), random_batch(num_clips), "32-true")
+        loss = loss_of(build(name, size, frozen), random_batch(size, num_clips), "32-true")
         torch.autograd.backward(loss)
     return int(counter.get_total_flops())
 
@@ -117,7 +108,8 @@ def matmul_ceiling(dtype: torch.dtype) -> float:
 def build_optimizer(model: nn.Module) -> AdamW:
     if isinstance(model, MTCAE):
         return adamw(model, learning_rate=1e-4, weight_decay=0.05, layer_decay=1.0)
-    return AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-4, weight_decay=0.05)
+    trained = [p for p in model.parameters() if p.requires_grad]
+    return AdamW(trained, lr=1e-4, weight_decay=0.05, fused=True)
 
 
 class Trial:
@@ -126,7 +118,7 @@ class Trial:
     def __init__(self, name: str, size: str, frozen: bool, num_clips: int, precision: str) -> None:
         taken = reset_peak()
         with torch.device(DEVICE):
-            self.model, self.batch = build_model(name, size, frozen), random_batch(num_clips)
+            self.model, self.batch = build(name, size, frozen), random_batch(size, num_clips)
         self.precision = precision
         self.optimizer = build_optimizer(self.model)
         for _ in range(NUM_WARMUPS):
@@ -190,7 +182,7 @@ def main(size: str, batches: list[int], precision: str, names: list[str], repeat
 if __name__ == "__main__":
     gpu = DEVICE == "cuda"
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", choices=SIZES, default="large" if gpu else "tiny")
+    parser.add_argument("--model", choices=MODELS, default="large" if gpu else "narrow")
     parser.add_argument("--batch", type=int, nargs="+", default=[8, 16] if gpu else [2])
     parser.add_argument("--precision", choices=DTYPES, default="bf16-mixed" if gpu else "32-true")
     parser.add_argument("--structures", nargs="+", choices=NAMES, default=list(NAMES))

@@ -17,15 +17,6 @@ from torch.utils.checkpoint import checkpoint
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
-# Keyword arguments of VideoMAEEncoder. small, base and large are the published ViT sizes; tiny is
-# for a laptop and has no public checkpoint.
-SIZES: dict[str, dict[str, int]] = {
-    "tiny": {"dim": 192, "depth": 4, "num_heads": 3},
-    "small": {"dim": 384, "depth": 12, "num_heads": 6},
-    "base": {"dim": 768, "depth": 12, "num_heads": 12},
-    "large": {"dim": 1024, "depth": 24, "num_heads": 16},
-}
-
 
 def sinusoid_positions(num_tokens: int, dim: int) -> Tensor:
     """Fixed 1-D position table (1, N, D): sines in the even channels, cosines in the odd ones.

@@ -8,7 +8,6 @@ from torch import Tensor, nn
 from pipeline.models.encoder import (
     IMAGENET_MEAN,
     IMAGENET_STD,
-    SIZES,
     VideoMAEEncoder,
     sinusoid_positions,
 )
@@ -51,22 +50,24 @@ def test_position_table_has_the_sines_and_cosines_of_the_transformer() -> None:
     assert table[0, 1567].tolist() == pytest.approx(expected, abs=1e-7)
 
 
-@pytest.mark.parametrize("size", SIZES)
-def test_parameter_count_is_that_of_the_transformers_library(size: str) -> None:
+@pytest.mark.parametrize(
+    ("dim", "depth", "num_heads"),
+    [(384, 12, 6), (768, 12, 12), (1024, 24, 16)],
+    ids=["small", "base", "large"],
+)
+def test_parameter_count_is_that_of_the_transformers_library(
+    dim: int, depth: int, num_heads: int
+) -> None:
     transformers = pytest.importorskip("transformers")
     config = transformers.VideoMAEConfig(
-        hidden_size=SIZES[size]["dim"],
-        num_hidden_layers=SIZES[size]["depth"],
-        num_attention_heads=SIZES[size]["num_heads"],
-        intermediate_size=4 * SIZES[size]["dim"],
+        hidden_size=dim,
+        num_hidden_layers=depth,
+        num_attention_heads=num_heads,
+        intermediate_size=4 * dim,
         use_mean_pooling=False,
     )
     with torch.device("meta"):
-        ours = VideoMAEEncoder(
-            dim=SIZES[size]["dim"],
-            depth=SIZES[size]["depth"],
-            num_heads=SIZES[size]["num_heads"],
-        )
+        ours = VideoMAEEncoder(dim=dim, depth=depth, num_heads=num_heads)
         theirs = transformers.VideoMAEModel(config)
     assert ours.num_tokens == 1568
     assert sum(p.numel() for p in ours.parameters()) == sum(p.numel() for p in theirs.parameters())
