@@ -33,6 +33,7 @@ def random_model(model: str, *, arch: str, decoder: str, frozen: bool = False) -
         frozen=False,  # which asks for a checkpoint
         drop_path=0.0,
         checkpointing=False,
+        num_frames=16,
         **MODELS[model],
     )
     if frozen:

@@ -119,7 +119,7 @@ def main(params: Params, tables: Path, folder: Path, manifest: Path) -> None:
     }
     try:
         videos = collectors[params.dataset](preset, tables, folder)
-    except (DownloadFailed, UnusableArchive) as error:
+    except (DownloadFailed, UnusableArchive, FileNotFoundError, ValueError) as error:
         raise SystemExit(f"download: {error}") from error
     usable = [clip for clip in videos.clips if not clip.reason]
     if videos.folders != [folder]:

@@ -21,7 +21,7 @@ from pipeline.data.tokens import (
 )
 from pipeline.models.encoder import VideoMAEEncoder
 from pipeline.params import Preset, Section, StageParams, load_params
-from pipeline.training.start import FROM_SCRATCH, start_encoder
+from pipeline.training.start import FROM_SCRATCH, NO_WEIGHTS, start_encoder
 from pipeline.workers import num_cores
 
 # A constant and no parameter: the last bits of the tokens may depend on it.
@@ -38,6 +38,7 @@ class Params(StageParams):
     """Exactly this stage's `params` in dvc.yaml: no decoder, seed or fold makes it run again."""
 
     encoder: EncoderParams
+    frames: dict[str, int | str]
     image_size: Annotated[PositiveInt, Preset("models", chosen_by="model", key="image_size")]
     patch_size: Annotated[PositiveInt, Preset("models", chosen_by="model", key="patch_size")]
     tubelet_size: Annotated[PositiveInt, Preset("models", chosen_by="model", key="tubelet_size")]
@@ -68,6 +69,8 @@ class Params(StageParams):
 
 
 def main(params: Params, shards: Path, out: Path) -> None:
+    if params.trained == "frozen" and params.encoder.weights.name == FROM_SCRATCH:
+        raise SystemExit(f"encode: {NO_WEIGHTS}")
     reason = why_tokens_vary(
         params.trained,
         flip_probability=params.flip_probability,
@@ -76,8 +79,6 @@ def main(params: Params, shards: Path, out: Path) -> None:
         mixup_alpha=params.mixup_alpha,
         cutmix_alpha=params.cutmix_alpha,
     )
-    if not reason and params.encoder.weights.name == FROM_SCRATCH:
-        reason = "encoder.weights names no checkpoint"
     if reason:
         write_no_tokens(out, reason)
         print(f"encode: no tokens to store: {reason}")
@@ -115,6 +116,7 @@ def build_encoder(params: Params) -> VideoMAEEncoder:
         depth=params.encoder_depth,
         num_heads=params.encoder_heads,
         image_size=params.image_size,
+        num_frames=int(params.frames["num_frames"]),
         patch_size=params.patch_size,
         tubelet_size=params.tubelet_size,
     )

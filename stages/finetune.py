@@ -119,7 +119,7 @@ class Params(StageParams):
     recipe: str
     seed: NonNegativeInt
     encoder: EncoderParams
-    # Saved with the model, so that a video can be read as the training clips were.
+    # Saved with the model too, so that a video can be read as the training clips were.
     frames: dict[str, int | str]
     classes: Annotated[list[str], Preset("datasets", chosen_by="dataset", key="classes")]
     models: Annotated[ModelParams, Preset("models", chosen_by="model")]
@@ -179,6 +179,7 @@ def fit_and_test(
         frozen=recipe.encoder == "frozen",
         drop_path=recipe.drop_path,
         checkpointing=recipe.checkpointing,
+        num_frames=int(params.frames["num_frames"]),
         **params.models.model_dump(),
     )
     if recipe.compile:

@@ -39,7 +39,10 @@ class Params(StageParams):
 
 
 def main(params: Params, manifest: Path, out: Path) -> None:
-    folds = split_clips(params, read_manifest(manifest))
+    try:
+        folds = split_clips(params, read_manifest(manifest))
+    except ValueError as error:
+        raise SystemExit(f"split: {error}") from error
     if unknown := sorted(set(params.folds) - {fold.fold for fold in folds}):
         raise SystemExit(
             f"protocol {params.split.protocol} makes {len(folds)} fold(s) of {params.dataset}, but "

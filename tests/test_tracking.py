@@ -425,7 +425,7 @@ def test_a_server_that_goes_away_costs_one_warning(
     ]
 
 
-def test_the_tables_are_attached_and_no_picture_is(project: Path) -> None:
+def test_only_the_tables_that_are_named_are_attached(project: Path) -> None:
     (project / "table.md").write_text("a table")
     run_fold(1)
     aggregate((1,), artifacts=(project / "table.md",))

@@ -11,6 +11,7 @@ import re
 from collections import Counter
 from pathlib import Path
 
+from pydantic import BaseModel, Field, ValidationError
 from tqdm import tqdm
 
 from pipeline.data.archives import is_whole, unpack
@@ -37,6 +38,23 @@ _NAME = re.compile(r"(01|02|03)-(01|02)-(0[1-8])-(01|02)-(01|02)-(01|02)-(\d\d)"
 _ARCHIVE = re.compile(r"Video_Speech_Actor_(\d\d)\.zip")
 # An actor's archive has 0.6 GB in 120 files; sizes far beyond that are no RAVDESS.
 _MAX_UNPACKED = 8 * 2**30
+
+
+class _Links(BaseModel):
+    address: str = Field(alias="self")
+
+
+class _File(BaseModel):
+    key: str
+    size: int
+    checksum: str
+    links: _Links
+
+
+class _Record(BaseModel):
+    """What is read of a Zenodo record."""
+
+    files: list[_File]
 
 
 def parse_name(path: str, classes: list[str]) -> Clip:
@@ -121,33 +139,35 @@ def fetch(address: str, folder: Path, patience: Patience) -> None:
     if not absent:
         return
     session = open_session(patience)
-    record = get_json(session, f"{address}/api/records/{RECORD}", patience)
-    archives = {
-        int(match[1]): entry
-        for entry in record["files"]
-        if (match := _ARCHIVE.fullmatch(entry["key"]))
-    }
+    answer = get_json(session, f"{address}/api/records/{RECORD}", patience)
+    try:
+        listed = _Record.model_validate(answer).files
+    except ValidationError as error:
+        raise DownloadFailed(
+            f"{address} does not answer as Zenodo does; check the address"
+        ) from error
+    archives = {int(match[1]): file for file in listed if (match := _ARCHIVE.fullmatch(file.key))}
     wanted = {actor: archives[actor] for actor in absent if actor in archives}
-    sizes = [entry["size"] for entry in wanted.values()]
+    sizes = [file.size for file in wanted.values()]
     if not wanted and len(absent) < len(ACTORS):
         return  # What is missing is said when the clips are listed.
     if not wanted:
         raise DownloadFailed(
             f"{address} lists no archive of actors {', '.join(map(str, absent))} in record "
-            f"{RECORD}; it lists {', '.join(entry['key'] for entry in record['files'])}"
+            f"{RECORD}; it lists {', '.join(file.key for file in listed)}"
         )
     print(f"ravdess: {len(wanted)} archives to fetch, {sum(sizes) / 1e9:.1f} GB")
     # Half of an archive stays (the video-only clips), and one archive at a time lies beside it.
     check_space(folder, sum(sizes) // 2 + max(sizes))
     with tqdm(total=sum(sizes), unit="B", unit_scale=True, desc="download") as progress:
-        for actor, entry in wanted.items():
-            archive = folder / entry["key"]
+        for actor, file in wanted.items():
+            archive = folder / file.key
             download(
                 session,
-                entry["links"]["self"],
+                file.links.address,
                 archive,
-                checksum=entry["checksum"],
-                size=entry["size"],
+                checksum=file.checksum,
+                size=file.size,
                 patience=patience,
                 progress=progress,
             )

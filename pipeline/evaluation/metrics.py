@@ -12,6 +12,7 @@ from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, recall_s
 Labels = npt.NDArray[np.int64]
 Array = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
+NUM_BINS = 15  # of confidences
 
 
 class Recalls(NamedTuple):
@@ -43,26 +44,6 @@ def recalls(labels: Labels, predicted: Labels, num_classes: int) -> Recalls:
     )
 
 
-def subject_uars(
-    labels: Labels, predicted: Labels, subjects: npt.ArrayLike, num_classes: int
-) -> dict[str, float]:
-    """UAR of each subject's own clips, by name in sorted order.
-
-    A class of which a subject has no clip does not count for that subject.
-
-    Args:
-        labels: (N,) true class indices.
-        predicted: (N,) predicted class indices.
-        subjects: (N,) names of the people in the clips.
-        num_classes: C.
-    """
-    names = np.asarray(subjects)
-    return {
-        str(name): recalls(labels[names == name], predicted[names == name], num_classes).uar
-        for name in np.unique(names)
-    }
-
-
 def macro_f1(labels: Labels, predicted: Labels, num_classes: int) -> float:
     """Unweighted mean of the F1 scores of the classes that occur in `labels`.
 
@@ -78,7 +59,7 @@ def macro_f1(labels: Labels, predicted: Labels, num_classes: int) -> float:
 
 
 def expected_calibration_error(
-    labels: Labels, probabilities: npt.NDArray[np.floating], num_bins: int = 15
+    labels: Labels, probabilities: npt.NDArray[np.floating], num_bins: int = NUM_BINS
 ) -> float:
     """How far the probability of the predicted class is from the share of right predictions.
 

@@ -24,21 +24,11 @@ from pipeline.evaluation.figures import (
     reliability_bins,
     reliability_svg,
 )
-from pipeline.evaluation.metrics import (
-    Labels,
-    expected_calibration_error,
-    macro_f1,
-    subject_uars,
-)
-from pipeline.evaluation.statistics import subject_confusions, subject_intervals
-from pipeline.evaluation.summary import fold_table, summarise
+from pipeline.evaluation.metrics import NUM_BINS, Labels, confusion
+from pipeline.evaluation.summary import class_indices, fold_table, subject_table, summarise
 from pipeline.evaluation.thumbnails import FOUND_COLOUR, PREDICTED_COLOUR
 
 _TEMPLATE = Path(__file__).with_name("report.html.jinja")
-# As where experiments are compared: the intervals here and there are the same.
-_NUM_RESAMPLES = 10_000
-_SEED = 1
-_NUM_BINS = 15
 # Columns of a fold's history that are drawn.
 _CURVES = {
     "train_expression_loss": "expression loss, training",
@@ -65,16 +55,6 @@ class ClassRow(NamedTuple):
     recall: float
     precision: float
     f1: float
-
-
-class SubjectRow(NamedTuple):
-    """Scores of one person's clips."""
-
-    name: str
-    fold: int
-    clips: int
-    uar: float
-    war: float
 
 
 class WrongClip(NamedTuple):
@@ -108,14 +88,12 @@ def render(
         pictures: Of each of these clips by name, JPEG files; None for a page without faces.
     """
     labels, predicted, probabilities = _arrays(predictions, classes)
-    confusions = subject_confusions(labels, predicted, predictions["subject"], len(classes))
-    counts = confusions.sum(axis=0)
-    uar, war = subject_intervals(confusions, num_resamples=_NUM_RESAMPLES, seed=_SEED)
+    counts = confusion(labels, predicted, len(classes))
     class_table = class_rows(counts, classes)
     figures = {
         "confusion": confusion_svg(counts, classes),
         "recall": recall_svg([row.recall for row in class_table], classes),
-        "reliability": reliability_svg(reliability_bins(labels, probabilities, _NUM_BINS)),
+        "reliability": reliability_svg(reliability_bins(labels, probabilities, NUM_BINS)),
     }
     curves = [learning_curve_svg(histories, *curve) for curve in _CURVES.items()]
     environment = Environment(
@@ -134,15 +112,10 @@ def render(
     return environment.get_template(_TEMPLATE.name).render(
         experiment=experiment,
         summary=summarise(predictions, classes),
-        num_subjects=len(confusions),
-        uar=uar,
-        war=war,
-        macro_f1=macro_f1(labels, predicted, len(classes)),
-        calibration_error=expected_calibration_error(labels, probabilities, _NUM_BINS),
-        num_bins=_NUM_BINS,
+        num_bins=NUM_BINS,
         folds=list(fold_table(predictions, classes).itertuples()),
         classes=class_table,
-        subjects=subject_rows(predictions, classes),
+        subjects=list(subject_table(predictions, classes).itertuples()),
         wrong=wrong,
         pictures=pictures,
         colours={"found": FOUND_COLOUR, "predicted": PREDICTED_COLOUR},
@@ -169,18 +142,6 @@ def class_rows(counts: npt.NDArray[np.int64], classes: Sequence[str]) -> list[Cl
         )
         for i, name in enumerate(classes)
     ]
-
-
-def subject_rows(predictions: pd.DataFrame, classes: list[str]) -> list[SubjectRow]:
-    """Scores of each subject, worst UAR first."""
-    labels, predicted, _ = _arrays(predictions, classes)
-    uars = subject_uars(labels, predicted, predictions["subject"], len(classes))
-    groups = predictions.assign(right=labels == predicted).groupby("subject")
-    rows = [
-        SubjectRow(str(name), int(part["fold"].iloc[0]), len(part), uars[str(name)], right)
-        for (name, part), right in zip(groups, groups["right"].mean(), strict=True)
-    ]
-    return sorted(rows, key=lambda row: (row.uar, row.name))
 
 
 def confidently_wrong(
@@ -211,8 +172,7 @@ def _arrays(
 ) -> tuple[Labels, Labels, npt.NDArray[np.floating]]:
     """(N,) true and predicted class indices, and (N, C) probabilities."""
     labels, predicted = (
-        np.array([classes.index(name) for name in predictions[column]], np.int64)
-        for column in ("actual", "predicted")
+        class_indices(predictions[column], classes) for column in ("actual", "predicted")
     )
     return labels, predicted, predictions[[f"probability_{name}" for name in classes]].to_numpy()
 

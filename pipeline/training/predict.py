@@ -53,7 +53,7 @@ def predict(module: nn.Module, batch: Batch) -> Predictions:
     """The model's answer to a batch on its device: to the frames, or to the encoder's tokens."""
     predictions: Predictions
     if batch.tokens is not None:
-        predictions = module(batch.tokens.float(), encoded=True)
+        predictions = module(batch.tokens, encoded=True)
     else:
         predictions = module(batch.frames / 255)
     return predictions

@@ -7,6 +7,10 @@ from pipeline.models.encoder import VideoMAEEncoder
 
 # In the place of a checkpoint: DVC can depend on a file, but not on "no file".
 FROM_SCRATCH = "from_scratch"
+NO_WEIGHTS = (
+    "a frozen encoder without weights would stay random: name a checkpoint in encoder.weights "
+    "(docs/checkpoints.md), or take a recipe with `encoder: full`"
+)
 
 
 def start_encoder(encoder: VideoMAEEncoder, weights: Path, *, frozen: bool) -> None:
@@ -16,10 +20,7 @@ def start_encoder(encoder: VideoMAEEncoder, weights: Path, *, frozen: bool) -> N
         ValueError: The encoder is to be frozen and there is no checkpoint, or it does not fit.
     """
     if weights.name == FROM_SCRATCH and frozen:
-        raise ValueError(
-            "a frozen encoder without weights would stay random: name a checkpoint in "
-            "encoder.weights, or take a recipe with `encoder: full`"
-        )
+        raise ValueError(NO_WEIGHTS)
     if weights.name != FROM_SCRATCH:
         report = load_encoder(encoder, weights)
         print(

@@ -160,3 +160,11 @@ def test_a_record_without_the_archives_is_said() -> None:
         host.add_record(ravdess.RECORD, {"Audio_Song_Actors_01-24.zip": b"x"})
         with pytest.raises(DownloadFailed, match=r"lists no archive.*Audio_Song"):
             ravdess.fetch(host.address, Path("unused"), PATIENCE)
+
+
+@pytest.mark.parametrize("answer", [[], {"files": "none"}, {"files": [{"key": "a.zip"}]}])
+def test_a_host_that_is_no_zenodo_is_said(answer: object) -> None:
+    with Host() as host:
+        host.add_json(f"/api/records/{ravdess.RECORD}", answer)
+        with pytest.raises(DownloadFailed, match="does not answer as Zenodo does"):
+            ravdess.fetch(host.address, Path("unused"), PATIENCE)

@@ -13,7 +13,6 @@ from pipeline.evaluation.metrics import (
     landmark_error,
     macro_f1,
     recalls,
-    subject_uars,
 )
 
 # Right are two of three clips of class 0, one of two of class 1 and one of one of class 2.
@@ -48,16 +47,6 @@ def test_a_class_without_a_clip_does_not_count() -> None:
 def test_confusion_has_true_classes_as_rows_and_predicted_ones_as_columns() -> None:
     counts = confusion(LABELS, PREDICTED, 4)
     assert counts.tolist() == [[2, 1, 0, 0], [1, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 0]]
-
-
-def test_every_subject_has_the_uar_of_the_classes_they_show() -> None:
-    # Ann has one of two clips of class 0 and all of class 1; Bob one of one, none of one, all of 2.
-    subjects = np.array(["Bob", "Ann", "Ann", "Ann", "Bob", "Bob"])
-    assert subject_uars(LABELS, PREDICTED, subjects, 4) == {
-        "Ann": pytest.approx((1 / 2 + 1) / 2),
-        "Bob": pytest.approx((1 + 0 + 1) / 3),
-    }
-    assert list(subject_uars(LABELS, PREDICTED, subjects, 4)) == ["Ann", "Bob"]
 
 
 def test_macro_f1_is_the_mean_of_the_classes_harmonic_means() -> None:

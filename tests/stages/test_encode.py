@@ -63,6 +63,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def params(weights: Path, **changes: object) -> Params:
     values: dict[str, Any] = {
         "encoder": {"weights": weights},
+        "frames": {"num_frames": 16},
         "image_size": SIZE,
         "patch_size": 16,
         "tubelet_size": 2,
@@ -132,7 +133,6 @@ def test_a_second_run_writes_the_same_bytes(folder: Path, tmp_path: Path) -> Non
     [
         ({"trained": "full"}, "the encoder is trained"),
         ({"cutmix_alpha": 1.0}, "the frames are augmented: cutmix"),
-        ({"encoder": {"weights": "weights/from_scratch"}}, "encoder.weights names no checkpoint"),
     ],
 )
 def test_where_tokens_would_not_stay_the_same_none_are_stored_and_nothing_is_read(
@@ -141,6 +141,11 @@ def test_where_tokens_would_not_stay_the_same_none_are_stored_and_nothing_is_rea
     main(params(Path("no_weights"), **changes), tmp_path / "no_shards", tmp_path / "tokens")
     assert [path.name for path in (tmp_path / "tokens").iterdir()] == [TOKENS]
     assert reason in (tmp_path / "tokens" / TOKENS).read_text(encoding="utf-8")
+
+
+def test_a_frozen_encoder_without_weights_is_refused_before_any_training(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match=r"encode: .*name a checkpoint in encoder\.weights"):
+        main(params(Path("weights/from_scratch")), tmp_path / "no_shards", tmp_path)
 
 
 def test_a_full_disk_is_noticed_before_anything_is_computed(
@@ -156,7 +161,8 @@ def test_a_full_disk_is_noticed_before_anything_is_computed(
 def test_no_choice_of_structure_fold_or_seed_is_a_parameter_of_the_stage() -> None:
     names = Params.dvc_names()
     assert all(
-        name == "encoder" or name.split(".")[1] in ("${model}", "${recipe}") for name in names
+        name in ("encoder", "frames") or name.split(".")[1] in ("${model}", "${recipe}")
+        for name in names
     )
     assert not [name for name in names if "decoder" in name or name.count(".") == 1]
 

@@ -61,6 +61,7 @@ def build(document: dict[str, Any], **recipe: object) -> MTCAE:
         frozen=params.recipes.encoder == "frozen",
         drop_path=params.recipes.drop_path,
         checkpointing=params.recipes.checkpointing,
+        num_frames=int(params.frames["num_frames"]),
         **params.models.model_dump(),
     )
 
@@ -83,6 +84,13 @@ def test_the_encoder_starts_from_the_checkpoint_with_its_normalisation(
     assert model.encoder.mean.flatten().tolist() == [0, 0, 0]
     trained = {parameter.requires_grad for parameter in model.encoder.parameters()}
     assert trained == {mode == "full"}
+
+
+def test_the_model_takes_as_many_frames_as_the_clips_have(document: dict[str, Any]) -> None:
+    document["frames"]["num_frames"] = 8
+    predictions = build(document)(torch.rand(1, 8, 3, 56, 56))
+    assert predictions.boxes is not None
+    assert predictions.boxes.shape == (1, 8, 4)
 
 
 def test_every_preset_of_model_and_recipe_is_valid(document: dict[str, Any]) -> None:
