@@ -1,7 +1,7 @@
 """Every face in a clip's frames, by MTCNN.
 
 Detection runs on the CPU, one thread per process: it comes out the same on every run, which a GPU
-does not promise, and at a few tenths of a second a clip the CPU is fast enough
+does not promise, and at less than a tenth of a second a clip the CPU is fast enough
 (docs/performance.md).
 
 Shape letters: T frames, S side of a square frame in pixels.

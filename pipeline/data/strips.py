@@ -1,7 +1,7 @@
 """A clip's frames as one JPEG: the frames stacked from top to bottom.
 
 Frames are a multiple of 8 pixels high, so no JPEG block spans two of them. One file per clip
-decodes with one call, opens in any viewer and costs about a tenth of the raw pixels
+decodes with one call, opens in any viewer and costs about an eighth of the raw pixels
 (docs/performance.md).
 
 Shape letters: T frames, S side of a square frame in pixels.
