@@ -9,7 +9,8 @@ from pipeline.models.mtcae import MTCAE
 from pipeline.training.build import build_model
 
 NUM_CLASSES = 7  # RAVDESS
-_PRESETS = yaml.safe_load(Path("params.yaml").read_text(encoding="utf-8"))["models"]
+_PARAMS = Path(__file__).parents[1] / "params.yaml"
+_PRESETS = yaml.safe_load(_PARAMS.read_text(encoding="utf-8"))["models"]
 MODELS: dict[str, dict[str, Any]] = {
     # 1568 tokens as in the paper, where tiny has 98.
     "narrow": {

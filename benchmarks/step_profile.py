@@ -11,13 +11,14 @@ import argparse
 import gc
 import re
 from collections import Counter
+from itertools import product
 
 import torch
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.attention import DEVICE, machine
 from benchmarks.models import MODELS
-from benchmarks.train_step import DTYPES, HUGGING_FACE, NAMES, Trial
+from benchmarks.train_step import DTYPES, HUGGING_FACE, MODES, NAMES, Trial
 
 # An operator is of the first kind that its name is found in.
 KINDS = {
@@ -51,13 +52,13 @@ def shares(trial: Trial, steps: int) -> dict[str, float]:
 def main(size: str, num_clips: int, precision: str, names: list[str], steps: int) -> None:
     print(f"{machine()}; {size}, {precision}, batch {num_clips}\n")
     print(f"| structure | encoder | {' | '.join(KINDS)} |\n|---|---|{'---:|' * len(KINDS)}")
-    for frozen in (False, True):
-        for name in names:
+    for mode, name in product(MODES, names):
+        if mode != "tokens" or name != HUGGING_FACE:
             gc.collect()
             torch.cuda.empty_cache()
-            parts = shares(Trial(name, size, frozen, num_clips, precision), steps)
+            parts = shares(Trial(name, size, mode, num_clips, precision), steps)
             row = " | ".join(f"{part:.1%}" for part in parts.values())
-            print(f"| {name} | {'frozen' if frozen else 'full'} | {row} |", flush=True)
+            print(f"| {name} | {mode} | {row} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""One training step of the six structures, full and frozen: time, share of the ceiling, memory.
+"""One training step of the six structures: time, share of the ceiling, memory.
 
     python -m benchmarks.train_step [--model narrow|tiny|small|base|large] [--batch 8 16]
         [--precision 32-true|bf16-mixed] [--structures stl "cascaded vit"] [--repeats 10]
@@ -8,6 +8,9 @@ the median. Models are those of params.yaml and `narrow`, of width 192 and depth
 frames of 224 pixels. The FLOPs of a step are those of its matrix products, counted on tensors
 without data, so that what a kernel computes twice counts once. The ceiling is the fastest of twenty
 large square matrix products of the same precision on the same device.
+
+The encoder is trained (full), frozen, or left out (tokens): its stored tokens are what is read, as
+the recipe `paper` trains.
 
 The first structure and Hugging Face's VideoMAEForVideoClassification of the same width, depth,
 heads and tubelets take turns, step by step, so that a drift of the machine hits both; `times as
@@ -24,6 +27,7 @@ import statistics
 from contextlib import suppress
 from importlib.util import find_spec
 from itertools import product
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -40,6 +44,8 @@ NAMES = {arch if arch == "stl" else f"{arch} {kind}": (arch, kind) for arch, kin
 HUGGING_FACE = "Hugging Face"
 DTYPES = {"32-true": torch.float32, "bf16-mixed": torch.bfloat16}
 NUM_WARMUPS = 3
+Mode = Literal["full", "frozen", "tokens"]
+MODES: tuple[Mode, ...] = get_args(Mode)
 
 
 class HuggingFace(nn.Module):
@@ -67,33 +73,41 @@ class HuggingFace(nn.Module):
         return Predictions(None, None, self.model(pixel_values=frames).logits)
 
 
-def random_batch(model: str, num_clips: int) -> list[Tensor]:
-    """Clips (B, T, 3, S, S) and targets as multitask_loss takes them, on torch's default device."""
-    side = MODELS[model]["image_size"]
-    shapes = (3, side, side), (4,), (NUM_POINTS, 2)
+def random_batch(model: str, mode: Mode, num_clips: int) -> list[Tensor]:
+    """Clips (B, T, 3, S, S) or tokens (B, N, D), and targets as multitask_loss takes them.
+
+    They are on torch's default device.
+    """
+    sizes = MODELS[model]
+    side, patch = sizes["image_size"], sizes["patch_size"]
+    if mode == "tokens":
+        num_tokens = 16 // sizes["tubelet_size"] * (side // patch) ** 2
+        inputs = torch.rand(num_clips, num_tokens, sizes["encoder_dim"], dtype=torch.float16)
+    else:
+        inputs = torch.rand(num_clips, 16, 3, side, side)
+    boxes, points = torch.rand(num_clips, 16, 4), torch.rand(num_clips, 16, NUM_POINTS, 2)
     mask = torch.ones(num_clips, 16, dtype=torch.bool)
-    labels = torch.randint(NUM_CLASSES, (num_clips,))
-    return [*(torch.rand(num_clips, 16, *shape) for shape in shapes), mask, labels]
+    return [inputs, boxes, points, mask, torch.randint(NUM_CLASSES, (num_clips,))]
 
 
-def build(name: str, model: str, frozen: bool) -> nn.Module:
+def build(name: str, model: str, mode: Mode) -> nn.Module:
     """A structure, or Hugging Face's model, on torch's default device."""
     if name == HUGGING_FACE:
-        return HuggingFace(model, frozen)
+        return HuggingFace(model, mode == "frozen")
     arch, decoder = NAMES[name]
-    return random_model(model, arch=arch, decoder=decoder, frozen=frozen)
+    return random_model(model, arch=arch, decoder=decoder, frozen=mode != "full")
 
 
 def loss_of(model: nn.Module, batch: list[Tensor], precision: str) -> Tensor:
-    frames, *targets = batch
+    inputs, *targets = batch
     with torch.autocast(DEVICE, torch.bfloat16, enabled=precision == "bf16-mixed"):
-        predictions = model(frames)
+        predictions = model(inputs) if inputs.ndim == 5 else model(inputs, encoded=True)
     return multitask_loss(predictions, *targets, weights=LossWeights()).total
 
 
-def step_flops(name: str, size: str, frozen: bool, num_clips: int) -> int:
+def step_flops(name: str, size: str, mode: Mode, num_clips: int) -> int:
     with torch.device("meta"), FlopCounterMode(display=False) as counter:
-        loss = loss_of(build(name, size, frozen), random_batch(size, num_clips), "32-true")
+        loss = loss_of(build(name, size, mode), random_batch(size, mode, num_clips), "32-true")
         torch.autograd.backward(loss)
     return int(counter.get_total_flops())
 
@@ -115,10 +129,10 @@ def build_optimizer(model: nn.Module) -> AdamW:
 class Trial:
     """A model, its optimiser and its clips, warmed up, which took `peak` bytes."""
 
-    def __init__(self, name: str, size: str, frozen: bool, num_clips: int, precision: str) -> None:
+    def __init__(self, name: str, size: str, mode: Mode, num_clips: int, precision: str) -> None:
         taken = reset_peak()
         with torch.device(DEVICE):
-            self.model, self.batch = build(name, size, frozen), random_batch(size, num_clips)
+            self.model, self.batch = build(name, size, mode), random_batch(size, mode, num_clips)
         self.precision = precision
         self.optimizer = build_optimizer(self.model)
         for _ in range(NUM_WARMUPS):
@@ -133,7 +147,7 @@ class Trial:
 
 
 def measure(
-    names: list[str], size: str, frozen: bool, num_clips: int, precision: str, repeats: int
+    names: list[str], size: str, mode: Mode, num_clips: int, precision: str, repeats: int
 ) -> dict[str, tuple[int, list[float]]]:
     """Peak bytes and seconds of each step, taken in turns; without what ran out of memory."""
     gc.collect()
@@ -141,7 +155,7 @@ def measure(
     trials = {}
     for name in names:
         with suppress(torch.OutOfMemoryError):
-            trials[name] = Trial(name, size, frozen, num_clips, precision)
+            trials[name] = Trial(name, size, mode, num_clips, precision)
     for _ in range(repeats):
         for trial in trials.values():
             with suppress(torch.OutOfMemoryError):
@@ -161,14 +175,15 @@ def main(size: str, batches: list[int], precision: str, names: list[str], repeat
         "| structure | encoder | batch | ms per step | clips/s | TFLOP/s | share of ceiling "
         "| peak memory (GiB) | times as fast |\n|---|---|---:|---:|---:|---:|---:|---:|---:|"
     )
-    for num_clips, frozen, group in product(batches, (False, True), groups):
-        runs = measure(group, size, frozen, num_clips, precision, repeats)
-        for name in group:
-            row = f"| {name} | {'frozen' if frozen else 'full'} | {num_clips} "
+    for num_clips, mode, group in product(batches, MODES, groups):
+        compared = [name for name in group if mode != "tokens" or name != HUGGING_FACE]
+        runs = measure(compared, size, mode, num_clips, precision, repeats)
+        for name in compared:
+            row = f"| {name} | {mode} | {num_clips} "
             if name in runs:
                 peak, times = runs[name]
                 step = statistics.median(times)
-                rate = step_flops(name, size, frozen, num_clips) / step
+                rate = step_flops(name, size, mode, num_clips) / step
                 row += f"| {step * 1e3:.1f} | {num_clips / step:.2f} | {rate / 1e12:.3f} "
                 theirs = runs[HUGGING_FACE][1] if HUGGING_FACE in runs else []
                 ratios = [a / b for a, b in zip(theirs, times, strict=False)]

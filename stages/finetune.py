@@ -30,7 +30,7 @@ from pipeline.training.batches import (
 )
 from pipeline.training.build import build_model
 from pipeline.training.curve import Epoch
-from pipeline.training.devices import Precision, launch
+from pipeline.training.devices import Precision, failing_together, launch
 from pipeline.training.loop import train
 from pipeline.training.loss import LossWeights
 from pipeline.training.optim import Schedule, adamw, make_schedule
@@ -139,7 +139,7 @@ def main(
     folder = project_root(Path()) / ".scratch/finetune" / key
     checkpoints = Checkpoints(folder, writer=fabric.is_global_zero)
     choices = params.model_dump(include={"dataset", "arch", "decoder", "model", "recipe", "seed"})
-    with ExitStack() as stack:
+    with failing_together(fabric), ExitStack() as stack:
         log = None
         if fabric.is_global_zero:
             digest = sha256_of(shards / CLIPS)
@@ -183,7 +183,8 @@ def fit_and_test(
         **params.models.model_dump(),
     )
     if recipe.compile:
-        model.compile()
+        # Every size of a batch, of which there are few, gets kernels of its own.
+        model.compile(dynamic=False)
     optimizer = adamw(
         model,
         learning_rate=recipe.learning_rate,

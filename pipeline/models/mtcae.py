@@ -8,8 +8,10 @@ is silent are listed in docs/deviations.md.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from pipeline.models.decoder import MLPDecoder, ViTDecoder, init_as_keras
@@ -75,11 +77,16 @@ class Head(nn.Module):
         nn.init.zeros_(self.proj.bias)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        if self.norm_before_pool:
-            pooled = self.norm(tokens).mean(dim=1)
-        else:
-            pooled = self.norm(tokens.mean(dim=1))
-        outputs: Tensor = self.proj(self.dropout(pooled))
+        # In float32 whatever the precision: bfloat16 rounds a box by up to a pixel of 224.
+        kind = tokens.device.type
+        known = torch.amp.is_autocast_available(kind)  # not for tensors without data
+        with torch.autocast(kind, enabled=False) if known else nullcontext():
+            tokens = tokens.float()
+            if self.norm_before_pool:
+                pooled = self.norm(tokens).mean(dim=1)
+            else:
+                pooled = self.norm(tokens.mean(dim=1))
+            outputs: Tensor = self.proj(self.dropout(pooled))
         return outputs
 
 

@@ -2,6 +2,8 @@
 
 import os
 import resource
+import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Literal
@@ -16,7 +18,10 @@ Precision = Literal["32-true", "bf16-mixed"]
 
 
 def launch(precision: Precision) -> Fabric:
-    """The best device of this machine, or this process's one among those that train together."""
+    """The best device of this machine, or this process's one among those that train together.
+
+    torchrun starts them, or `fabric run` without its --strategy and --precision.
+    """
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     if processes == 1:
         return Fabric(accelerator="auto", devices=1, precision=precision)
@@ -29,7 +34,8 @@ def launch(precision: Precision) -> Fabric:
         num_nodes=processes // local,
         precision=precision,
     )
-    fabric.launch()
+    if "LT_CLI_USED" not in os.environ:  # `fabric run` has done it
+        fabric.launch()
     return fabric
 
 
@@ -57,6 +63,22 @@ def peak_memory(device: torch.device) -> int:
 
 
 @contextmanager
+def failing_together(fabric: Fabric) -> Iterator[None]:
+    """Where one of several processes fails, end it at once: the launcher then ends the others.
+
+    They may be waiting for it in a collective, and a clean-up at exit would wait for them.
+    """
+    try:
+        yield
+    except Exception:
+        if fabric.world_size == 1:
+            raise
+        traceback.print_exc()
+        sys.stderr.flush()
+        os._exit(1)
+
+
+@contextmanager
 def memory_advice() -> Iterator[None]:
     """Let an out-of-memory error say what to do about it."""
     try:
@@ -64,6 +86,7 @@ def memory_advice() -> Iterator[None]:
     except torch.OutOfMemoryError as error:
         raise torch.OutOfMemoryError(
             "the device's memory is full: lower max_clips_per_step of the recipe (the result stays "
-            "the same), set its checkpointing to true, or choose a smaller model; "
+            "the same, but for mixup and cutmix), set its checkpointing to true if the encoder is "
+            "trained, or choose a smaller model; the training then starts afresh; "
             f"{str(error).partition('.')[0]}"
         ) from error

@@ -80,6 +80,7 @@ def train(
     Raises:
         FloatingPointError: The loss is not finite; the message names the clips of the batch.
         torch.OutOfMemoryError: The message says what to lower.
+        RuntimeError: The processes see different scratch folders.
         SystemExit: SIGTERM or SIGINT came; the state is saved.
     """
     module, wrapped_optimizer = fabric.setup(model, optimizer)
@@ -101,6 +102,12 @@ def train(
             set_random_state(state["random"][fabric.global_rank])
         if fabric.is_global_zero:
             print(f"going on in epoch {progress.epoch} after {progress.step} steps")
+    del state  # as large as model and optimiser
+    if len(places := set(gather(fabric, (progress.epoch, progress.step)))) > 1:
+        raise RuntimeError(
+            f"the processes of this training found different states in {checkpoints.folder}, at "
+            f"epoch and step {sorted(places)}: it must be one folder for all of them"
+        )
     for values in progress.history:
         on_epoch(Epoch(*values))  # type: ignore[arg-type]
 
@@ -156,6 +163,7 @@ def train(
                 if leave or due:
                     save()
                 if leave:
+                    fabric.barrier()  # torchrun ends the others as soon as one is gone
                     where = f"after step {progress.step} of epoch {progress.epoch}"
                     stop.leave(where, quiet=not fabric.is_global_zero)
             bar.close()
@@ -178,6 +186,7 @@ def train(
             if leave or due:
                 save()
             if leave:
+                fabric.barrier()
                 stop.leave(f"after epoch {line.epoch}", quiet=not fabric.is_global_zero)
     model.load_state_dict(best_weights, strict=False)
     history = [Epoch(*values) for values in progress.history]  # type: ignore[arg-type]

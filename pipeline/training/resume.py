@@ -71,10 +71,11 @@ class Checkpoints:
         self.folder = folder
         self.path = folder / "state.pt"
         self.writer = writer
+        self.lock: int | None = None
         self.saved_at = time.monotonic()
         self.save_seconds = 0.0
         if writer:
-            _lock(folder / "lock")
+            self.lock = _lock(folder / "lock")
             # Left by a process that was killed while it wrote.
             for leftover in folder.glob(".*.partial*"):
                 leftover.unlink()
@@ -116,6 +117,9 @@ class Checkpoints:
 
     def remove(self) -> None:
         """Remove the folder of a training that is done."""
+        if self.lock is not None:
+            os.close(self.lock)  # NFS keeps a file that is open, and with it the folder
+            self.lock = None
         shutil.rmtree(self.folder)
 
 
@@ -127,7 +131,7 @@ def _lock(path: Path) -> int:
         try:
             # Not flock, which the loader's workers would inherit and hold on to after a kill.
             fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        except (BlockingIOError, PermissionError) as error:
             os.close(handle)
             raise BlockingIOError(
                 f"another process is at this very training (its state is in {path.parent}): wait "
@@ -168,9 +172,10 @@ class StopRequest:
 
     def receive(self, number: int, _: FrameType | None) -> None:
         self.signal = number
-        # The next one does what it always does: somebody cannot wait for the end of the step.
-        default = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
-        signal.signal(number, default)
+        # A second Ctrl-C does what it always does: somebody cannot wait for the end of the step.
+        # A second SIGTERM does not: Slurm sends one to every process, torchrun to all of its own.
+        if number == signal.SIGINT:
+            signal.signal(number, signal.default_int_handler)
 
     def leave(self, where: str, *, quiet: bool) -> None:
         """End the process in the way that its parent expects after this signal.

@@ -3,6 +3,7 @@
 Shape letters: B clips, T frames, C classes.
 """
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -107,12 +108,11 @@ def take_step(
         sums += torch.stack(losses).detach()
     means: list[float] = total(fabric, sums).tolist()
     _check_finite(fabric, "loss", means[0], batch, place)
-    if clip_gradients:
-        norm = fabric.clip_gradients(
-            module, optimizer, max_norm=clip_gradients, error_if_nonfinite=False
-        )
-        assert norm is not None
-        _check_finite(fabric, "gradient", norm.item(), batch, place)
+    norm = fabric.clip_gradients(
+        module, optimizer, max_norm=clip_gradients or math.inf, error_if_nonfinite=False
+    )
+    assert norm is not None
+    _check_finite(fabric, "gradient", norm.item(), batch, place)
     optimizer.step()
     # Not before the backward pass: no gradients need to live during the forward pass.
     optimizer.zero_grad()

@@ -1,4 +1,6 @@
 import json
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -56,3 +58,60 @@ def test_two_processes_train_and_evaluate_like_one(tmp_path: Path) -> None:
     assert note.startswith("the loss of epoch 1 is nan; the batch held the clips ")
     assert "clip0" in note
     assert note.count("clip") == 1 + 3
+
+
+@pytest.mark.slow
+def test_a_sigterm_to_every_process_is_saved_and_the_training_goes_on(tmp_path: Path) -> None:
+    """As Slurm does it: torchrun then sends another one to its processes."""
+    out = tmp_path / "out.pt"
+    command = [
+        *(sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"),
+        *("--standalone", "-m", "tiny_training", str(out), str(tmp_path / "scratch")),
+        *("--settings", json.dumps(SETTINGS)),
+    ]
+    waiting = subprocess.Popen(
+        [*command, "--wait-at", "1"],
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert waiting.stdout
+    for _ in range(2):
+        assert any("waiting" in line for line in waiting.stdout)
+    os.killpg(waiting.pid, signal.SIGTERM)
+    # torchrun gives its processes their own groups.
+    children = Path(f"/proc/{waiting.pid}/task/{waiting.pid}/children").read_text().split()
+    assert len(children) == 2
+    for child in children:
+        os.kill(int(child), signal.SIGTERM)
+    out.with_suffix(".go").touch()
+    _, errors = waiting.communicate(timeout=60)
+    assert waiting.returncode != 0
+    assert errors.count("stopped by SIGTERM after step 2 of epoch 1, and saved") == 1
+    done = subprocess.run(
+        command, env=ENVIRONMENT, capture_output=True, text=True, check=False, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("going on in epoch 1 after 2 steps") == 1
+    assert len(torch.load(out)["history"]) == SETTINGS["epochs"]
+
+
+@pytest.mark.slow
+def test_fabric_run_starts_the_processes_too(tmp_path: Path) -> None:
+    script = Path(__file__).parents[1] / "tiny_training.py"
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "lightning.fabric.cli", "--accelerator", "cpu"),
+            *("--devices", "2", str(script), str(tmp_path / "out.pt"), str(tmp_path / "scratch")),
+            *("--settings", json.dumps(SETTINGS)),
+        ],
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("epoch 1 of 2") == 1

@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -7,8 +9,9 @@ from torch import Tensor
 
 from pipeline.evaluation.metrics import Recalls
 from pipeline.models.mtcae import MTCAE, STRUCTURES
-from pipeline.training import curve
+from pipeline.training import curve, loop
 from pipeline.training.curve import Epoch
+from pipeline.training.devices import failing_together
 from pipeline.training.loss import LossWeights, multitask_loss
 from pipeline.training.optim import adamw
 from pipeline.training.predict import evaluate
@@ -215,9 +218,54 @@ def test_a_full_device_says_what_to_lower(fabric: Fabric, monkeypatch: pytest.Mo
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1 GiB.")
 
     monkeypatch.setattr(MTCAE, "forward", fail)
-    advice = "lower max_clips_per_step .* checkpointing .* smaller model; CUDA out of memory"
+    advice = "lower max_clips_per_step .* checkpointing .* smaller model; .*; CUDA out of memory"
     with pytest.raises(torch.OutOfMemoryError, match=advice):
         fit(fabric, tiny_model(), [clips(2)], [clips(2)], epochs=1)
+
+
+def test_processes_that_found_different_states_do_not_train(
+    fabric: Fabric, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "gather", lambda _, value: [value, (5, 2)])
+    with pytest.raises(RuntimeError, match=r"\[\(1, 0\), \(5, 2\)\]: it must be one folder"):
+        fit(fabric, tiny_model(), [clips(2)], [clips(2)], epochs=1)
+
+
+def test_of_several_processes_one_that_fails_ends_at_once(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ended: list[int] = []
+    monkeypatch.setattr("os._exit", ended.append)
+    with failing_together(SimpleNamespace(world_size=2)):  # type: ignore[arg-type]
+        raise ValueError("a damaged shard")
+    assert ended == [1]
+    assert "ValueError: a damaged shard" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="alone"), failing_together(SimpleNamespace(world_size=1)):
+        raise ValueError("alone")
+
+
+def test_a_compiled_model_trains_like_the_plain_one(fabric: Fabric) -> None:
+    """With an average of the weights and a short last batch; kernels are not made."""
+    trained = []
+    for compiled in (False, True):
+        model = tiny_model()
+        if compiled:
+            model.compile(backend="aot_eager", dynamic=False)
+        optimizer = steady_adamw(model)
+        fit(
+            fabric,
+            model,
+            batches(clips(5), 2),
+            [clips(4)],
+            epochs=3,
+            ema=0.5,
+            optimizer=optimizer,
+        )
+        trained.append(state(model))
+    plain, other = trained
+    assert plain.keys() == other.keys()
+    for name, value in plain.items():
+        torch.testing.assert_close(other[name], value, rtol=1e-4, atol=1e-6)
 
 
 def test_every_epoch_says_how_fast_it_was(
