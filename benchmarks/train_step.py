@@ -36,11 +36,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.attention import DEVICE, machine, peak_bytes, reset_peak, seconds
 from benchmarks.models import MODELS, NUM_CLASSES, random_model
-from pipeline.models.mtcae import MTCAE, NUM_POINTS, STRUCTURES, Predictions
+from pipeline.models.mtcae import MTCAE, NUM_POINTS, Predictions
+from pipeline.structures import STRUCTURES, structure_name
 from pipeline.training.loss import LossWeights, multitask_loss
 from pipeline.training.optim import adamw
 
-NAMES = {arch if arch == "stl" else f"{arch} {kind}": (arch, kind) for arch, kind in STRUCTURES}
+NAMES = {structure_name(*structure): structure for structure in STRUCTURES}
 HUGGING_FACE = "Hugging Face"
 DTYPES = {"32-true": torch.float32, "bf16-mixed": torch.bfloat16}
 NUM_WARMUPS = 3

@@ -16,22 +16,8 @@ import yaml
 from dvc.api import exp_show
 from dvc.api import open as dvc_open
 
+from pipeline.structures import STRUCTURES, Structure, structure_name
 
-class Structure(NamedTuple):
-    """One row of Table I; `decoder` means nothing where arch is stl."""
-
-    arch: str
-    decoder: str
-
-
-STRUCTURES = [
-    Structure("stl", "vit"),
-    Structure("non_fully_shared", "mlp"),
-    Structure("non_fully_shared", "vit"),
-    Structure("fully_shared", "mlp"),
-    Structure("fully_shared", "vit"),
-    Structure("cascaded", "vit"),
-]
 # The name of the run that is committed with the code.
 COMMITTED = "(committed)"
 # For git: all but results and the parameters, which are compared for themselves.
@@ -115,8 +101,7 @@ def experiment_name(structure: Structure, params: dict[str, Any]) -> str:
     changes = _git("diff", "HEAD", "--", ".", *_INPUTS)
     identity = json.dumps([shared_params(params), changes], sort_keys=True)
     digest = hashlib.sha256(identity.encode()).hexdigest()[:8]
-    arch = structure.arch.replace("_", "-")
-    kind = arch if structure.arch == "stl" else f"{arch}-{structure.decoder}"
+    kind = structure_name(*structure).replace("_", "-").replace(" ", "-")
     return f"{params['dataset']}-{kind}-{digest}"
 
 

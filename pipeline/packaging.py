@@ -25,6 +25,7 @@ MODULES = (
     "pipeline/models/families.py",
     "pipeline/models/mtcae.py",
     "pipeline/serving.py",
+    "pipeline/structures.py",
 )
 # What these need of requirements.txt, where the versions are.
 PACKAGES = {

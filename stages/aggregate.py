@@ -19,6 +19,7 @@ from pipeline.evaluation.summary import (
 )
 from pipeline.files import atomic_path, sha256_of, write_json
 from pipeline.params import Preset, Section, StageParams, load_params
+from pipeline.structures import structure_name
 from pipeline.tracking import log_experiment
 
 
@@ -60,7 +61,7 @@ def main(params: Params, runs: Path, clips: Path, pooled: Path, out: Path) -> No
     confusions = confusion_table(predictions, classes)
     summary = summarise(predictions, classes)
     summary["num_parameters"] = fold_metrics[params.folds[0]]["num_parameters"]
-    structure = params.arch if params.arch == "stl" else f"{params.arch} {params.decoder}"
+    structure = structure_name(params.arch, params.decoder)
     page = markdown(
         f"{structure} on {params.dataset} "
         f"(model {params.model}, recipe {params.recipe}, seed {params.seed})",

@@ -14,6 +14,7 @@ from pipeline.evaluation.report import Experiment, WrongClip, confidently_wrong,
 from pipeline.evaluation.thumbnails import PICTURE_SIZE, Marks, clip_pictures, predicted_marks
 from pipeline.files import atomic_path
 from pipeline.params import Preset, Section, StageParams, load_params
+from pipeline.structures import structure_name
 
 
 class ReportParams(Section):
@@ -46,7 +47,7 @@ def main(params: Params, shards: Path, runs: Path, predictions: Path, out: Path)
     page = render(
         Experiment(
             params.dataset,
-            params.arch if params.arch == "stl" else f"{params.arch} {params.decoder}",
+            structure_name(params.arch, params.decoder),
             params.model,
             params.recipe,
             params.seed,

@@ -7,16 +7,9 @@ from browser import browser_page, compare_runs, mlflow_server
 from mlflow import MlflowClient
 from project import ROOT
 
+from pipeline.structures import STRUCTURES
 from pipeline.tracking import log_experiment, track_fold
 
-STRUCTURES = [
-    ("stl", "vit"),
-    ("non_fully_shared", "mlp"),
-    ("non_fully_shared", "vit"),
-    ("fully_shared", "mlp"),
-    ("fully_shared", "vit"),
-    ("cascaded", "vit"),
-]
 DIGEST = "0" * 64
 
 

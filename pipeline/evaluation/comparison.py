@@ -15,6 +15,7 @@ from pipeline.evaluation.statistics import (
     subject_intervals,
 )
 from pipeline.evaluation.summary import class_indices, fold_table
+from pipeline.structures import structure_name
 
 
 class Experiment(NamedTuple):
@@ -40,11 +41,6 @@ class Experiment(NamedTuple):
     def structure(self) -> str:
         """`stl`, `fully_shared vit` and so on."""
         return structure_name(self.arch, self.decoder)
-
-
-def structure_name(arch: str, decoder: str | None) -> str:
-    """How a structure is called in tables."""
-    return arch if arch == "stl" else f"{arch} {decoder}"
 
 
 def compare(

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pipeline.evaluation.comparison import Experiment, compare, structure_name
+from pipeline.evaluation.comparison import Experiment, compare
 from pipeline.evaluation.published import (
     NUM_CLASSES,
     PAPER,
@@ -19,7 +19,6 @@ from pipeline.evaluation.published import (
     comparison_results,
 )
 from pipeline.experiments import (
-    STRUCTURES,
     Finished,
     finished_experiments,
     read_params,
@@ -28,6 +27,7 @@ from pipeline.experiments import (
 )
 from pipeline.files import atomic_path
 from pipeline.markdown import markdown_table
+from pipeline.structures import STRUCTURES, structure_name
 from pipeline.tracking import training_seconds
 
 

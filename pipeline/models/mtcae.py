@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from pipeline.models.decoder import MLPDecoder, ViTDecoder, init_as_keras
 from pipeline.models.encoder import VideoMAEEncoder
+from pipeline.structures import STRUCTURES, structure_name
 
 NUM_POINTS = 5
 
@@ -32,16 +33,6 @@ WIRING: dict[str, dict[str, str]] = {
     },
     "cascaded": {"boxes": "features", "points": "boxes", "expression": "points"},
 }
-
-# The rows of the paper's Table I as (arch, decoder). stl has none, its second word is ignored.
-STRUCTURES: tuple[tuple[str, str], ...] = (
-    ("stl", "vit"),
-    ("non_fully_shared", "mlp"),
-    ("non_fully_shared", "vit"),
-    ("fully_shared", "mlp"),
-    ("fully_shared", "vit"),
-    ("cascaded", "vit"),
-)
 
 
 class Predictions(NamedTuple):
@@ -127,7 +118,7 @@ class MTCAE(nn.Module):
     ) -> None:
         super().__init__()
         if arch != "stl" and (arch, decoder) not in STRUCTURES:
-            allowed = ", ".join("stl" if a == "stl" else f"{a} {d}" for a, d in STRUCTURES)
+            allowed = ", ".join(structure_name(*structure) for structure in STRUCTURES)
             raise ValueError(
                 f"no structure with arch={arch!r} and decoder={decoder!r}; use {allowed}"
             )

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.models.encoder import VideoMAEEncoder
-from pipeline.models.mtcae import MTCAE, STRUCTURES, Head, Predictions
+from pipeline.models.mtcae import MTCAE, Head, Predictions
+from pipeline.structures import STRUCTURES
 
 ALL = {"boxes", "points", "logits"}
 every_structure = pytest.mark.parametrize(("arch", "decoder"), STRUCTURES)

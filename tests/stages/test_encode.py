@@ -18,7 +18,8 @@ from pipeline.data.tracks import FaceTrack
 from pipeline.files import write_json
 from pipeline.models.checkpoints import load_encoder, save_model
 from pipeline.models.encoder import VideoMAEEncoder
-from pipeline.models.mtcae import MTCAE, STRUCTURES
+from pipeline.models.mtcae import MTCAE
+from pipeline.structures import STRUCTURES
 from pipeline.training.batches import Augmentation, ClipSource, training_batches
 from pipeline.training.loss import LossWeights, multitask_loss
 from pipeline.training.optim import adamw

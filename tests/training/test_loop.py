@@ -8,7 +8,8 @@ from tiny_training import WEIGHTS, batches, clips, fit, steady_adamw, tiny_model
 from torch import Tensor
 
 from pipeline.evaluation.metrics import Recalls
-from pipeline.models.mtcae import MTCAE, STRUCTURES
+from pipeline.models.mtcae import MTCAE
+from pipeline.structures import STRUCTURES
 from pipeline.training import curve, loop
 from pipeline.training.curve import Epoch
 from pipeline.training.devices import failing_together
