@@ -7,6 +7,7 @@ import yaml
 
 from pipeline.models.mtcae import MTCAE
 from pipeline.training.build import build_model
+from pipeline.training.start import FROM_SCRATCH
 
 NUM_CLASSES = 7  # RAVDESS
 _PARAMS = Path(__file__).parents[1] / "params.yaml"
@@ -30,7 +31,7 @@ def random_model(model: str, *, arch: str, decoder: str, frozen: bool = False) -
         arch=arch,
         decoder=decoder,
         num_classes=NUM_CLASSES,
-        weights=Path("from_scratch"),
+        weights=Path(FROM_SCRATCH),
         frozen=False,  # which asks for a checkpoint
         drop_path=0.0,
         checkpointing=False,

@@ -13,38 +13,44 @@ from tiny_training import ENVIRONMENT, run
 # 7 clips in batches of 3: shares of 2 and 1 clips, and for the last batch of 1 and none. 5 clips
 # are validated, 3 and 2 by each.
 SETTINGS = {"random": False, "ema": 0.5, "epochs": 2}
+TORCHRUN = ["torch.distributed.run", "--nproc-per-node", "2", "--standalone", "-m", "tiny_training"]
+
+
+def command(launcher: list[str], folder: Path, *options: str, **settings: object) -> list[str]:
+    """A training of two processes, which writes out.pt and keeps its state in scratch."""
+    paths = str(folder / "out.pt"), str(folder / "scratch")
+    settings = SETTINGS | settings
+    return [
+        *(sys.executable, "-m", *launcher, *paths, *options),
+        *("--settings", json.dumps(settings)),
+    ]
+
+
+def finish(arguments: list[str]) -> str:
+    """What a command that succeeds says."""
+    done = subprocess.run(
+        arguments, env=ENVIRONMENT, capture_output=True, text=True, check=False, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 @pytest.mark.slow
 def test_two_processes_train_and_evaluate_like_one(tmp_path: Path) -> None:
     # One process takes two parts of a batch and the other one: they meet after the last.
-    settings = SETTINGS | {"max_clips_per_step": 1}
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"),
-            *("--standalone", "-m", "tiny_training"),
-            *(str(tmp_path / "two.pt"), str(tmp_path / "scratch2")),
-            *("--then-fail", "--settings", json.dumps(settings)),
-        ],
-        env=ENVIRONMENT,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
+    said = finish(command(TORCHRUN, tmp_path, "--then-fail", max_clips_per_step=1))
     # Only the first process speaks.
-    assert done.stdout.count("epoch 1 of 2") == 1
+    assert said.count("epoch 1 of 2") == 1
     run(
         Fabric(accelerator="cpu", devices=1),
         tmp_path / "one.pt",
-        tmp_path / "scratch1",
+        tmp_path / "other",
         random=False,
         ema=0.5,
         epochs=2,
         max_clips_per_step=3,
     )
-    two, one = torch.load(tmp_path / "two.pt"), torch.load(tmp_path / "one.pt")
+    two, one = torch.load(tmp_path / "out.pt"), torch.load(tmp_path / "one.pt")
     assert two["clips"] == one["clips"] == [f"clip{i}" for i in range(5)]
     for line, same in zip(two["history"], one["history"], strict=True):
         assert line[:10] == pytest.approx(same[:10], rel=1e-4)
@@ -53,7 +59,7 @@ def test_two_processes_train_and_evaluate_like_one(tmp_path: Path) -> None:
     for name, value in two["weights"].items():
         torch.testing.assert_close(value, one["weights"][name], rtol=1e-4, atol=1e-6)
     # One process met a clip without numbers; both stopped, and name the clips of both.
-    notes = {(tmp_path / f"two.{rank}.txt").read_text(encoding="utf-8") for rank in range(2)}
+    notes = {(tmp_path / f"out.{rank}.txt").read_text(encoding="utf-8") for rank in range(2)}
     (note,) = notes
     assert note.startswith("the loss of epoch 1 is nan; the batch held the clips ")
     assert "clip0" in note
@@ -63,14 +69,8 @@ def test_two_processes_train_and_evaluate_like_one(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_sigterm_to_every_process_is_saved_and_the_training_goes_on(tmp_path: Path) -> None:
     """As Slurm does it: torchrun then sends another one to its processes."""
-    out = tmp_path / "out.pt"
-    command = [
-        *(sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"),
-        *("--standalone", "-m", "tiny_training", str(out), str(tmp_path / "scratch")),
-        *("--settings", json.dumps(SETTINGS)),
-    ]
     waiting = subprocess.Popen(
-        [*command, "--wait-at", "1"],
+        command(TORCHRUN, tmp_path, "--wait-at", "1"),
         env=ENVIRONMENT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -86,32 +86,17 @@ def test_a_sigterm_to_every_process_is_saved_and_the_training_goes_on(tmp_path: 
     assert len(children) == 2
     for child in children:
         os.kill(int(child), signal.SIGTERM)
-    out.with_suffix(".go").touch()
+    (tmp_path / "out.go").touch()
     _, errors = waiting.communicate(timeout=60)
     assert waiting.returncode != 0
     assert errors.count("stopped by SIGTERM after step 2 of epoch 1, and saved") == 1
-    done = subprocess.run(
-        command, env=ENVIRONMENT, capture_output=True, text=True, check=False, timeout=120
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("going on in epoch 1 after 2 steps") == 1
-    assert len(torch.load(out)["history"]) == SETTINGS["epochs"]
+    said = finish(command(TORCHRUN, tmp_path))
+    assert said.count("going on in epoch 1 after 2 steps") == 1
+    assert len(torch.load(tmp_path / "out.pt")["history"]) == SETTINGS["epochs"]
 
 
 @pytest.mark.slow
 def test_fabric_run_starts_the_processes_too(tmp_path: Path) -> None:
     script = Path(__file__).parents[1] / "tiny_training.py"
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "lightning.fabric.cli", "--accelerator", "cpu"),
-            *("--devices", "2", str(script), str(tmp_path / "out.pt"), str(tmp_path / "scratch")),
-            *("--settings", json.dumps(SETTINGS)),
-        ],
-        env=ENVIRONMENT,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("epoch 1 of 2") == 1
+    fabric_run = ["lightning.fabric.cli", "--accelerator", "cpu", "--devices", "2", str(script)]
+    assert finish(command(fabric_run, tmp_path)).count("epoch 1 of 2") == 1
