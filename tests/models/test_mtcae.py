@@ -293,3 +293,14 @@ def test_compiled_model_gives_the_same_predictions_and_gradients() -> None:
         torch.testing.assert_close(value, eager[task], atol=1e-5, rtol=1e-4)
     for name, parameter in model.named_parameters():
         torch.testing.assert_close(parameter.grad, expected[name], atol=1e-4, rtol=1e-3)
+
+
+@every_structure
+def test_the_heads_answer_in_single_precision_under_bfloat16(arch: str, decoder: str) -> None:
+    model = build(arch, decoder)
+    with torch.autocast("cpu", torch.bfloat16):
+        predictions = model(random_frames())
+    answers = [answer for answer in predictions if answer is not None]
+    assert {answer.dtype for answer in answers} == {torch.float32}
+    # The numbers, too, and not only their type: some of them do not fit into bfloat16.
+    assert any((answer != answer.bfloat16().float()).any() for answer in answers)

@@ -119,15 +119,16 @@ def test_losses_of_batches_count_by_their_clips(fabric: Fabric) -> None:
     assert line.validation_loss == pytest.approx(untrained["total"], rel=1e-5)
 
 
+@pytest.mark.parametrize("clip_gradients", [1.0, 0.0])
 def test_gradients_that_are_not_numbers_stop_training_before_they_reach_the_weights(
-    fabric: Fabric,
+    clip_gradients: float, fabric: Fabric
 ) -> None:
     model = tiny_model()
     weight = model.get_parameter("heads.expression.proj.weight")
     weight.register_hook(lambda gradient: gradient * float("inf"))  # type: ignore[no-untyped-call]
     before = state(model)
     with pytest.raises(FloatingPointError, match=r"gradient of epoch 1 is .* clip0, clip1: lower"):
-        fit(fabric, model, [clips(2)], [clips(2)], epochs=1)
+        fit(fabric, model, [clips(2)], [clips(2)], epochs=1, clip_gradients=clip_gradients)
     assert all(torch.equal(value, before[name]) for name, value in state(model).items())
 
 
