@@ -290,7 +290,9 @@ def main() -> None:
         if reading == args.kill_at:
             os.kill(os.getpid(), signal.SIGKILL)
         if reading == args.wait_at:
-            print("waiting", flush=True)
+            # In one write: of two processes without buffers, the words and the ends of their
+            # lines may come in any order.
+            print("waiting\n", end="", flush=True)
             while not args.out.with_suffix(".go").exists():
                 time.sleep(0.01)
 
