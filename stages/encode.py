@@ -19,6 +19,7 @@ from pipeline.data.tokens import (
     write_no_tokens,
     write_tokens,
 )
+from pipeline.memory import memory_advice
 from pipeline.models.encoder import VideoMAEEncoder
 from pipeline.params import Preset, Section, StageParams, load_params
 from pipeline.training.start import FROM_SCRATCH, NO_WEIGHTS, start_encoder
@@ -90,23 +91,24 @@ def main(params: Params, shards: Path, out: Path) -> None:
     )
     record = clip_record(encoder.num_frames, encoder.num_tokens, encoder.dim)
     announce(len(read_manifest(shards / CLIPS)), record.itemsize, out)
-    module = fabric.setup(encoder)
+    with memory_advice("end what else uses it, or choose a smaller model"):
+        module = fabric.setup(encoder)
 
-    @torch.inference_mode()
-    def encode(frames: Tensor) -> Tensor:
-        tokens: Tensor = module(fabric.to_device(frames) / 255)
-        return tokens
+        @torch.inference_mode()
+        def encode(frames: Tensor) -> Tensor:
+            tokens: Tensor = module(fabric.to_device(frames) / 255)
+            return tokens
 
-    write_tokens(
-        out,
-        shards,
-        encode,
-        origin=origin,
-        record=record,
-        image_size=params.image_size,
-        batch_size=BATCH_SIZE,
-        num_workers=min(num_cores(), 8),
-    )
+        write_tokens(
+            out,
+            shards,
+            encode,
+            origin=origin,
+            record=record,
+            image_size=params.image_size,
+            batch_size=BATCH_SIZE,
+            num_workers=min(num_cores(), 8),
+        )
 
 
 def build_encoder(params: Params) -> VideoMAEEncoder:

@@ -19,6 +19,7 @@ from pipeline.data.folds import Fold, read_fold, refuse_leaks
 from pipeline.data.shards import CLIPS, Clips, subject_shards
 from pipeline.data.tokens import TOKENS, EncodedClips, origin_of, why_tokens_vary
 from pipeline.files import project_root, sha256_of
+from pipeline.memory import memory_advice
 from pipeline.models.checkpoints import save_model
 from pipeline.params import Preset, Section, StageParams, load_params
 from pipeline.tracking import track_fold
@@ -43,6 +44,12 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 
 # Without workers decoding delays the training; of a small data set it is then done once.
 KEEP_BYTES = 256 * 2**20
+# Where a device's memory is full.
+ADVICE = (
+    "lower max_clips_per_step of the recipe (the result stays the same, but for mixup and cutmix), "
+    "set its checkpointing to true if the encoder is trained, or choose a smaller model; the "
+    "training then starts afresh"
+)
 
 
 class EncoderParams(Section):
@@ -139,7 +146,7 @@ def main(
     folder = project_root(Path()) / ".scratch/finetune" / key
     checkpoints = Checkpoints(folder, writer=fabric.is_global_zero)
     choices = params.model_dump(include={"dataset", "arch", "decoder", "model", "recipe", "seed"})
-    with failing_together(fabric), ExitStack() as stack:
+    with failing_together(fabric), memory_advice(ADVICE), ExitStack() as stack:
         log = None
         if fabric.is_global_zero:
             digest = sha256_of(shards / CLIPS)

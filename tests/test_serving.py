@@ -15,7 +15,8 @@ from mlflow import MlflowClient
 from project import ROOT, all_imports_of
 
 from pipeline.data.clips import Clip
-from pipeline.data.shards import load_batches, write_shard
+from pipeline.data.loader import load_batches
+from pipeline.data.shards import write_shard
 from pipeline.data.strips import encode_strip
 from pipeline.data.tracks import FaceTrack
 from pipeline.data.video import read_frames

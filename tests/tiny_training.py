@@ -293,7 +293,10 @@ def main() -> None:
             # In one write: of two processes without buffers, the words and the ends of their
             # lines may come in any order.
             print("waiting\n", end="", flush=True)
+            # A test that failed leaves nobody waiting.
+            deadline = time.monotonic() + 200
             while not args.out.with_suffix(".go").exists():
+                assert time.monotonic() < deadline
                 time.sleep(0.01)
 
     fabric = launch("32-true")

@@ -14,7 +14,6 @@ model reads it.
 
 import io
 import json
-import signal
 import tarfile
 from collections.abc import Iterable, Iterator
 from itertools import groupby
@@ -26,7 +25,7 @@ import numpy.typing as npt
 import torch
 import webdataset as wds
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from pipeline.data.clips import Clip
 from pipeline.data.strips import decode_strip, strip_size
@@ -179,50 +178,6 @@ class Clips(Dataset[Batch]):
             torch.from_numpy(mask),
             torch.tensor(label),
         )
-
-
-def load_batches(
-    shards: list[Path],
-    *,
-    classes: list[str],
-    image_size: int,
-    batch_size: int,
-    num_workers: int = 0,
-) -> DataLoader[Batch]:
-    """Every clip of the shards once and in order, in batches of B, the last one perhaps smaller."""
-    clips = Clips(shards, classes=classes, image_size=image_size)
-    numbers = range(len(clips))
-    batches = [list(numbers[i : i + batch_size]) for i in range(0, len(clips), batch_size)]
-    return load(clips, batches, num_workers=num_workers)
-
-
-def load(clips: Dataset[Batch], items: Iterable[Any], *, num_workers: int) -> DataLoader[Batch]:
-    """The items of a data set whose items are batches, in the order in which they are named.
-
-    Workers read ahead and outlive a pass over the items.
-
-    Args:
-        clips: Such as `Clips`.
-        items: Each one an argument of the data set.
-        num_workers: Processes that read and decode; 0 does it in this one.
-    """
-    return DataLoader(
-        clips,
-        sampler=items,
-        batch_size=None,
-        num_workers=num_workers,
-        pin_memory=torch.cuda.is_available(),
-        persistent_workers=num_workers > 0,
-        worker_init_fn=_ignore_signals,
-        # Its own, because a loader draws a number; torch's generator belongs to the training.
-        generator=torch.Generator(),
-    )
-
-
-def _ignore_signals(_: int) -> None:
-    """Slurm and terminals signal all processes; the trainer still needs its workers then."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def _places(path: Path, classes: list[str]) -> Iterator[tuple[int, int, int]]:

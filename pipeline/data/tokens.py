@@ -25,7 +25,8 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from pipeline.data.clips import Clip, read_manifest
-from pipeline.data.shards import CLIPS, Batch, load_batches, subject_shards
+from pipeline.data.loader import load_batches
+from pipeline.data.shards import CLIPS, Batch, subject_shards
 from pipeline.files import atomic_path, sha256_of, write_json
 
 # In the tokens' folder: what they were made of, as JSON.

@@ -21,7 +21,8 @@ from lightning.fabric import Fabric
 from torch import Tensor, nn
 
 from pipeline.data.clips import read_manifest
-from pipeline.data.shards import CLIPS, Batch, load_batches, subject_shards
+from pipeline.data.loader import load_batches
+from pipeline.data.shards import CLIPS, Batch, subject_shards
 from pipeline.evaluation.classes import ClassMapping, class_mapping
 from pipeline.evaluation.statistics import (
     NUM_RESAMPLES,

@@ -10,11 +10,13 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 import torch
 from torch.utils.data import DataLoader, Dataset
 
 from pipeline.data.augment import augment_clip
-from pipeline.data.shards import Batch, load
+from pipeline.data.loader import load
+from pipeline.data.shards import Batch
 from pipeline.data.transforms import horizontal_flip
 from pipeline.training.loss import NO_LABEL
 
@@ -52,10 +54,17 @@ class Share(NamedTuple):
 
     A device for which no clip is left takes one that another has, without its labels, so that it
     has something to answer when the devices sum up their gradients.
+
+    Attributes:
+        epoch: From 1.
+        clips: Their numbers.
+        repeats: How often each of them came before in this epoch.
+        labelled: False where no clip is left.
     """
 
     epoch: int
     clips: list[int]
+    repeats: list[int]
     labelled: bool
 
 
@@ -103,10 +112,14 @@ def shares(
         world_size: Number of devices.
     """
     parts = []
+    repeats = pd.Series(order).groupby(order).cumcount().to_numpy()
     for i in range(0, len(order), batch_size):
-        batch = order[i : i + batch_size]
+        batch = np.arange(i, min(i + batch_size, len(order)))
         own = np.array_split(batch, world_size)[rank]
-        parts.append(Share(epoch, (own if len(own) else batch[:1]).tolist(), bool(len(own))))
+        taken = own if len(own) else batch[:1]
+        parts.append(
+            Share(epoch, order[taken].tolist(), repeats[taken].tolist(), labelled=bool(len(own)))
+        )
     return parts
 
 
@@ -192,11 +205,22 @@ class _Augmented(Dataset[Batch]):
         if not share.labelled:
             labels = torch.full_like(batch.labels, NO_LABEL)
             return batch._replace(labels=labels, mask=torch.zeros_like(batch.mask))
-        return augment(batch, self.augmentation, seed=self.seed, epoch=share.epoch)
+        return augment(
+            batch, self.augmentation, seed=self.seed, epoch=share.epoch, repeats=share.repeats
+        )
 
 
-def augment(batch: Batch, augmentation: Augmentation, *, seed: int, epoch: int) -> Batch:
-    """Every clip changed by draws that depend on the seed, the epoch and its name alone.
+def augment(
+    batch: Batch, augmentation: Augmentation, *, seed: int, epoch: int, repeats: list[int]
+) -> Batch:
+    """Every clip changed by draws that depend on the seed, the epoch, its name and its repeat.
+
+    Args:
+        batch: Frames, without tokens.
+        augmentation: See `Augmentation`.
+        seed: Of the training.
+        epoch: From 1.
+        repeats: How often each clip came before in this epoch.
 
     Raises:
         ValueError: The batch carries tokens, which cannot be augmented.
@@ -206,9 +230,9 @@ def augment(batch: Batch, augmentation: Augmentation, *, seed: int, epoch: int) 
     if batch.tokens is not None:
         raise ValueError(f"{augmentation} needs frames, and the batch carries an encoder's tokens")
     parts = []
-    for i, name in enumerate(batch.clips):
+    for i, (name, repeat) in enumerate(zip(batch.clips, repeats, strict=True)):
         digest = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big")
-        random = np.random.default_rng((seed, epoch, digest))
+        random = np.random.default_rng((seed, epoch, digest, *([repeat] if repeat else [])))
         mirrored = torch.tensor([random.random() < augmentation.flip_probability])
         frames, boxes, points = horizontal_flip(
             batch.frames[i : i + 1], batch.boxes[i : i + 1], batch.points[i : i + 1], mirrored

@@ -76,17 +76,3 @@ def failing_together(fabric: Fabric) -> Iterator[None]:
         traceback.print_exc()
         sys.stderr.flush()
         os._exit(1)
-
-
-@contextmanager
-def memory_advice() -> Iterator[None]:
-    """Let an out-of-memory error say what to do about it."""
-    try:
-        yield
-    except torch.OutOfMemoryError as error:
-        raise torch.OutOfMemoryError(
-            "the device's memory is full: lower max_clips_per_step of the recipe (the result stays "
-            "the same, but for mixup and cutmix), set its checkpointing to true if the encoder is "
-            "trained, or choose a smaller model; the training then starts afresh; "
-            f"{str(error).partition('.')[0]}"
-        ) from error

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from pipeline.data.shards import Batch
 from pipeline.models.mtcae import MTCAE
 from pipeline.training.curve import Epoch, Progress, described, epoch_line
-from pipeline.training.devices import gather, memory_advice, peak_memory, total
+from pipeline.training.devices import gather, peak_memory, total
 from pipeline.training.loss import LossWeights
 from pipeline.training.predict import evaluate
 from pipeline.training.resume import Checkpoints, random_state, set_random_state, stop_requests
@@ -79,7 +79,6 @@ def train(
 
     Raises:
         FloatingPointError: The loss is not finite; the message names the clips of the batch.
-        torch.OutOfMemoryError: The message says what to lower.
         RuntimeError: The processes see different scratch folders.
         SystemExit: SIGTERM or SIGINT came; the state is saved.
     """
@@ -126,9 +125,13 @@ def train(
                 }
             )
 
+    def done() -> bool:
+        without_better = progress.epoch - 1 - progress.best_epoch
+        return progress.epoch > epochs or without_better >= early_stop
+
     batches = train_batches(progress.epoch, progress.step)
-    with memory_advice(), stop_requests() as stop:
-        while progress.epoch <= epochs and progress.epoch - 1 - progress.best_epoch < early_stop:
+    with stop_requests() as stop:
+        while not done():
             module.train()
             bar = tqdm(
                 total=steps_per_epoch,
@@ -182,7 +185,9 @@ def train(
             on_epoch(line)
             if fabric.is_global_zero:
                 print(described(line, epochs), flush=True)
-            leave, due = agreed(fabric, stop.signal > 0, checkpoints.due(epoch_ended=True))
+            # The last epoch is always saved: nothing else can be while the test runs.
+            due_now = done() or checkpoints.due(epoch_ended=True)
+            leave, due = agreed(fabric, stop.signal > 0, due_now)
             if leave or due:
                 save()
             if leave:

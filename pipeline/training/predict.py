@@ -79,8 +79,10 @@ def evaluate(
     for batch in batches:
         with fabric.autocast():
             outputs.append(predict(module, fabric.to_device(batch)))
-        # The pixels are most of a batch and are not needed again.
-        seen.append(batch._replace(frames=torch.empty(0), tokens=None))
+        # The pixels are most of a batch and are not needed again. The rest is copied: what came
+        # from a worker is shared memory, which holds a file open for each tensor.
+        copies = (column.clone() for column in batch[3:7])
+        seen.append(Batch(batch.clips, batch.subjects, torch.empty(0), *copies))
     gathered = gather(fabric, (seen, [_on_cpu(part) for part in outputs]))
     seen = [batch for batches_of_one, _ in gathered for batch in batches_of_one]
     whole = _concatenated([part for _, outputs_of_one in gathered for part in outputs_of_one])

@@ -43,8 +43,10 @@ def training_key(
         fold: Number and subjects.
         inputs: Files that are read; their content counts, and their names without folders.
         root: Folder of the project; those modules of pipeline/ and stages/ that are loaded count.
+            `__init__.py` does not: a program loads that of its own folder only with `python -m`.
     """
     loaded = {Path(str(getattr(module, "__file__", None))) for module in [*sys.modules.values()]}
+    loaded = {path for path in loaded if path.name != "__init__.py"}
     folders = [root / "pipeline", root / "stages"]
     own = sorted(path for path in loaded if any(path.is_relative_to(f) for f in folders))
     described = {

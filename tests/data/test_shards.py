@@ -13,11 +13,11 @@ from PIL import Image
 from project import ROOT
 
 from pipeline.data.clips import Clip
+from pipeline.data.loader import load_batches
 from pipeline.data.shards import (
     SHARD_NAMES,
     Batch,
     Clips,
-    load_batches,
     subject_shards,
     write_shard,
 )
@@ -213,7 +213,7 @@ def test_reading_leaves_the_global_generator_alone(shards: list[Path]) -> None:
 READ_ALL = """
 import sys
 from pathlib import Path
-from pipeline.data.shards import load_batches
+from pipeline.data.loader import load_batches
 shards = sorted(Path(sys.argv[1]).glob("*.tar"))
 Path("/proc/self/clear_refs").write_text("5")
 for batch in load_batches(shards, classes=["sad"], image_size=16, batch_size=8):

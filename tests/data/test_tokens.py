@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from pipeline.data.clips import Clip, read_manifest, write_manifest
-from pipeline.data.shards import CLIPS, SHARD_NAMES, Batch, Clips, load, subject_shards, write_shard
+from pipeline.data.loader import load
+from pipeline.data.shards import CLIPS, SHARD_NAMES, Batch, Clips, subject_shards, write_shard
 from pipeline.data.strips import encode_strip
 from pipeline.data.tokens import (
     TOKENS,

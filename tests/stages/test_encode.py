@@ -149,6 +149,17 @@ def test_a_frozen_encoder_without_weights_is_refused_before_any_training(tmp_pat
         main(params(Path("weights/from_scratch")), tmp_path / "no_shards", tmp_path)
 
 
+def test_a_full_device_says_what_to_do(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1 GiB.")
+
+    monkeypatch.setattr(VideoMAEEncoder, "forward", fail)
+    with pytest.raises(torch.OutOfMemoryError, match=r"end what else uses it, .*; CUDA out"):
+        main(params(folder / "model.safetensors"), folder / "shards", tmp_path)
+
+
 def test_a_full_disk_is_noticed_before_anything_is_computed(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

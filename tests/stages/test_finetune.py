@@ -20,6 +20,7 @@ from pipeline.files import write_json
 from pipeline.models.checkpoints import load_model, save_model
 from pipeline.models.encoder import VideoMAEEncoder
 from pipeline.models.mtcae import MTCAE
+from pipeline.training import resume
 from pipeline.training.build import build_model
 from stages import encode, finetune
 from stages.finetune import EncoderParams, Params, main
@@ -221,6 +222,42 @@ def test_a_killed_fold_goes_on_and_writes_the_same_bytes(
     assert (description["model"]["arch"], description["model"]["dropout"]) == ("cascaded", 0.1)
     metrics = json.loads((project / "whole/metrics.json").read_text(encoding="utf-8"))
     assert metrics["num_test_clips"] == 3
+
+
+def test_a_full_device_says_what_to_lower(
+    document: dict[str, Any], project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1 GiB.")
+
+    advice = "lower max_clips_per_step .* checkpointing .* smaller model; .*; CUDA out of memory"
+    # In the training, and in the test of what was trained.
+    for owner, name in ((MTCAE, "forward"), (finetune, "evaluate")):
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, name, fail)
+            with pytest.raises(torch.OutOfMemoryError, match=advice):
+                run(small(document, epochs=1), "out")
+
+
+def test_a_fold_that_ends_in_its_test_trains_no_epoch_again(
+    document: dict[str, Any],
+    project: Path,
+    kill_after: Callable[[int], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(*_: object) -> None:
+        raise Killed
+
+    # After the first epoch no state is due for long.
+    monkeypatch.setattr(resume, "_SAVE_SHARE", 1e-9)
+    with monkeypatch.context() as patch:
+        patch.setattr(finetune, "evaluate", fail)
+        with pytest.raises(Killed):
+            run(small(document), "out")
+    kill_after(2)  # The test clips are one batch.
+    run(small(document), "out")
+    history = pd.read_csv(project / "out/history.csv")
+    assert history["epoch"].tolist() == [1, 2, 3]
 
 
 def test_a_changed_parameter_and_another_fold_start_afresh(

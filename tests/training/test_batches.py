@@ -87,6 +87,14 @@ def test_the_shares_of_a_step_are_its_batch_whatever_the_number_of_devices(
         assert all(len(share.clips) == 1 for share in taken if not share.labelled)
 
 
+def test_a_share_knows_how_often_its_clips_came_before_in_the_epoch() -> None:
+    numbers = np.array([5, 7, 5, 5, 6, 7])
+    whole = shares(numbers, epoch=1, batch_size=4, rank=0, world_size=1)
+    assert [share.repeats for share in whole] == [[0, 0, 1, 2], [0, 1]]
+    second = shares(numbers, epoch=1, batch_size=4, rank=1, world_size=2)
+    assert [(share.clips, share.repeats) for share in second] == [([5, 5], [1, 2]), ([7], [1])]
+
+
 @pytest.fixture
 def stored(tmp_path: Path) -> Clips:
     """Ten clips of noise in two shards."""
@@ -180,15 +188,24 @@ def test_a_clip_is_augmented_differently_in_every_epoch_and_not_at_all_without(
     stored: Clips,
 ) -> None:
     batch = stored[[0, 1, 2]]
-    first, again, second = (augment(batch, ALL, seed=1, epoch=epoch) for epoch in (1, 1, 2))
+    first, again, second = (
+        augment(batch, ALL, seed=1, epoch=epoch, repeats=[0, 0, 0]) for epoch in (1, 1, 2)
+    )
     assert_equal([first], [again])
     assert not torch.equal(first.frames, second.frames)
-    assert augment(batch, Augmentation(), seed=1, epoch=1) is batch
+    assert augment(batch, Augmentation(), seed=1, epoch=1, repeats=[0, 0, 0]) is batch
+
+
+def test_a_clip_that_comes_again_in_an_epoch_is_augmented_differently(stored: Clips) -> None:
+    batch = stored[[0, 0, 0]]
+    changed = augment(batch, ALL, seed=1, epoch=1, repeats=[0, 1, 1])
+    assert not torch.equal(changed.frames[0], changed.frames[1])
+    assert torch.equal(changed.frames[1], changed.frames[2])
 
 
 def test_a_flip_mirrors_pixels_boxes_and_points_and_changes_left_and_right(stored: Clips) -> None:
     batch = stored[[0, 1]]
-    mirrored = augment(batch, Augmentation(flip_probability=1.0), seed=1, epoch=1)
+    mirrored = augment(batch, Augmentation(flip_probability=1.0), seed=1, epoch=1, repeats=[0, 0])
     assert torch.equal(mirrored.frames, batch.frames.flip(-1))
     torch.testing.assert_close(
         mirrored.boxes[..., 0], 1 - batch.boxes[..., 0] - batch.boxes[..., 2]
@@ -200,7 +217,7 @@ def test_a_flip_mirrors_pixels_boxes_and_points_and_changes_left_and_right(store
 def test_tokens_are_not_augmented(stored: Clips) -> None:
     batch = stored[[0]]._replace(tokens=torch.zeros(1, 2, 8))
     with pytest.raises(ValueError, match=r"flip_probability=1\.0.* needs frames"):
-        augment(batch, Augmentation(flip_probability=1.0), seed=1, epoch=1)
+        augment(batch, Augmentation(flip_probability=1.0), seed=1, epoch=1, repeats=[0])
 
 
 def test_a_device_without_a_clip_gets_one_without_a_label(stored: Clips) -> None:

@@ -1,6 +1,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -98,5 +99,9 @@ def test_a_sigterm_to_every_process_is_saved_and_the_training_goes_on(tmp_path: 
 @pytest.mark.slow
 def test_fabric_run_starts_the_processes_too(tmp_path: Path) -> None:
     script = Path(__file__).parents[1] / "tiny_training.py"
-    fabric_run = ["lightning.fabric.cli", "--accelerator", "cpu", "--devices", "2", str(script)]
+    fabric_run = ["lightning.fabric.cli", "--accelerator", "cpu", "--devices", "2"]
+    # Its own choice is the same port every time.
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    fabric_run += ["--main-port", str(port), str(script)]
     assert finish(command(fabric_run, tmp_path)).count("epoch 1 of 2") == 1

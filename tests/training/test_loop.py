@@ -1,16 +1,29 @@
+from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from lightning.fabric import Fabric
-from tiny_training import WEIGHTS, batches, clips, fit, steady_adamw, tiny_model, without_clock
+from tiny_training import (
+    WEIGHTS,
+    NoiseClips,
+    batches,
+    clips,
+    fit,
+    steady_adamw,
+    tiny_model,
+    without_clock,
+)
 from torch import Tensor
 
+from pipeline.data.shards import Batch
 from pipeline.evaluation.metrics import Recalls
 from pipeline.models.mtcae import MTCAE
 from pipeline.structures import STRUCTURES
 from pipeline.training import curve, loop
+from pipeline.training.batches import evaluation_batches
 from pipeline.training.curve import Epoch
 from pipeline.training.devices import failing_together
 from pipeline.training.loss import LossWeights, multitask_loss
@@ -215,16 +228,6 @@ def test_the_average_of_the_weights_is_the_one_computed_by_hand_and_is_kept(
     ).any()
 
 
-def test_a_full_device_says_what_to_lower(fabric: Fabric, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: object) -> None:
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1 GiB.")
-
-    monkeypatch.setattr(MTCAE, "forward", fail)
-    advice = "lower max_clips_per_step .* checkpointing .* smaller model; .*; CUDA out of memory"
-    with pytest.raises(torch.OutOfMemoryError, match=advice):
-        fit(fabric, tiny_model(), [clips(2)], [clips(2)], epochs=1)
-
-
 def test_processes_that_found_different_states_do_not_train(
     fabric: Fabric, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -332,6 +335,20 @@ def test_evaluation_gives_every_clip_once_in_order_with_the_losses_of_the_whole(
     )
     assert list(result.losses) == ["total", "boxes", "points", "expression"]
     assert list(result.losses.values()) == pytest.approx([loss.item() for loss in losses], rel=1e-5)
+
+
+def test_an_evaluation_with_workers_keeps_no_files_open(fabric: Fabric) -> None:
+    open_files = []
+
+    def watched() -> Iterator[Batch]:
+        source = NoiseClips(clips(60))
+        for batch in evaluation_batches(source, batch_size=1, rank=0, world_size=1, num_workers=1):
+            yield batch
+            open_files.append(len(list(Path("/proc/self/fd").iterdir())))
+
+    assert len(evaluate(fabric, tiny_model(), watched(), WEIGHTS).clips) == 60
+    # A few batches are on their way at any time.
+    assert open_files[-1] < open_files[4] + 20
 
 
 def test_losses_of_an_evaluation_do_not_depend_on_the_batches(fabric: Fabric) -> None:

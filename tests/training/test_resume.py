@@ -248,3 +248,15 @@ def test_a_key_depends_on_the_code_that_is_loaded(
     first = training_key({}, {}, [], tmp_path)
     source.write_text("x = 2\n", encoding="utf-8")
     assert training_key({}, {}, [], tmp_path) != first
+
+
+def test_a_key_is_the_same_for_a_script_and_a_module(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "stages/some_package"
+    package.mkdir(parents=True)
+    (package / "__init__.py").touch()
+    before = training_key({}, {}, [], tmp_path)
+    monkeypatch.syspath_prepend(package.parent)
+    __import__("some_package")
+    assert training_key({}, {}, [], tmp_path) == before
