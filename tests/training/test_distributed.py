@@ -5,6 +5,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -27,6 +28,11 @@ def command(launcher: list[str], folder: Path, *options: str, **settings: object
     ]
 
 
+def free_port() -> str:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return str(server.getsockname()[1])
+
+
 def finish(arguments: list[str]) -> str:
     """What a command that succeeds says."""
     done = subprocess.run(
@@ -36,35 +42,54 @@ def finish(arguments: list[str]) -> str:
     return done.stdout
 
 
+def one_process(folder: Path) -> dict[str, Any]:
+    """What the same training gives in this process."""
+    out, fabric = folder / "one.pt", Fabric(accelerator="cpu", devices=1)
+    run(fabric, out, folder / "other", random=False, ema=0.5, epochs=2, max_clips_per_step=3)
+    result: dict[str, Any] = torch.load(out)
+    return result
+
+
 @pytest.mark.slow
 def test_two_processes_train_and_evaluate_like_one(tmp_path: Path) -> None:
     # One process takes two parts of a batch and the other one: they meet after the last.
     said = finish(command(TORCHRUN, tmp_path, "--then-fail", max_clips_per_step=1))
     # Only the first process speaks.
     assert said.count("epoch 1 of 2") == 1
-    run(
-        Fabric(accelerator="cpu", devices=1),
-        tmp_path / "one.pt",
-        tmp_path / "other",
-        random=False,
-        ema=0.5,
-        epochs=2,
-        max_clips_per_step=3,
-    )
-    two, one = torch.load(tmp_path / "out.pt"), torch.load(tmp_path / "one.pt")
+    two, one = torch.load(tmp_path / "out.pt"), one_process(tmp_path)
     assert two["clips"] == one["clips"] == [f"clip{i}" for i in range(5)]
     for line, same in zip(two["history"], one["history"], strict=True):
         assert line[:10] == pytest.approx(same[:10], rel=1e-4)
     assert two["losses"] == pytest.approx(one["losses"], rel=1e-4)
     torch.testing.assert_close(two["probabilities"], one["probabilities"], rtol=1e-4, atol=1e-6)
-    for name, value in two["weights"].items():
-        torch.testing.assert_close(value, one["weights"][name], rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(two["weights"], one["weights"], rtol=1e-4, atol=1e-6)
     # One process met a clip without numbers; both stopped, and name the clips of both.
     notes = {(tmp_path / f"out.{rank}.txt").read_text(encoding="utf-8") for rank in range(2)}
     (note,) = notes
     assert note.startswith("the loss of epoch 1 is nan; the batch held the clips ")
     assert "clip0" in note
     assert note.count("clip") == 1 + 3
+
+
+@pytest.mark.slow
+def test_two_nodes_train_like_one_process(tmp_path: Path) -> None:
+    launcher = ["torch.distributed.run", "--nnodes", "2", "--nproc-per-node", "1"]
+    launcher += ["--rdzv-backend", "c10d", "--rdzv-endpoint", f"127.0.0.1:{free_port()}"]
+    nodes = [
+        subprocess.Popen(
+            command([*launcher, "-m", "tiny_training"], tmp_path),
+            env=ENVIRONMENT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for _ in range(2)
+    ]
+    said = [node.communicate(timeout=300)[0] for node in nodes]
+    assert [node.returncode for node in nodes] == [0, 0], said
+    assert "".join(said).count("epoch 1 of 2") == 1
+    weights = [torch.load(tmp_path / "out.pt")["weights"], one_process(tmp_path)["weights"]]
+    torch.testing.assert_close(*weights, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.slow
@@ -101,7 +126,5 @@ def test_fabric_run_starts_the_processes_too(tmp_path: Path) -> None:
     script = Path(__file__).parents[1] / "tiny_training.py"
     fabric_run = ["lightning.fabric.cli", "--accelerator", "cpu", "--devices", "2"]
     # Its own choice is the same port every time.
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-    fabric_run += ["--main-port", str(port), str(script)]
+    fabric_run += ["--main-port", free_port(), str(script)]
     assert finish(command(fabric_run, tmp_path)).count("epoch 1 of 2") == 1
