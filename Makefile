@@ -26,7 +26,10 @@ experiments: $(VENV)/.run
 	  --drop 'State|Executor|Created|runs|data|.*(std|low|high|num_parameters)'
 
 ui: $(VENV)/.run
-	mlflow ui --host 127.0.0.1 --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}"
+	@case "$${MLFLOW_TRACKING_URI:-}" in \
+	  http*) echo "MLflow's pages are at $$MLFLOW_TRACKING_URI" ;; \
+	  *) mlflow ui --host 127.0.0.1 --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}" ;; \
+	esac
 
 test: $(VENV)/.test
 	ruff format --check .

@@ -16,6 +16,7 @@ import yaml
 from dvc.api import exp_show
 from dvc.api import open as dvc_open
 
+from pipeline.files import sha256_of
 from pipeline.structures import STRUCTURES, Structure, structure_name
 
 # The name of the run that is committed with the code.
@@ -53,11 +54,13 @@ def shared_params(params: dict[str, Any]) -> dict[str, Any]:
 
 
 def finished_experiments(params: dict[str, Any]) -> dict[Structure, Finished]:
-    """For each structure the newest finished experiment with these parameters, upon this commit.
+    """For each structure a finished experiment with these parameters, upon this commit.
 
-    The run that is committed counts as the oldest.
+    That of `experiment_name` or, where there is none, the newest one of the present code; the run
+    that is committed counts as the oldest.
     """
     found: dict[Structure, Finished] = {}
+    state = present_state(params)
     for row in exp_show():
         if row["rev"] == "workspace" or row["State"] not in (None, "Success"):
             continue
@@ -72,7 +75,10 @@ def finished_experiments(params: dict[str, Any]) -> dict[Structure, Finished]:
             json.loads(summary),
         )
         structure = structure_of(experiment.params)
-        same = shared_params(experiment.params) == shared_params(params)
+        if experiment.name == experiment_name(structure, params, state):
+            found[structure] = experiment
+            continue
+        same = shared_params(experiment.params) == shared_params(params) and _has_this_code(commit)
         # exp_show gives the commit first, and then its experiments from new to old.
         if same and (structure not in found or found[structure].name == COMMITTED):
             found[structure] = experiment
@@ -96,10 +102,24 @@ def read_predictions(experiment: Finished) -> pd.DataFrame:
         ) from error
 
 
-def experiment_name(structure: Structure, params: dict[str, Any]) -> str:
-    """A name that is another one for other parameters and for other uncommitted changes."""
-    changes = _git("diff", "HEAD", "--", ".", *_INPUTS)
-    identity = json.dumps([shared_params(params), changes], sort_keys=True)
+def present_state(params: dict[str, Any]) -> str:
+    """All that decides the results besides parameters and commit, as a text that can be compared.
+
+    Uncommitted changes, and what git does not know: the encoder's weights, the user's own table,
+    and videos that are used where they are, by their sizes and times.
+    """
+    tables = sorted((Path("datasets") / params["dataset"]).glob("clips.*"))
+    files = [Path(params["encoder"]["weights"]), *tables]
+    contents = [[path.name, sha256_of(path)] for path in files if path.is_file()]
+    source = params["datasets"][params["dataset"]].get("source")
+    videos = sorted(path for path in Path(source).rglob("*") if path.is_file()) if source else []
+    seen = [[str(path), path.stat().st_size, path.stat().st_mtime_ns] for path in videos]
+    return json.dumps([_git("diff", "HEAD", "--", ".", *_INPUTS), contents, seen])
+
+
+def experiment_name(structure: Structure, params: dict[str, Any], state: str) -> str:
+    """A name that is another one for other parameters and for another `present_state`."""
+    identity = json.dumps([shared_params(params), state], sort_keys=True)
     digest = hashlib.sha256(identity.encode()).hexdigest()[:8]
     kind = structure_name(*structure).replace("_", "-").replace(" ", "-")
     return f"{params['dataset']}-{kind}-{digest}"
@@ -118,8 +138,9 @@ def run_missing(jobs: int) -> list[str]:
     existing = _experiments()
     committed = _committed(params)
     missing = {}
+    state = present_state(params)
     for structure in STRUCTURES:
-        name = experiment_name(structure, params)
+        name = experiment_name(structure, params, state)
         if name in existing or structure == committed:
             print(f"{name} was run before")
         else:
@@ -140,19 +161,28 @@ def run_missing(jobs: int) -> list[str]:
             ["dvc", "exp", "run", "--queue", "--quiet", "--name", name, *settings, *carried],
             check=True,
         )
-    subprocess.run(["dvc", "exp", "run", "--run-all", "--jobs", str(jobs)], check=False)
+    try:
+        subprocess.run(["dvc", "exp", "run", "--run-all", "--jobs", str(jobs)], check=False)
+    except KeyboardInterrupt:
+        # The queue's workers are no children of this process and would go on.
+        subprocess.run(["dvc", "queue", "stop", "--kill"], check=False)
+        subprocess.run(["dvc", "queue", "remove", "--queued"], check=False)
+        raise
     return sorted(missing.keys() - _experiments())
 
 
 def _committed(params: dict[str, Any]) -> Structure | None:
     """The structure that is committed with its results, if these are of the present state."""
-    changed = _git("status", "--porcelain", "--", ".", *_INPUTS)
+    if _git("status", "--porcelain", "--", ".", *_INPUTS):
+        return None
+    if subprocess.run(["dvc", "status", "--quiet"], check=False).returncode:
+        return None  # Other data or weights, or a fresh clone: it was run elsewhere.
     for structure, experiment in finished_experiments(params).items():
-        if experiment.name == COMMITTED and not changed:
+        if experiment.name == COMMITTED:
             try:
                 read_predictions(experiment)
             except FileNotFoundError:
-                return None  # In a fresh clone: it was run elsewhere.
+                return None
             return structure
     return None
 
@@ -170,6 +200,12 @@ def _experiments() -> set[str]:
 def _commit(experiment: str | None) -> str:
     """The commit of an experiment upon HEAD, or of HEAD itself."""
     return _git("rev-parse", f"{_refs()}/{experiment}" if experiment else "HEAD").strip()
+
+
+def _has_this_code(commit: str) -> bool:
+    """Whether the files of a commit are those of the workspace, but for `_INPUTS`."""
+    compared = ["git", "diff", "--quiet", commit, "--", ".", *_INPUTS]
+    return subprocess.run(compared, check=False).returncode == 0
 
 
 def _show(commit: str, path: str) -> str | None:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import subprocess
 from collections.abc import Mapping
 from contextlib import suppress
@@ -36,15 +37,16 @@ class Store:
         self.choices = choices
         self.data_digest = data_digest
         name = f"dfer-{choices['dataset']}"
+        root = project_root(Path.cwd())
+        artifacts: str | None = (root / "mlartifacts").as_uri()
         if uri := os.environ.get("MLFLOW_TRACKING_URI"):
-            self.client = MlflowClient(uri)
-            # The server knows best where artifacts go.
-            self.experiment_id = _experiment(self.client, name, artifacts=None)
+            relative = re.fullmatch(r"sqlite:///([^/].*)", uri)
+            self.client = MlflowClient(f"sqlite:///{root / relative[1]}" if relative else uri)
+            if not uri.startswith("sqlite:"):
+                artifacts = None  # A server knows best where artifacts go.
         else:
-            database = local_database()
-            self.client = _local_client(database)
-            artifacts = database.with_name("mlartifacts").as_uri()
-            self.experiment_id = _experiment(self.client, name, artifacts)
+            self.client = _local_client(local_database())
+        self.experiment_id = _experiment(self.client, name, artifacts)
 
     def find(self, **tags: str) -> Run | None:
         """The newest parent run of these choices, data, code and DVC experiment with such tags."""

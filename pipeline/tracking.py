@@ -12,6 +12,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from math import isclose, isfinite, nan
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +23,10 @@ os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
 
-from alembic.util import CommandError
 from mlflow import MlflowClient
-from mlflow.entities import Metric, RunTag
+from mlflow.entities import Metric, Run, RunTag
 from mlflow.environment_variables import MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING
-from mlflow.exceptions import MlflowException
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
-from sqlalchemy.exc import SQLAlchemyError
 
 from pipeline.run_store import Choices, Store, flat_params, local_database
 
@@ -39,9 +37,12 @@ class FoldLog:
     def __init__(self, client: MlflowClient | None, run_id: str) -> None:
         self.client = client
         self.run_id = run_id
+        # Of the epochs, also of those before a stop, which are logged again when it goes on.
+        self.seconds = 0.0
 
     def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
         """Log numbers; those that are not finite are left out."""
+        self.seconds += values.get("seconds", 0.0)
         if self.client:
             with _tolerance(self._give_up):
                 self.client.log_batch(self.run_id, metrics=_metrics(values, step))
@@ -91,7 +92,8 @@ def track_fold(
     status = "FAILED"
     try:
         yield log
-        log.metrics({"training_seconds": time.perf_counter() - start})
+        taken = max(time.perf_counter() - start, log.seconds)
+        log.metrics({"training_seconds": taken})
         status = "FINISHED"
     except (KeyboardInterrupt, SystemExit):
         status = "KILLED"
@@ -116,7 +118,8 @@ def log_experiment(
     """Close the experiment's parent run with its aggregate.
 
     Folds that were not logged live to their end, because DVC took them from its cache or MLflow
-    could not be reached, are added. When the same results were logged before and no fold has run
+    could not be reached, are added; a run with other metrics than the files', of a training with
+    other parameters, is replaced. When the same results were logged before and no fold has run
     since, nothing is added.
 
     Args:
@@ -142,7 +145,7 @@ def log_experiment(
         children = {
             fold: run.info.run_id
             for fold, run in store.children(parent).items()
-            if run.info.status == "FINISHED"
+            if run.info.status == "FINISHED" and _agrees(run, folds.get(fold))
         }
         for fold, (history, metrics) in folds.items():
             if fold not in children:
@@ -183,7 +186,8 @@ def training_seconds(choices: Choices) -> float | None:
 def _tolerance(on_failure: Callable[[], None] = lambda: None) -> Iterator[None]:
     try:
         yield
-    except (MlflowException, SQLAlchemyError, CommandError, OSError, ImportError) as error:
+    # Each store and each cloud of artifacts has errors of its own, and none may end a training.
+    except Exception as error:
         reason = (str(error) or repr(error)).splitlines()[0]
         warnings.warn(
             f"MLflow: {reason}; going on without it, the files hold everything", stacklevel=4
@@ -191,7 +195,19 @@ def _tolerance(on_failure: Callable[[], None] = lambda: None) -> Iterator[None]:
         on_failure()
 
 
+def _agrees(run: Run, fold: tuple[list[dict[str, float]], dict[str, float]] | None) -> bool:
+    """Whether a run ended with the final metrics of the fold's files."""
+    if fold is None:
+        return False
+    logged = run.data.metrics
+    finite = _finite(fold[1])
+    return all(isclose(logged.get(name, nan), value) for name, value in finite.items())
+
+
+def _finite(values: Mapping[str, float]) -> dict[str, float]:
+    return {name: value for name, value in values.items() if isfinite(value)}
+
+
 def _metrics(values: Mapping[str, float], step: int) -> list[Metric]:
     now = int(time.time() * 1000)
-    finite = {name: value for name, value in values.items() if abs(value) < float("inf")}
-    return [Metric(name, value, now, step) for name, value in finite.items()]
+    return [Metric(name, value, now, step) for name, value in _finite(values).items()]

@@ -3,6 +3,7 @@
 import argparse
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import closing
 from functools import partial
 from itertools import groupby
 from operator import attrgetter
@@ -64,11 +65,12 @@ def main(params: Params, frames: Path, out: Path, quality: Path) -> None:
         initargs=(faces.min_face_size,),
     )
     labelled = tally.count(zip(usable, results, strict=True), faces.min_face_size)
-    for subject, group in groupby(labelled, key=lambda pair: pair[0].subject):
-        write_shard(
-            out / shard_names[subject],
-            ((clip, labels.strip, labels.track) for clip, labels in group),
-        )
+    with closing(results):  # When writing fails, the processes do not go on to the last clip.
+        for subject, group in groupby(labelled, key=lambda pair: pair[0].subject):
+            write_shard(
+                out / shard_names[subject],
+                ((clip, labels.strip, labels.track) for clip, labels in group),
+            )
     used = [clip for clip in usable if clip.clip not in tally.refused]
     write_json(out / SHARD_NAMES, {clip.subject: shard_names[clip.subject] for clip in used})
     write_manifest(out / CLIPS, used)

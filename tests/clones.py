@@ -14,6 +14,11 @@ from mlflow.entities import Run as MlflowRun
 from project import ROOT
 
 SMALL = {
+    "dataset": "sample",
+    "arch": "cascaded",
+    "decoder": "vit",
+    "model": "tiny",
+    "recipe": "quick",
     "folds": "[1,2]",
     "split.num_folds": "2",
     "datasets.sample.num_subjects": "4",

@@ -2,6 +2,9 @@ import os
 
 # Before torch is imported: tests run side by side, one core each.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Whatever the user's own settings are: commits are not signed, and this machine needs no proxy.
+os.environ |= {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": "commit.gpgsign"}
+os.environ |= {"GIT_CONFIG_VALUE_0": "false", "NO_PROXY": "127.0.0.1,localhost"}
 
 import pytest
 from hypothesis import settings

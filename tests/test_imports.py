@@ -36,7 +36,7 @@ ALLOWED = {
     "serving": {"data", "models"},
     "run_store": {"files", "packaging"},
     "tracking": {"run_store"},
-    "experiments": {"structures"},
+    "experiments": {"files", "structures"},
     "commands": {
         "data",
         "evaluation",

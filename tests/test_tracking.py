@@ -194,6 +194,19 @@ def test_a_fold_that_runs_again_takes_the_place_of_the_earlier_run(project: Path
     assert curve_of(project, children[1]) == [(1, 2.5), (2, 1.5)]
 
 
+def test_a_run_with_other_metrics_than_the_files_is_replaced_by_what_they_say(
+    project: Path,
+) -> None:
+    """DVC takes a fold from its cache after another one was trained with other parameters."""
+    with track_fold(CHOICES, 1, {"seed": 1, "models": {"image_size": 56}}, DIGEST) as log:
+        log.metrics({"test_uar": 0.9})
+    aggregate((1,))
+    _, children = runs(project)
+    assert children[1].data.metrics["test_uar"] == 0.1
+    assert children[1].data.params["models.image_size"] == "112"
+    assert curve_of(project, children[1]) == [(1, 2.5), (2, 1.5), (3, 1.0)]
+
+
 def test_other_data_is_another_parent(project: Path) -> None:
     run_fold(1)
     run_fold(2, digest="f" * 64)
@@ -320,6 +333,13 @@ def test_the_training_time_is_measured(project: Path) -> None:
     seconds = training_seconds(CHOICES)
     assert seconds is not None
     assert 0.2 <= seconds < 10
+
+
+def test_the_training_time_counts_the_epochs_from_before_a_stop(project: Path) -> None:
+    with track_fold(CHOICES, 1, PARAMS, DIGEST) as log:
+        for epoch in (1, 2):
+            log.metrics({"seconds": 100.0}, step=epoch)
+    assert training_seconds(CHOICES) == 200.0
 
 
 def test_a_training_that_fails_has_no_training_time(project: Path) -> None:
@@ -452,12 +472,30 @@ def test_a_queued_experiment_is_logged_in_the_store_of_the_project(
     assert list(copy.iterdir()) == []
 
 
+@pytest.mark.parametrize("uri", ["sqlite:///mlflow.db", "sqlite:///{}/mlflow.db"])
+def test_a_queued_experiment_with_a_database_of_its_own_leaves_nothing_in_its_copy(
+    uri: str, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = project / ".dvc/tmp/exps/tmpabc"
+    copy.mkdir(parents=True)
+    (project / "table.csv").write_text("a\n", encoding="utf-8")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri.format(project))
+    monkeypatch.chdir(copy)
+    run_fold(1)
+    aggregate((1,), artifacts=(project / "table.csv",))
+    (parent,), _ = runs(project)
+    assert parent.info.artifact_uri.startswith((project / "mlartifacts").as_uri())
+    assert (project / "mlartifacts").is_dir()
+    assert list(copy.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     "error",
     [
         ModuleNotFoundError("No module named 'psycopg'"),
         TimeoutError(),
         CommandError("Can't locate revision identified by '1234'"),
+        Exception("Unable to locate credentials"),  # botocore's are nothing more special
     ],
 )
 def test_a_missing_driver_or_a_silent_error_costs_a_warning_and_not_the_training(

@@ -23,6 +23,8 @@ from typing import IO, NamedTuple
 from pipeline.files import sha256_of
 
 CHUNK_BYTES = 2**20
+# Of a tar's long names and attributes.
+_MAX_HEADER_BYTES = 2**20
 SUMS = "SHA256SUMS"
 # What the standard library raises for an archive that is damaged.
 DAMAGE = (
@@ -140,7 +142,7 @@ def _opened(archive: Path) -> Iterator[Iterator[_Member]]:
             with zipfile.ZipFile(archive) as zipped:
                 yield _zip_members(zipped)
         else:
-            with tarfile.open(archive) as tarred:
+            with tarfile.open(archive, tarinfo=_SmallHeaders) as tarred:
                 yield _tar_members(tarred)
     except (*DAMAGE, OSError) as error:
         # Of an OSError, damage has no number (gzip, bz2) or that of seeking to nowhere.
@@ -165,6 +167,23 @@ def _zip_members(zipped: zipfile.ZipFile) -> Iterator[_Member]:
         yield _Member(
             info.orig_filename, info.file_size, is_file, is_special, partial(opened, info)
         )
+
+
+class _SmallHeaders(tarfile.TarInfo):
+    """Refuses long names and attributes that tarfile would read into memory, however long."""
+
+    def _proc_member(self, tar: tarfile.TarFile) -> tarfile.TarInfo:
+        is_read_whole = self.type in (
+            tarfile.GNUTYPE_LONGNAME,
+            tarfile.GNUTYPE_LONGLINK,
+            tarfile.XHDTYPE,
+            tarfile.XGLTYPE,
+            tarfile.SOLARIS_XHDTYPE,
+        )
+        if is_read_whole and self.size > _MAX_HEADER_BYTES:
+            raise tarfile.ReadError(f"a header of {self.size} bytes")
+        member: tarfile.TarInfo = super()._proc_member(tar)  # type: ignore[misc]
+        return member
 
 
 def _tar_members(tarred: tarfile.TarFile) -> Iterator[_Member]:

@@ -4,6 +4,7 @@ A row that cannot be used is refused with its number and what to do about it; it
 others. Only a table that as a whole makes no sense (no such column, no row) is an error.
 """
 
+import csv
 import posixpath
 import re
 import unicodedata
@@ -58,6 +59,10 @@ def read_table(table: Path, videos: Path, classes: list[str]) -> list[Clip]:
         raise ValueError(f"{table} has no rows")
     # A spreadsheet counts the header as row 1.
     first_row = 2 if table.suffix == ".csv" else 1
+    # A class may have any name; where it is a synonym, the words of the table become that.
+    named = {normalise_label(name): name for name in classes}
+    words = [(word, normalise_label(word)) for word in rows["label"]]
+    labels = [word if word in classes else named.get(usual, usual) for word, usual in words]
     paths = [posixpath.normpath(path) if path else "" for path in rows["path"]]
     sexes, splits = (
         rows[column] if column in rows else [""] * len(rows) for column in ("sex", "split")
@@ -67,13 +72,13 @@ def read_table(table: Path, videos: Path, classes: list[str]) -> list[Clip]:
             clip="",
             path=path,
             subject=subject,
-            label=normalise_label(label),
+            label=label,
             sex=sex.casefold(),
             row=first_row + i,
             split=split.casefold(),
         )
-        for i, (path, subject, label, sex, split) in enumerate(
-            zip(paths, rows["subject"], rows["label"], sexes, splits, strict=True)
+        for i, path, subject, label, sex, split in zip(
+            rows.index, paths, rows["subject"], labels, sexes, splits, strict=True
         )
     ]
     # In this order, because a row that was refused must not decide whether another one is right.
@@ -89,26 +94,45 @@ def read_table(table: Path, videos: Path, classes: list[str]) -> list[Clip]:
             for path, stem in ((clip.path, stems[clip.path]) for clip in clips)
         ]
     )
-    # A refused repetition of a row may share its name; a row number tells them apart.
-    used = {name for name, clip in zip(names, clips, strict=True) if not clip.reason}
+    # Rows of one path share its name; where they are refused, a row number tells them apart.
+    rows_of = Counter(names)
     return [
-        clip.named(f"{name}-row{clip.row}" if clip.reason and name in used else name)
+        clip.named(f"{name}-row{clip.row}" if clip.reason and rows_of[name] > 1 else name)
         for name, clip in zip(names, clips, strict=True)
     ]
 
 
 def _read(table: Path) -> pd.DataFrame:
+    """The rows that are not blank, indexed by their place in the table from 0."""
     # Each reader has errors of its own for a file that is no table; all of them are ValueErrors.
     try:
         if table.suffix == ".parquet":
             rows = pd.read_parquet(table).astype("string").fillna("")
         else:
-            rows = pd.read_csv(table, dtype="string", keep_default_na=False, encoding="utf-8-sig")
-    except (ValueError, OSError) as error:
+            rows = _read_csv(table)
+    except (ValueError, OSError, csv.Error) as error:
         raise ValueError(f"{table} cannot be read as a table: {error}") from error
     rows.columns = [str(column).strip().casefold() for column in rows.columns]
-    stripped: pd.DataFrame = rows.apply(lambda column: column.str.strip())
-    return stripped
+    if not rows.columns.is_unique:
+        twice = ", ".join(rows.columns[rows.columns.duplicated()])
+        raise ValueError(f"{table} has the columns {', '.join(rows.columns)}; twice: {twice}")
+    stripped: pd.DataFrame = rows.reset_index(drop=True).apply(lambda column: column.str.strip())
+    return stripped[(stripped != "").any(axis=1)]
+
+
+def _read_csv(table: Path) -> pd.DataFrame:
+    """With blank rows, which pandas would leave out of the count."""
+    with table.open(encoding="utf-8-sig", newline="") as file:
+        columns, *rows = list(csv.reader(file, strict=True)) or [[]]
+    width = len(columns)
+    for number, cells in enumerate(rows, start=2):
+        if any(cells[width:]):
+            raise ValueError(
+                f"row {number} has more cells than the {width} columns; put what holds a comma "
+                "into quotation marks"
+            )
+    filled = [(cells + [""] * width)[:width] for cells in rows]
+    return pd.DataFrame(filled, columns=columns, dtype="string")
 
 
 Check = Callable[[Clip], Iterator[Refusal]]
@@ -152,11 +176,19 @@ def _reachable(videos: Path) -> Check:
                 "outside",
                 f"{clip.path} leads out of the videos' folder; give a path relative to it",
             )
-        elif not (videos / path).is_file():
-            yield Refusal(
-                "missing",
-                f"{clip.path} is not in the videos' folder; correct the path or copy the file",
-            )
+            return
+        try:
+            is_there = (videos / path).is_file()
+            if is_there:
+                (videos / path).open("rb").close()
+        except OSError as error:
+            yield Refusal("unreachable", f"{clip.path} cannot be opened: {error.strerror}")
+        else:
+            if not is_there:
+                yield Refusal(
+                    "missing",
+                    f"{clip.path} is not in the videos' folder; correct the path or copy the file",
+                )
 
     return check
 
@@ -206,4 +238,4 @@ def _one_spelling(clips: list[Clip]) -> Check:
 def _spelling_key(subject: str) -> str:
     """What two spellings of one name share: ` S-01` and `s1` both give `s1`."""
     letters = re.sub(r"[\W_]+", "", unicodedata.normalize("NFKC", subject).casefold())
-    return re.sub(r"0+(?=\d)", "", letters) or subject
+    return re.sub(r"(?<!\d)0+(?=\d)", "", letters) or subject

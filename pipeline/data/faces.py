@@ -31,13 +31,23 @@ class FaceDetector:
         # its default, instead of starting at others, gives the default's boxes.
         left_out = math.floor(math.log(min_face_size / _DEFAULT_FACE, 1 / _STEP))
         smallest = _DEFAULT_FACE / _STEP**left_out
+        self.smallest_frame = math.ceil(smallest)
         mtcnn = MTCNN(keep_all=True, min_face_size=smallest, factor=_STEP, device="cpu")
         # On a CPU the networks are fastest with channels last, and scaling and cropping, as
         # `detect` has it, with channels first: together half the time, for the same faces.
         self.mtcnn = mtcnn.to(memory_format=torch.channels_last)
 
     def detect(self, frames: Frames) -> list[Detections]:
-        """Find every face of at least `min_face_size` pixels in frames (T, S, S, 3)."""
+        """Find every face of at least `min_face_size` pixels in frames (T, S, S, 3).
+
+        Raises:
+            ValueError: No such face fits into a frame.
+        """
+        if frames.shape[1] < self.smallest_frame:
+            raise ValueError(
+                f"no face of faces.min_face_size fits into a frame of {frames.shape[1]} pixels; "
+                "lower it, or raise frames.size"
+            )
         planes = torch.from_numpy(np.ascontiguousarray(frames.transpose(0, 3, 1, 2)))
         found = self.mtcnn.detect(planes.permute(0, 2, 3, 1), landmarks=True)
         return [_detections(*frame) for frame in zip(*found, strict=True)]

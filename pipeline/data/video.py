@@ -130,10 +130,12 @@ def _run(stream: ffmpeg.nodes.OutputStream, path: Path, binary: str) -> tuple[by
         raise UnusableVideo(
             "timeout", f"{path.name}: not decoded in {_TIMEOUT_S} s; cut the video into clips"
         ) from error
+    # It also holds what the file says of itself, in lines that begin with spaces: only lines of
+    # ffmpeg's own are searched.
     log = done.stderr.decode(errors="replace")
-    if "matches no streams" in log:
+    if re.search(r"^Stream map '.*' matches no streams", log, re.M):
         raise UnusableVideo("no_video_stream", f"{path.name}: holds no video stream (sound only?)")
-    if "partial file" in log:
+    if re.search(r"^\[in#0/.*(: partial file|File ended prematurely)$", log, re.M):
         raise UnusableVideo("truncated", f"{path.name}: the file ends too early; copy it again")
     if done.returncode:
         raise UnusableVideo("unreadable", f"{path.name}: not a readable video ({_cause(log)})")
@@ -152,9 +154,9 @@ def _count_packets(path: Path, binary: str) -> tuple[int, float]:
     """Number of video packets, and the declared length in seconds."""
     copied = _input(path)["V:0"].output("pipe:", format="null", codec="copy", loglevel="verbose")
     _, log = _run(copied, path, binary)
-    declared = re.search(r"Duration: (\d+):(\d\d):(\d\d\.\d+)", log)
+    declared = re.search(r"^  Duration: (\d+):(\d\d):(\d\d\.\d+)", log, re.M)
     hours, minutes, seconds = map(float, declared.groups()) if declared else (0.0, 0.0, 0.0)
-    return _reported(r"(\d+) packets read", log, path), 3600 * hours + 60 * minutes + seconds
+    return _reported("packets read", log, path), 3600 * hours + 60 * minutes + seconds
 
 
 def _decode(
@@ -189,15 +191,17 @@ def _decode(
     )
     data, log = _run(raw, path, binary)
     frames = np.frombuffer(data, dtype=np.uint8).reshape(-1, size, size, 3)
-    decoded = _reported(r"(\d+) frames decoded", log, path)
+    decoded = _reported("frames decoded", log, path)
     if decoded == num_frames:
         frames = frames[np.searchsorted(picked, indices)]
     return frames, decoded
 
 
-def _reported(pattern: str, log: str, path: Path) -> int:
-    """The count that ffmpeg logged."""
-    found = re.search(pattern, log)
+def _reported(what: str, log: str, path: Path) -> int:
+    """The count that ffmpeg logged for the video stream."""
+    found = re.search(
+        rf"^\[in#0/[^]]*\]   Input stream #0:\d+ \(video\): .*?(\d+) {what}", log, re.M
+    )
     if not found:
         raise UnusableVideo(
             "unreadable", f"{path.name}: ffmpeg does not say how many frames it has"

@@ -209,4 +209,6 @@ def trained_weights(model: nn.Module) -> dict[str, Tensor]:
 
 def agreed(fabric: Fabric, *flags: bool) -> list[bool]:
     """For each flag, whether it is set in any process."""
+    if fabric.world_size == 1:  # A GPU would wait while they are read from it.
+        return list(flags)
     return [bool(number) for number in total(fabric, torch.tensor(flags).int().to(fabric.device))]

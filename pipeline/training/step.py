@@ -106,17 +106,19 @@ def take_step(
             # The devices' gradients are averaged, and the sum is meant.
             fabric.backward(losses.total * fabric.world_size)
         sums += torch.stack(losses).detach()
-    means: list[float] = total(fabric, sums).tolist()
-    _check_finite(fabric, "loss", means[0], batch, place)
     norm = fabric.clip_gradients(
         module, optimizer, max_norm=clip_gradients or math.inf, error_if_nonfinite=False
     )
     assert norm is not None
-    _check_finite(fabric, "gradient", norm.item(), batch, place)
+    # Read at once: a GPU has nothing to do while a number is read.
+    read = torch.stack([*total(fabric, sums), norm, counts.clips.float()]).tolist()
+    *means, gradient, num_clips = read
+    _check_finite(fabric, "loss", means[0], batch, place)
+    _check_finite(fabric, "gradient", gradient, batch, place)
     optimizer.step()
     # Not before the backward pass: no gradients need to live during the forward pass.
     optimizer.zero_grad()
-    return Taken(means, int(counts.clips))
+    return Taken(means, int(num_clips))
 
 
 def mixed(

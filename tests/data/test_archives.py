@@ -226,6 +226,16 @@ def tarfile_is_plain(archive: Path) -> bool:
     return archive.read_bytes()[257:262] == b"ustar"
 
 
+def test_a_tar_with_an_endless_name_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    archive = tmp_path / "archive"
+    with tarfile.open(archive, "w:gz", format=tarfile.PAX_FORMAT) as tar:
+        member = tarfile.TarInfo("a.mp4")
+        member.pax_headers = {"comment": "x" * 2**21}
+        tar.addfile(member)
+    with pytest.raises(DamagedArchive, match=r"a header of 20971\d\d bytes"):
+        unpack_all(archive, tmp_path / "out")
+
+
 def test_a_tar_that_ends_between_two_files_is_not_whole(tmp_path: Path) -> None:
     archive = tarred(tmp_path / "archive", FILES, "")
     with archive.open("rb+") as file:

@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -19,10 +20,14 @@ def videos(tmp_path: Path) -> Path:
     return folder
 
 
-def read(videos: Path, *rows: str, header: str = "path,subject,label") -> list[Clip]:
+def write_table(videos: Path, *rows: str, header: str = "path,subject,label") -> Path:
     table = videos.parent / "clips.csv"
     table.write_text("\n".join([header, *rows]) + "\n", encoding="utf-8")
-    return read_table(table, videos, CLASSES)
+    return table
+
+
+def read(videos: Path, *rows: str, header: str = "path,subject,label") -> list[Clip]:
+    return read_table(write_table(videos, *rows, header=header), videos, CLASSES)
 
 
 def reasons(clips: list[Clip]) -> list[str]:
@@ -97,6 +102,52 @@ def test_the_rarer_spelling_of_a_subject_is_refused(videos: Path, spelling: str)
 def test_numbers_that_differ_in_leading_zeros_are_one_subject(videos: Path) -> None:
     clips = read(videos, "a.mp4,S01,angry", "b.mp4,S1,sad", "c.mp4,S10,sad")
     assert reasons(clips) == ["", "subject_spelling", ""]
+
+
+def test_numbers_with_zeros_inside_are_different_subjects(videos: Path) -> None:
+    subjects = ["15", "105", "10", "100", "P1001", "P101", "P11", "1_05"]
+    for i, _ in enumerate(subjects):
+        (videos / f"{i}.mp4").write_bytes(b"video")
+    clips = read(videos, *(f"{i}.mp4,{name},sad" for i, name in enumerate(subjects)))
+    assert reasons(clips) == [""] * 7 + ["subject_spelling"]
+
+
+def test_every_refused_row_of_one_path_has_a_name_of_its_own(videos: Path) -> None:
+    rows = ["a.mp4,Ann,angry", "a.mp4,Ann,sad", ",Ann,sad", ",Bob,sad", "no.mp4,Ann,furious"]
+    clips = read(videos, *rows, "no.mp4,Ann,sad")
+    assert reasons(clips)[2:] == ["empty_cell", "empty_cell", "unknown_label", "missing"]
+    assert len({clip.clip for clip in clips}) == 6
+
+
+def test_rows_are_counted_as_a_spreadsheet_counts_them(videos: Path) -> None:
+    clips = read(videos, "", "a.mp4,Ann,angry,", " , ,", "missing.mp4,Ann,sad,", "")
+    assert [(clip.row, clip.reason) for clip in clips] == [(3, ""), (5, "missing")]
+
+
+def test_a_class_may_be_named_as_its_synonym(videos: Path) -> None:
+    write_table(videos, "a.mp4,Ann,anger", "b.mp4,Ann,Angry", "c.mp4,Ann,happy", "c.mov,Ann,Joy")
+    clips = read_table(videos.parent / "clips.csv", videos, ["anger", "Joy", "Happy"])
+    assert [clip.label for clip in clips] == ["anger", "anger", "Happy", "Joy"]
+    assert reasons(clips) == [""] * 4
+
+
+def test_a_path_that_cannot_be_opened_is_refused_in_its_row(
+    videos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clips = read(videos, f"{'x' * 300}.mp4,Ann,sad", "a.mp4,Ann,sad")
+    assert reasons(clips) == ["unreachable", ""]
+    assert "File name too long" in clips[0].message
+
+    opened = Path.open
+
+    def refuse(path: Path, mode: str = "r", **options: Any) -> Any:
+        if path.suffix == ".mp4":
+            raise PermissionError(13, "Permission denied")
+        return opened(path, mode, **options)
+
+    monkeypatch.setattr(Path, "open", refuse)
+    clips = read_table(videos.parent / "clips.csv", videos, CLASSES)
+    assert reasons(clips) == ["unreachable"] * 2
 
 
 def test_a_refused_row_does_not_decide_what_is_a_duplicate_or_a_spelling(videos: Path) -> None:

@@ -27,6 +27,11 @@ def found(portrait: Frames) -> list[Detections]:
     )
 
 
+def test_frames_too_small_for_a_face_are_an_error_that_says_so(portrait: Frames) -> None:
+    with pytest.raises(ValueError, match=r"fits into a frame of 32 pixels; .* frames\.size"):
+        FaceDetector(min_face_size=40).detect(portrait[None, :32, :32])
+
+
 def test_each_frame_of_a_batch_keeps_its_own_faces(found: list[Detections]) -> None:
     assert [frame.boxes.shape for frame in found] == [(0, 4), (1, 4), (1, 4), (0, 4)]
     assert [frame.points.shape for frame in found] == [(0, 5, 2), (1, 5, 2), (1, 5, 2), (0, 5, 2)]

@@ -154,6 +154,28 @@ def test_unusable_files_are_refused_with_their_reason(tmp_path: Path) -> None:
     assert [refusal(tmp_path / name) for name in names] == reasons
 
 
+@pytest.mark.parametrize(
+    "title",
+    ["600 frames decoded", "30 packets read", "Duration: 10:00:00.00", "A partial file"],
+)
+def test_what_a_file_says_of_itself_is_not_what_ffmpeg_says(tmp_path: Path, title: str) -> None:
+    folder = tmp_path / f"{title.replace(':', '')} 0x1: partial file"
+    folder.mkdir()
+    tags = ["-metadata", f"title={title}", "-metadata", f"comment=a\n[in#0/x] : {title}\n  {title}"]
+    video = sample(numbered_video(folder / "matches no streams.mp4", 60, *tags))
+    assert (video.num_frames, video.seconds) == (60, 2.4)
+    assert frame_numbers(video.frames) == sample_indices(60)
+
+
+def test_a_cut_off_webm_is_refused_and_one_without_lengths_is_not(tmp_path: Path) -> None:
+    # As a browser records it: nothing in it says how long it is.
+    live = numbered_video(tmp_path / "live.webm", 60, "-c:v", "libvpx", "-live", "1")
+    assert sample(live).num_frames == 60
+    data = numbered_video(tmp_path / "whole.webm", 60, "-c:v", "libvpx").read_bytes()
+    (tmp_path / "cut.webm").write_bytes(data[: len(data) * 6 // 10])
+    assert refusal(tmp_path / "cut.webm") == "truncated"
+
+
 def test_a_file_without_its_index_is_refused(tmp_path: Path) -> None:
     data = numbered_video(tmp_path / "good.mp4", 60).read_bytes()
     (tmp_path / "headless.mp4").write_bytes(data[: len(data) // 2])

@@ -28,7 +28,9 @@ def host() -> Iterator[Host]:
 @pytest.fixture(autouse=True)
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The current folder, where downloads go, with the data sets' terms and tables."""
-    shutil.copytree(ROOT / "datasets", tmp_path / "datasets")
+    # Without the videos that a user may have put there.
+    ignored = shutil.ignore_patterns("videos")
+    shutil.copytree(ROOT / "datasets", tmp_path / "datasets", ignore=ignored)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
