@@ -8,10 +8,12 @@ import argparse
 import hashlib
 import json
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
+import psutil
 import yaml
 from dvc.api import exp_show
 from dvc.api import open as dvc_open
@@ -165,10 +167,23 @@ def run_missing(jobs: int) -> list[str]:
         subprocess.run(["dvc", "exp", "run", "--run-all", "--jobs", str(jobs)], check=False)
     except KeyboardInterrupt:
         # The queue's workers are no children of this process and would go on.
-        subprocess.run(["dvc", "queue", "stop", "--kill"], check=False)
         subprocess.run(["dvc", "queue", "remove", "--queued"], check=False)
-        raise
+        _stop_stages()
+        raise SystemExit("stopped; the next call goes on from there") from None
     return sorted(missing.keys() - _experiments())
+
+
+def _stop_stages() -> None:
+    """Send SIGTERM, at which a training saves its state, to all that runs in copies of the project.
+
+    `dvc queue stop --kill` would end DVC alone, and leave the stage that it runs to itself.
+    """
+    copies = Path(".dvc/tmp/exps").resolve()
+    for process in psutil.process_iter(["cmdline", "cwd"]):
+        command, folder = process.info["cmdline"] or [], process.info["cwd"] or ""
+        if Path(folder).is_relative_to(copies) and any(x.startswith("stages.") for x in command):
+            with suppress(psutil.NoSuchProcess):
+                process.terminate()
 
 
 def _committed(params: dict[str, Any]) -> Structure | None:

@@ -1,6 +1,8 @@
 import json
 import shutil
+import signal
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ from project import ROOT
 
 from pipeline.experiments import (
     COMMITTED,
+    _stop_stages,
     experiment_name,
     finished_experiments,
     present_state,
@@ -104,3 +107,24 @@ def test_a_name_changes_with_all_that_decides_the_results(project: Path) -> None
     assert len(set(names)) == len(names) == 10
     note()
     assert names[-1] == names[-2]
+
+
+def test_only_stages_in_copies_of_this_project_are_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = tmp_path / "mine/.dvc/tmp/exps/tmp1"
+    folders = [copy, copy / "data", tmp_path / "mine", tmp_path / "others/.dvc/tmp/exps/tmp1"]
+    started = []
+    for folder in folders:
+        folder.mkdir(parents=True, exist_ok=True)
+        sleep = [sys.executable, "-c", "import time; time.sleep(300)", "stages.finetune"]
+        started.append(subprocess.Popen(sleep, cwd=folder))
+    monkeypatch.chdir(tmp_path / "mine")
+    try:
+        _stop_stages()
+        assert [process.wait(timeout=30) for process in started[:2]] == [-signal.SIGTERM] * 2
+        assert [process.poll() for process in started[2:]] == [None, None]
+    finally:
+        for process in started:
+            process.kill()
+            process.wait()
