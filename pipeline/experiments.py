@@ -156,6 +156,7 @@ def run_missing(jobs: int) -> list[str]:
         if not path.is_absolute() and not _git("ls-files", "--", str(path))
         for argument in ("--copy-paths", str(path))
     ]
+    _wait_for_workers()
     for name, structure in missing.items():
         chosen = [f"arch={structure.arch}", f"decoder={structure.decoder}"]
         settings = [word for choice in chosen for word in ("--set-param", choice)]
@@ -184,6 +185,21 @@ def _stop_stages() -> None:
         if Path(folder).is_relative_to(copies) and any(x.startswith("stages.") for x in command):
             with suppress(psutil.NoSuchProcess):
                 process.terminate()
+
+
+def _wait_for_workers() -> None:
+    """Let the idle workers of DVC's queue end, as they do after ten seconds.
+
+    An experiment that they are given just then is never run, and DVC waits for it for ever. Workers
+    that are still there after a minute are at work, and not about to end.
+    """
+    root = str(Path.cwd())
+    workers = [
+        process
+        for process in psutil.process_iter(["cmdline", "cwd"])
+        if "queue-worker" in (process.info["cmdline"] or []) and process.info["cwd"] == root
+    ]
+    psutil.wait_procs(workers, timeout=60)
 
 
 def _committed(params: dict[str, Any]) -> Structure | None:

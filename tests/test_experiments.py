@@ -13,6 +13,7 @@ from project import ROOT
 from pipeline.experiments import (
     COMMITTED,
     _stop_stages,
+    _wait_for_workers,
     experiment_name,
     finished_experiments,
     present_state,
@@ -128,3 +129,24 @@ def test_only_stages_in_copies_of_this_project_are_stopped(
         for process in started:
             process.kill()
             process.wait()
+
+
+def test_workers_that_are_about_to_end_are_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "others").mkdir()
+    soon, late = (
+        subprocess.Popen(
+            [sys.executable, "-c", f"import time; time.sleep({seconds})", "queue-worker"],
+            cwd=folder,
+        )
+        for seconds, folder in ((3, tmp_path), (300, tmp_path / "others"))
+    )
+    monkeypatch.chdir(tmp_path)
+    try:
+        _wait_for_workers()
+        assert soon.wait(timeout=1) == 0
+        assert late.poll() is None
+    finally:
+        late.kill()
+        late.wait()
