@@ -18,8 +18,8 @@ repro: $(VENV)/.run
 	@cat metrics/table.md
 
 ablation: $(VENV)/.run
-	python -m pipeline.experiments --jobs $(JOBS)
-	python -m pipeline.evaluation.tables
+	python -m commands.ablation --jobs $(JOBS)
+	python -m commands.table_one
 
 experiments: $(VENV)/.run
 	dvc exp show --md --only-changed --hide-workspace --hide-failed --hide-queued --keep 'arch|decoder' \

@@ -29,11 +29,11 @@ from PIL import Image
 from tqdm import tqdm
 
 from benchmarks.preprocess import ROOT, overlaps, render_clips
-from pipeline.data.faces import FaceDetector
-from pipeline.data.strips import Frames, decode_strip, encode_strip
-from pipeline.data.tracks import FaceTrack, main_face
-from pipeline.data.video import read_frames
-from pipeline.workers import map_in_threads
+from pipeline.common.workers import map_in_threads
+from pipeline.store.strips import Frames, decode_strip, encode_strip
+from pipeline.video.decode import read_frames
+from pipeline.video.faces import FaceDetector
+from pipeline.video.tracks import FaceTrack, main_face
 
 SMALL = 56  # the tiny model's frames, in pixels
 

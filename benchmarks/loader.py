@@ -23,11 +23,11 @@ from typing import NamedTuple
 import numpy as np
 
 from benchmarks.attention import machine
-from pipeline.data.clips import Clip
-from pipeline.data.shards import Clips, write_shard
-from pipeline.data.strips import encode_strip
-from pipeline.data.tracks import FaceTrack
-from pipeline.training.batches import Augmentation, num_steps, training_batches
+from pipeline.common.clips import Clip
+from pipeline.feed.batches import Augmentation, num_steps, training_batches
+from pipeline.store.shards import Clips, write_shard
+from pipeline.store.strips import encode_strip
+from pipeline.video.tracks import FaceTrack
 
 NUM_FRAMES, SIZE, CLIPS_PER_SHARD = 16, 224, 64
 # Those of the recipe `full`.

@@ -12,7 +12,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.models import random_model
-from pipeline.structures import STRUCTURES
+from pipeline.mtcae.structures import STRUCTURES
 
 
 def num_parameters(module: nn.Module) -> int:

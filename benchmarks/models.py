@@ -5,9 +5,9 @@ from typing import Any
 
 import yaml
 
-from pipeline.models.mtcae import MTCAE
-from pipeline.training.build import build_model
-from pipeline.training.start import FROM_SCRATCH
+from pipeline.models.start import FROM_SCRATCH
+from pipeline.mtcae.build import build_model
+from pipeline.mtcae.model import MTCAE
 
 NUM_CLASSES = 7  # RAVDESS
 _PARAMS = Path(__file__).parents[1] / "params.yaml"

@@ -38,12 +38,12 @@ import yaml
 from facenet_pytorch import MTCNN
 from tqdm import tqdm
 
-from pipeline.data import sample_faces
-from pipeline.data.clips import Clip, write_manifest
-from pipeline.data.strips import Frames
-from pipeline.data.tracks import Detections, FaceTrack, main_face
-from pipeline.data.video import sample_indices
-from pipeline.workers import map_in_threads, num_cores
+from pipeline.common.clips import Clip, write_manifest
+from pipeline.common.workers import map_in_threads, num_cores
+from pipeline.datasets import sample_faces
+from pipeline.store.strips import Frames
+from pipeline.video.decode import sample_indices
+from pipeline.video.tracks import Detections, FaceTrack, main_face
 
 ROOT = Path(__file__).parents[1]
 NUM_CLIPS = 24

@@ -36,9 +36,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.attention import DEVICE, machine, peak_bytes, reset_peak, seconds
 from benchmarks.models import MODELS, NUM_CLASSES, random_model
-from pipeline.models.mtcae import MTCAE, NUM_POINTS, Predictions
-from pipeline.structures import STRUCTURES, structure_name
-from pipeline.training.loss import LossWeights, multitask_loss
+from pipeline.mtcae.loss import LossWeights, multitask_loss
+from pipeline.mtcae.model import MTCAE, NUM_POINTS, Predictions
+from pipeline.mtcae.structures import STRUCTURES, structure_name
 from pipeline.training.optim import adamw
 
 NAMES = {structure_name(*structure): structure for structure in STRUCTURES}

@@ -8,6 +8,8 @@ from typing import Annotated
 import pandas as pd
 from pydantic import Field, NonNegativeInt
 
+from pipeline.common.files import atomic_path, sha256_of, write_json
+from pipeline.common.params import Preset, Section, StageParams, load_params
 from pipeline.evaluation.figures import save_confusion
 from pipeline.evaluation.summary import (
     confusion_table,
@@ -17,10 +19,8 @@ from pipeline.evaluation.summary import (
     subject_table,
     summarise,
 )
-from pipeline.files import atomic_path, sha256_of, write_json
-from pipeline.params import Preset, Section, StageParams, load_params
-from pipeline.structures import structure_name
-from pipeline.tracking import log_experiment
+from pipeline.mtcae.structures import structure_name
+from pipeline.tracking.observer import log_experiment
 
 
 class TrackingParams(Section):

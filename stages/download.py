@@ -10,15 +10,15 @@ import imageio_ffmpeg
 from pydantic import NonNegativeInt, PositiveInt, field_validator
 from pydantic_core.core_schema import ValidationInfo
 
-from pipeline.data import cremad, custom, mead, ravdess, sample_faces
-from pipeline.data.archives import UnusableArchive
-from pipeline.data.clips import Clip, write_manifest
-from pipeline.data.http import DownloadFailed, Patience
-from pipeline.data.lfs import BudgetSpent, LfsObject, fetch_objects
-from pipeline.data.sources import find_video, local_copy
-from pipeline.files import atomic_path, sha256_of
-from pipeline.params import Preset, Section, StageParams, load_params
-from pipeline.workers import map_in_processes, map_in_threads
+from pipeline.acquire.archives import UnusableArchive
+from pipeline.acquire.http import DownloadFailed, Patience
+from pipeline.acquire.lfs import BudgetSpent, LfsObject, fetch_objects
+from pipeline.common.clips import Clip, write_manifest
+from pipeline.common.files import atomic_path, sha256_of
+from pipeline.common.params import Preset, Section, StageParams, load_params
+from pipeline.common.sources import find_video, local_copy
+from pipeline.common.workers import map_in_processes, map_in_threads
+from pipeline.datasets import cremad, custom, mead, ravdess, sample_faces
 
 
 class SamplePreset(Section):
@@ -137,7 +137,7 @@ def main(params: Params, tables: Path, folder: Path, manifest: Path) -> None:
 
 
 def write_checksums(path: Path, clips: list[Clip], folders: list[Path]) -> None:
-    """SHA-256 of every video, for videos that stay where they are; see pipeline/data/sources.py."""
+    """SHA-256 of every video, for videos that stay in place; see pipeline/common/sources.py."""
     paths = sorted({clip.path for clip in clips})
     sums = map_in_threads(lambda name: sha256_of(find_video(name, folders)), paths, "checksums")
     lines = [f"{digest}  {name}\n" for digest, name in zip(sums, paths, strict=True)]

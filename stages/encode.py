@@ -10,20 +10,20 @@ from lightning.fabric import Fabric
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
 from torch import Tensor
 
-from pipeline.data.clips import read_manifest
-from pipeline.data.shards import CLIPS
-from pipeline.data.tokens import (
+from pipeline.common.clips import read_manifest
+from pipeline.common.memory import memory_advice
+from pipeline.common.params import Preset, Section, StageParams, load_params
+from pipeline.common.workers import num_cores
+from pipeline.models.encoder import VideoMAEEncoder
+from pipeline.models.start import FROM_SCRATCH, NO_WEIGHTS, start_encoder
+from pipeline.store.shards import CLIPS
+from pipeline.store.tokens import (
     clip_record,
     origin_of,
     why_tokens_vary,
     write_no_tokens,
     write_tokens,
 )
-from pipeline.memory import memory_advice
-from pipeline.models.encoder import VideoMAEEncoder
-from pipeline.params import Preset, Section, StageParams, load_params
-from pipeline.training.start import FROM_SCRATCH, NO_WEIGHTS, start_encoder
-from pipeline.workers import num_cores
 
 # A constant and no parameter: the last bits of the tokens may depend on it.
 BATCH_SIZE = 16

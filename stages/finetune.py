@@ -14,29 +14,29 @@ os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 from lightning.fabric import Fabric, seed_everything
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
-from pipeline.data.clips import read_manifest
-from pipeline.data.folds import Fold, read_fold, refuse_leaks
-from pipeline.data.shards import CLIPS, Clips, subject_shards
-from pipeline.data.tokens import TOKENS, EncodedClips, origin_of, why_tokens_vary
-from pipeline.files import project_root, sha256_of
-from pipeline.memory import memory_advice
-from pipeline.models.checkpoints import save_model
-from pipeline.params import Preset, Section, StageParams, load_params
-from pipeline.tracking import track_fold
-from pipeline.training.batches import (
+from pipeline.common.clips import read_manifest
+from pipeline.common.files import project_root, sha256_of
+from pipeline.common.memory import memory_advice
+from pipeline.common.params import Preset, Section, StageParams, load_params
+from pipeline.feed.batches import (
     Augmentation,
     evaluation_batches,
     num_steps,
     training_batches,
 )
-from pipeline.training.build import build_model
-from pipeline.training.curve import Epoch
+from pipeline.folds.folds import Fold, read_fold, refuse_leaks
+from pipeline.models.checkpoints import save_model
+from pipeline.mtcae.build import build_model
+from pipeline.mtcae.loss import LossWeights
+from pipeline.mtcae.predictions import evaluate
+from pipeline.mtcae.results import fold_result, write_tables
+from pipeline.store.shards import CLIPS, Clips, subject_shards
+from pipeline.store.tokens import TOKENS, EncodedClips, origin_of, why_tokens_vary
+from pipeline.tracking.observer import track_fold
 from pipeline.training.devices import Precision, failing_together, launch
+from pipeline.training.history import Epoch
 from pipeline.training.loop import train
-from pipeline.training.loss import LossWeights
 from pipeline.training.optim import Schedule, adamw, make_schedule
-from pipeline.training.predict import evaluate
-from pipeline.training.results import fold_result, write_tables
 from pipeline.training.resume import Checkpoints, training_key
 from pipeline.training.step import Mixing
 

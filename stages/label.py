@@ -13,18 +13,18 @@ from typing import Annotated, Any, NamedTuple
 import torch
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
-from pipeline.data.clips import Clip, Refusal, read_manifest, unique_slugs, write_manifest
-from pipeline.data.faces import FaceDetector
-from pipeline.data.shards import CLIPS, SHARD_NAMES, write_shard
-from pipeline.data.strips import decode_strip, strip_size
-from pipeline.data.tracks import FaceTrack, main_face
-from pipeline.files import write_json
-from pipeline.params import Section, StageParams, load_params
-from pipeline.workers import map_in_processes
+from pipeline.common.clips import Clip, Refusal, read_manifest, unique_slugs, write_manifest
+from pipeline.common.files import write_json
+from pipeline.common.params import Section, StageParams, load_params
+from pipeline.common.workers import map_in_processes
+from pipeline.store.shards import CLIPS, SHARD_NAMES, write_shard
+from pipeline.store.strips import decode_strip, strip_size
+from pipeline.video.faces import FaceDetector
+from pipeline.video.tracks import FaceTrack, main_face
 
 
 class FaceParams(Section):
-    """How faces are found and followed; see pipeline/data/tracks.py."""
+    """How faces are found and followed; see pipeline/video/tracks.py."""
 
     min_face_size: PositiveInt
     max_jump: PositiveFloat

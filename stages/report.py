@@ -8,13 +8,13 @@ from typing import Annotated
 import pandas as pd
 from pydantic import Field, NonNegativeInt
 
-from pipeline.data.shards import read_shard, subject_shards
-from pipeline.data.strips import decode_strip, strip_size
+from pipeline.common.files import atomic_path
+from pipeline.common.params import Preset, Section, StageParams, load_params
 from pipeline.evaluation.report import Experiment, WrongClip, confidently_wrong, render
 from pipeline.evaluation.thumbnails import PICTURE_SIZE, Marks, clip_pictures, predicted_marks
-from pipeline.files import atomic_path
-from pipeline.params import Preset, Section, StageParams, load_params
-from pipeline.structures import structure_name
+from pipeline.mtcae.structures import structure_name
+from pipeline.store.shards import read_shard, subject_shards
+from pipeline.store.strips import decode_strip, strip_size
 
 
 class ReportParams(Section):

@@ -11,13 +11,13 @@ from typing import Annotated, Literal
 import imageio_ffmpeg
 from pydantic import Field, PositiveInt
 
-from pipeline.data.clips import Clip, read_manifest, write_manifest
-from pipeline.data.sources import find_video, local_copy
-from pipeline.data.strips import encode_strip
-from pipeline.data.video import UnusableVideo, read_frames
-from pipeline.files import atomic_path
-from pipeline.params import Preset, Section, StageParams, load_params
-from pipeline.workers import map_in_threads
+from pipeline.common.clips import Clip, read_manifest, write_manifest
+from pipeline.common.files import atomic_path
+from pipeline.common.params import Preset, Section, StageParams, load_params
+from pipeline.common.sources import find_video, local_copy
+from pipeline.common.workers import map_in_threads
+from pipeline.store.strips import encode_strip
+from pipeline.video.decode import UnusableVideo, read_frames
 
 
 class FrameParams(Section):

@@ -7,8 +7,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeInt
 
-from pipeline.data.clips import Clip, read_manifest
-from pipeline.data.folds import (
+from pipeline.common.clips import Clip, read_manifest
+from pipeline.common.params import Section, StageParams, load_params
+from pipeline.folds.folds import (
     Fold,
     balanced_tests,
     holdout_fold,
@@ -16,8 +17,7 @@ from pipeline.data.folds import (
     published_folds,
     write_folds,
 )
-from pipeline.data.protocols import MAE_DFER_CLASSES, MAE_DFER_TESTS
-from pipeline.params import Section, StageParams, load_params
+from pipeline.folds.protocols import MAE_DFER_CLASSES, MAE_DFER_TESTS
 
 
 class SplitParams(Section):

@@ -9,7 +9,11 @@ ROOT = Path(__file__).parents[1]
 
 def modules() -> list[Path]:
     """The project's Python files, relative to its root, without the empty `__init__.py`."""
-    files = [path for folder in ("pipeline", "stages") for path in (ROOT / folder).rglob("*.py")]
+    files = [
+        path
+        for folder in ("pipeline", "stages", "commands")
+        for path in (ROOT / folder).rglob("*.py")
+    ]
     return sorted(path.relative_to(ROOT) for path in files if path.name != "__init__.py")
 
 

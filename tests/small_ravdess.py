@@ -8,8 +8,8 @@ from tempfile import TemporaryDirectory
 
 import imageio_ffmpeg
 
-from pipeline.data.ravdess import EMOTIONS, parse_name
-from pipeline.data.sample_faces import render_frames, sample_clips, write_video
+from pipeline.datasets.ravdess import EMOTIONS, parse_name
+from pipeline.datasets.sample_faces import render_frames, sample_clips, write_video
 
 FFMPEG = imageio_ffmpeg.get_ffmpeg_exe()
 SUBJECTS = (1, 2, 3, 4)

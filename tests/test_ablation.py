@@ -14,7 +14,7 @@ import pytest
 from browser import browser_page, compare_runs, mlflow_server
 from clones import Run, environment, mlflow_runs, new_clone
 
-from pipeline.experiments import COMMITTED
+from commands.ablation import COMMITTED
 
 pytestmark = pytest.mark.slow
 
@@ -40,7 +40,7 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Run]:
     run("git", "add", "--all")
     run("git", "commit", "--quiet", "--message", "first run")
     first = subprocess.Popen(
-        [sys.executable, "-m", "pipeline.experiments", "--jobs", "2"],
+        [sys.executable, "-m", "commands.ablation", "--jobs", "2"],
         cwd=folder,
         env=environment(),
         stdout=subprocess.DEVNULL,
@@ -48,8 +48,8 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Run]:
     )
     kill_a_training(folder, first)
     assert first.wait() != 0
-    run(sys.executable, "-m", "pipeline.experiments", "--jobs", "2")
-    run(sys.executable, "-m", "pipeline.evaluation.tables")
+    run(sys.executable, "-m", "commands.ablation", "--jobs", "2")
+    run(sys.executable, "-m", "commands.table_one")
     return folder, run
 
 
@@ -99,7 +99,7 @@ def test_table_one_has_the_six_structures_with_the_scores_of_their_experiments(
 def test_what_was_run_is_not_run_again(clone: tuple[Path, Run]) -> None:
     folder, run = clone
     before = len(mlflow_runs(folder))
-    said = run(sys.executable, "-m", "pipeline.experiments")
+    said = run(sys.executable, "-m", "commands.ablation")
     assert said.count("was run before") == 6
     assert len(mlflow_runs(folder)) == before
 

@@ -15,7 +15,7 @@ from clones import mlflow_runs, new_clone
 from hosts import Host
 from small_ravdess import FFMPEG, SUBJECTS, ravdess_archives, rendered_videos
 
-from pipeline.data.ravdess import RECORD
+from pipeline.datasets.ravdess import RECORD
 
 pytestmark = pytest.mark.slow
 

@@ -6,7 +6,7 @@ import pytest
 import yaml
 from project import ROOT, all_imports_of
 
-from pipeline.params import StageParams
+from pipeline.common.params import StageParams
 
 STAGES: dict[str, dict[str, Any]] = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))[
     "stages"

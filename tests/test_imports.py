@@ -3,63 +3,34 @@ from pathlib import Path
 import pytest
 from project import ROOT, all_imports_of, imports_of, modules
 
-DATA_FOR_TRAINING = {
-    Path(f"pipeline/data/{name}.py") for name in ("augment", "loader", "shards", "transforms")
-}
-
-
-# Run by people and imported by nothing: like a stage, a command may bring all areas together.
-COMMANDS = {Path("pipeline/evaluation/cross.py"), Path("pipeline/evaluation/tables.py")}
-
 
 def area(module: Path) -> str:
-    """`pipeline/data/x.py` -> `data`, `pipeline/files.py` -> `files`, `stages/x.py` -> `stages`."""
-    if module in COMMANDS:
-        return "commands"
-    return module.parts[0] if module.parts[0] == "stages" else module.with_suffix("").parts[1]
+    """`pipeline/store/x.py` -> `store`, `stages/x.py` -> `stages`."""
+    return module.parts[1] if module.parts[0] == "pipeline" else module.parts[0]
 
 
 # Which areas each area may import besides itself; `stages` may not import even one another.
 ALLOWED = {
-    "files": set(),
-    "markdown": set(),
-    "memory": set(),
-    "structures": set(),
-    "vocabulary": set(),
-    "workers": set(),
-    "params": set(),
-    "data": {"files", "markdown", "vocabulary"},
-    "models": {"structures"},
-    "evaluation": {"files", "markdown", "structures", "vocabulary"},
-    "training": {"models", "evaluation", "data", "files"},
-    "packaging": set(),
-    "serving": {"data", "models"},
-    "run_store": {"files", "packaging"},
-    "tracking": {"run_store"},
-    "experiments": {"files", "structures"},
+    "common": set(),
+    "acquire": {"common"},
+    "datasets": {"common", "acquire"},
+    "video": {"common", "store"},
+    "store": {"common", "video", "feed"},
+    "folds": {"common"},
+    "feed": {"store", "mtcae"},
+    "models": {"mtcae"},
+    "scores": set(),
+    "training": {"common", "feed", "store", "mtcae", "scores"},
+    "mtcae": {"common", "models", "training", "store", "scores"},
+    "evaluation": {"common", "mtcae", "scores"},
+    "tracking": {"common"},
+    "serving": {"video", "store", "models"},
     "commands": {
-        "data",
-        "evaluation",
-        "experiments",
-        "files",
-        "markdown",
-        "models",
-        "structures",
-        "tracking",
-        "training",
+        *("common", "store", "folds", "feed", "mtcae", "evaluation", "tracking", "models"),
     },
     "stages": {
-        "files",
-        "markdown",
-        "memory",
-        "workers",
-        "params",
-        "data",
-        "models",
-        "evaluation",
-        "structures",
-        "training",
-        "tracking",
+        *("common", "acquire", "datasets", "video", "store", "folds", "feed", "models", "scores"),
+        *("training", "mtcae", "evaluation", "tracking"),
     },
 }
 
@@ -73,12 +44,6 @@ def test_imports_go_one_way(module: Path) -> None:
     assert reached <= ALLOWED[own]
 
 
-def test_training_takes_only_batches_and_transforms_from_the_data_package() -> None:
-    training = [module for module in modules() if area(module) == "training"]
-    used = set().union(*(imports_of(module) for module in training))
-    assert {module for module in used if area(module) == "data"} <= DATA_FOR_TRAINING
-
-
 def test_training_needs_neither_dvc_nor_mlflow_nor_the_face_detector() -> None:
     needed = all_imports_of(Path("pipeline/training/loop.py"))
     sources = "".join((ROOT / module).read_text(encoding="utf-8") for module in needed)
@@ -89,6 +54,6 @@ def test_training_needs_neither_dvc_nor_mlflow_nor_the_face_detector() -> None:
 
 
 def test_packages_have_empty_init_files() -> None:
-    for folder in ("pipeline", "stages"):
+    for folder in ("pipeline", "stages", "commands"):
         for path in (ROOT / folder).rglob("__init__.py"):
             assert path.stat().st_size == 0, path

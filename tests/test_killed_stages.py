@@ -13,7 +13,7 @@ from clones import environment, lock_of, new_clone
 from hosts import Fault, Host
 from small_ravdess import ravdess_archives
 
-from pipeline.data.ravdess import RECORD
+from pipeline.datasets.ravdess import RECORD
 
 pytestmark = pytest.mark.slow
 

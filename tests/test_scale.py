@@ -21,9 +21,9 @@ import pandas as pd
 import pytest
 from project import ROOT
 
-from pipeline.data.clips import Clip, write_manifest
-from pipeline.data.cremad import list_clips, read_objects, read_sexes
-from pipeline.data.folds import read_fold, refuse_leaks
+from pipeline.common.clips import Clip, write_manifest
+from pipeline.datasets.cremad import list_clips, read_objects, read_sexes
+from pipeline.folds.folds import read_fold, refuse_leaks
 from stages import aggregate, split
 
 CLASSES = ["angry", "disgust", "fear", "happy", "neutral", "sad"]

@@ -22,22 +22,22 @@ from project import ROOT
 from torch import Tensor
 from torch.optim import AdamW
 
-from pipeline.data.shards import Batch
-from pipeline.models.encoder import VideoMAEEncoder
-from pipeline.models.mtcae import MTCAE
-from pipeline.training import resume
-from pipeline.training.batches import (
+from pipeline.feed.batches import (
     Augmentation,
     evaluation_batches,
     num_steps,
     training_batches,
 )
-from pipeline.training.curve import Epoch
+from pipeline.models.encoder import VideoMAEEncoder
+from pipeline.mtcae.loss import LossWeights
+from pipeline.mtcae.model import MTCAE
+from pipeline.mtcae.predictions import evaluate
+from pipeline.store.shards import Batch
+from pipeline.training import resume
 from pipeline.training.devices import launch
+from pipeline.training.history import Epoch
 from pipeline.training.loop import Trained, train
-from pipeline.training.loss import LossWeights
 from pipeline.training.optim import adamw, cosine_schedule, make_schedule
-from pipeline.training.predict import evaluate
 from pipeline.training.resume import Checkpoints
 from pipeline.training.step import Mixing
 

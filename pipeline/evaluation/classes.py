@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from pipeline.vocabulary import normalise_label
+from pipeline.common.vocabulary import normalise_label
 
 
 class ClassMapping(NamedTuple):

@@ -15,7 +15,7 @@ from pipeline.evaluation.statistics import (
     subject_intervals,
 )
 from pipeline.evaluation.summary import class_indices, fold_table
-from pipeline.structures import structure_name
+from pipeline.mtcae.structures import structure_name
 
 
 class Experiment(NamedTuple):

@@ -22,7 +22,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from pipeline.evaluation.metrics import Labels
+from pipeline.scores.metrics import Labels
 
 # Readable on white and on black.
 _BLUE = "#3b82f6"

@@ -24,9 +24,9 @@ from pipeline.evaluation.figures import (
     reliability_bins,
     reliability_svg,
 )
-from pipeline.evaluation.metrics import NUM_BINS, Labels, confusion
 from pipeline.evaluation.summary import class_indices, fold_table, subject_table, summarise
 from pipeline.evaluation.thumbnails import FOUND_COLOUR, PREDICTED_COLOUR
+from pipeline.scores.metrics import NUM_BINS, Labels, confusion
 
 _TEMPLATE = Path(__file__).with_name("report.html.jinja")
 # Columns of a fold's history that are drawn.

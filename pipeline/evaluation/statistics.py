@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
-from pipeline.evaluation.metrics import Labels
+from pipeline.scores.metrics import Labels
 
 NUM_RESAMPLES = 10_000
 

@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pipeline.evaluation.metrics import (
+from pipeline.evaluation.markdown import markdown_table
+from pipeline.evaluation.statistics import NUM_RESAMPLES, subject_confusions, subject_intervals
+from pipeline.scores.metrics import (
     Labels,
     Recalls,
     confusion,
@@ -17,8 +19,6 @@ from pipeline.evaluation.metrics import (
     macro_f1,
     recalls,
 )
-from pipeline.evaluation.statistics import NUM_RESAMPLES, subject_confusions, subject_intervals
-from pipeline.markdown import markdown_table
 
 
 def score(predictions: pd.DataFrame, classes: list[str]) -> Recalls:

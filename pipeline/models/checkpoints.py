@@ -21,7 +21,7 @@ from torch import Tensor
 
 from pipeline.models.encoder import VideoMAEEncoder
 from pipeline.models.families import find_family
-from pipeline.models.mtcae import MTCAE
+from pipeline.mtcae.model import MTCAE
 
 
 def save_model(path: Path, model: MTCAE, *, metadata: Mapping[str, Any]) -> None:

@@ -12,12 +12,12 @@ from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 from tqdm import tqdm
 
-from pipeline.data.shards import Batch
-from pipeline.models.mtcae import MTCAE
-from pipeline.training.curve import Epoch, Progress, described, epoch_line
+from pipeline.mtcae.loss import LossWeights
+from pipeline.mtcae.model import MTCAE
+from pipeline.mtcae.predictions import evaluate
+from pipeline.store.shards import Batch
 from pipeline.training.devices import gather, peak_memory, total
-from pipeline.training.loss import LossWeights
-from pipeline.training.predict import evaluate
+from pipeline.training.history import Epoch, Progress, described, epoch_line
 from pipeline.training.resume import Checkpoints, random_state, set_random_state, stop_requests
 from pipeline.training.step import Mixing, Place, take_step
 

@@ -7,7 +7,7 @@ from torch import nn
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 
-from pipeline.models.mtcae import MTCAE
+from pipeline.mtcae.model import MTCAE
 
 Schedule = Literal["cosine", "plateau"]
 

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from pipeline.files import atomic_path, sha256_of
+from pipeline.common.files import atomic_path, sha256_of
 
 # Work that a killed training loses at most, however long its epochs are.
 _SAVE_SECONDS = 300

@@ -11,11 +11,11 @@ import torch
 from lightning.fabric import Fabric
 from lightning.fabric.wrappers import _FabricModule, _FabricOptimizer
 
-from pipeline.data.augment import mix_batch
-from pipeline.data.shards import Batch
+from pipeline.feed.augment import mix_batch
+from pipeline.mtcae.loss import Counts, LossWeights, count, multitask_loss
+from pipeline.mtcae.predictions import predict
+from pipeline.store.shards import Batch
 from pipeline.training.devices import gather, total
-from pipeline.training.loss import Counts, LossWeights, count, multitask_loss
-from pipeline.training.predict import predict
 
 
 class Mixing(NamedTuple):

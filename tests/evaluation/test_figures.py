@@ -16,7 +16,7 @@ from pipeline.evaluation.figures import (
     reliability_svg,
     save_confusion,
 )
-from pipeline.evaluation.metrics import expected_calibration_error
+from pipeline.scores.metrics import expected_calibration_error
 
 COUNTS = np.array([[3, 1], [0, 4]])
 

@@ -7,7 +7,6 @@ from scipy import stats
 from scipy.special import ndtr
 from sklearn.metrics import accuracy_score, balanced_accuracy_score
 
-from pipeline.evaluation.metrics import Labels
 from pipeline.evaluation.statistics import (
     Counts,
     Interval,
@@ -16,6 +15,7 @@ from pipeline.evaluation.statistics import (
     subject_confusions,
     subject_intervals,
 )
+from pipeline.scores.metrics import Labels
 
 CLIPS_PER_CLASS = 6
 EASE = np.array([1.4, 0.9, 0.4])  # probit of a class's recall by a subject of average skill

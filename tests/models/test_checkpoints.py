@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from pipeline.models.checkpoints import load_encoder, load_model, save_model
 from pipeline.models.encoder import IMAGENET_MEAN, IMAGENET_STD, VideoMAEEncoder
-from pipeline.models.mtcae import MTCAE
-from pipeline.structures import STRUCTURES
+from pipeline.mtcae.model import MTCAE
+from pipeline.mtcae.structures import STRUCTURES
 
 DIM, DEPTH, HEADS = 24, 2, 2
 StateDict = dict[str, Tensor]

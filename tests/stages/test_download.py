@@ -9,7 +9,7 @@ from hosts import Host
 from project import ROOT
 from pydantic import ValidationError
 
-from pipeline.data.clips import read_manifest
+from pipeline.common.clips import read_manifest
 from stages.download import Params, main
 
 

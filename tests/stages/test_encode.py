@@ -10,19 +10,19 @@ import torch
 from lightning.fabric import Fabric
 from torch import Tensor
 
-from pipeline.data.clips import Clip, write_manifest
-from pipeline.data.shards import CLIPS, SHARD_NAMES, Batch, Clips, subject_shards, write_shard
-from pipeline.data.strips import encode_strip
-from pipeline.data.tokens import TOKENS, EncodedClips, origin_of
-from pipeline.data.tracks import FaceTrack
-from pipeline.files import write_json
+from pipeline.common.clips import Clip, write_manifest
+from pipeline.common.files import write_json
+from pipeline.feed.batches import Augmentation, ClipSource, training_batches
 from pipeline.models.checkpoints import load_encoder, save_model
 from pipeline.models.encoder import VideoMAEEncoder
-from pipeline.models.mtcae import MTCAE
-from pipeline.structures import STRUCTURES
-from pipeline.training.batches import Augmentation, ClipSource, training_batches
-from pipeline.training.loss import LossWeights, multitask_loss
+from pipeline.mtcae.loss import LossWeights, multitask_loss
+from pipeline.mtcae.model import MTCAE
+from pipeline.mtcae.structures import STRUCTURES
+from pipeline.store.shards import CLIPS, SHARD_NAMES, Batch, Clips, subject_shards, write_shard
+from pipeline.store.strips import encode_strip
+from pipeline.store.tokens import TOKENS, EncodedClips, origin_of
 from pipeline.training.optim import adamw
+from pipeline.video.tracks import FaceTrack
 from stages.encode import Params, main
 
 CLASSES = ["happy", "sad"]

@@ -10,18 +10,18 @@ import torch
 import yaml
 from project import ROOT
 
-from pipeline.data.clips import Clip, write_manifest
-from pipeline.data.folds import Fold, write_folds
-from pipeline.data.shards import CLIPS, SHARD_NAMES, Batch, Clips, write_shard
-from pipeline.data.strips import encode_strip
-from pipeline.data.tokens import write_no_tokens
-from pipeline.data.tracks import FaceTrack
-from pipeline.files import write_json
+from pipeline.common.clips import Clip, write_manifest
+from pipeline.common.files import write_json
+from pipeline.folds.folds import Fold, write_folds
 from pipeline.models.checkpoints import load_model, save_model
 from pipeline.models.encoder import VideoMAEEncoder
-from pipeline.models.mtcae import MTCAE
+from pipeline.mtcae.build import build_model
+from pipeline.mtcae.model import MTCAE
+from pipeline.store.shards import CLIPS, SHARD_NAMES, Batch, Clips, write_shard
+from pipeline.store.strips import encode_strip
+from pipeline.store.tokens import write_no_tokens
 from pipeline.training import resume
-from pipeline.training.build import build_model
+from pipeline.video.tracks import FaceTrack
 from stages import encode, finetune
 from stages.finetune import EncoderParams, Params, main
 

@@ -7,8 +7,8 @@ import webdataset as wds
 from PIL import Image
 from skimage.data import astronaut
 
-from pipeline.data.clips import Clip, Refusal, read_manifest, write_manifest
-from pipeline.data.strips import Frames, encode_strip
+from pipeline.common.clips import Clip, Refusal, read_manifest, write_manifest
+from pipeline.store.strips import Frames, encode_strip
 from stages.label import FaceParams, Params, main
 
 NUM_FRAMES = 4

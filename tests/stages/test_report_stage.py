@@ -11,11 +11,11 @@ import pytest
 from browser import browser_page
 from PIL import Image
 
-from pipeline.data.clips import Clip
-from pipeline.data.shards import SHARD_NAMES, write_shard
-from pipeline.data.strips import encode_strip
-from pipeline.data.tracks import FaceTrack
-from pipeline.files import write_json
+from pipeline.common.clips import Clip
+from pipeline.common.files import write_json
+from pipeline.store.shards import SHARD_NAMES, write_shard
+from pipeline.store.strips import encode_strip
+from pipeline.video.tracks import FaceTrack
 from stages.report import Params, ReportParams, main
 
 NUM_FRAMES, SIZE = 16, 224

@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.data.clips import Clip, write_manifest
-from pipeline.data.folds import read_fold
+from pipeline.common.clips import Clip, write_manifest
+from pipeline.folds.folds import read_fold
 from stages.split import Params, main
 
 SUBJECTS = [f"s{s:02}" for s in range(10)]

@@ -18,17 +18,17 @@ from tiny_training import (
 )
 from torch import Tensor
 
-from pipeline.data.shards import Batch
-from pipeline.evaluation.metrics import Recalls
-from pipeline.models.mtcae import MTCAE
-from pipeline.structures import STRUCTURES
-from pipeline.training import curve, loop
-from pipeline.training.batches import evaluation_batches
-from pipeline.training.curve import Epoch
+from pipeline.feed.batches import evaluation_batches
+from pipeline.mtcae.loss import LossWeights, multitask_loss
+from pipeline.mtcae.model import MTCAE
+from pipeline.mtcae.predictions import evaluate
+from pipeline.mtcae.structures import STRUCTURES
+from pipeline.scores.metrics import Recalls
+from pipeline.store.shards import Batch
+from pipeline.training import history, loop
 from pipeline.training.devices import failing_together
-from pipeline.training.loss import LossWeights, multitask_loss
+from pipeline.training.history import Epoch
 from pipeline.training.optim import adamw
-from pipeline.training.predict import evaluate
 from pipeline.training.step import Mixing
 
 
@@ -44,7 +44,7 @@ def state(model: MTCAE) -> dict[str, Tensor]:
 def script_uars(monkeypatch: pytest.MonkeyPatch, *uars: float) -> None:
     """Let the epochs have these UARs, whatever the model predicts."""
     scores = iter(uars)
-    monkeypatch.setattr(curve, "recalls", lambda *_: Recalls(next(scores), 0.0, []))
+    monkeypatch.setattr(history, "recalls", lambda *_: Recalls(next(scores), 0.0, []))
 
 
 @pytest.mark.parametrize(("arch", "decoder"), STRUCTURES)

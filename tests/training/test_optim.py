@@ -6,7 +6,7 @@ from torch import nn
 from torch.optim import AdamW
 
 from pipeline.models.encoder import VideoMAEEncoder
-from pipeline.models.mtcae import MTCAE
+from pipeline.mtcae.model import MTCAE
 from pipeline.training.optim import adamw, cosine_schedule, plateau_schedule
 
 RATE, DECAY = 0.1, 0.05

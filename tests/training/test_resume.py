@@ -16,7 +16,7 @@ from project import ROOT
 from tiny_training import ENVIRONMENT, run, without_clock
 
 from pipeline.training import resume
-from pipeline.training.curve import Epoch
+from pipeline.training.history import Epoch
 from pipeline.training.resume import Checkpoints, training_key
 
 # 3 epochs of 3 steps; a reading may come after the last step, for validation.

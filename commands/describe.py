@@ -1,0 +1,158 @@
+"""The data card of a labelled data set: who, what, how long, and a sheet of labelled frames.
+
+`python -m commands.describe ravdess` writes data/cards/ravdess/card.md and, with faces in it
+and so never into git or MLflow, data/cards/ravdess/contact_sheet.png.
+"""
+
+import argparse
+import json
+from collections import Counter
+from collections.abc import Sequence
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from PIL import Image, ImageDraw, ImageFont
+
+from pipeline.common.clips import Clip, read_manifest
+from pipeline.common.files import atomic_path
+from pipeline.evaluation.markdown import markdown_table
+from pipeline.folds.folds import Fold
+from pipeline.store.shards import CLIPS, LabelledClip, read_shard, subject_shards
+from pipeline.store.strips import decode_strip, strip_size
+
+NUM_EXAMPLES = 16
+NEVER = "never tested"
+_COLUMNS = 4
+_CAPTION = 20  # pixels below a frame
+
+
+def main(dataset: str, data: Path) -> None:
+    """Write the card of the data set whose shards and folds are below `data`."""
+    shards = data / "shards" / dataset
+    clips = read_manifest(shards / CLIPS)
+    folds = [
+        Fold(**fold)
+        for fold in json.loads((data / "folds" / f"{dataset}.json").read_text(encoding="utf-8"))
+    ]
+    wanted = {clip.clip: clip for clip in examples(clips)}
+    detected: dict[str, float] = {}
+    shown: dict[str, Image.Image] = {}
+    for shard in subject_shards(shards, sorted({clip.subject for clip in clips})):
+        for labelled in read_shard(shard):
+            detected[labelled.clip] = float(labelled.track.mask.mean())
+            if labelled.clip in wanted:
+                shown[labelled.clip] = draw_example(labelled, wanted[labelled.clip])
+    out = data / "cards" / dataset
+    with atomic_path(out / "card.md") as temporary:
+        temporary.write_text(card(dataset, clips, folds, detected), encoding="utf-8")
+    with atomic_path(out / "contact_sheet.png") as temporary:
+        contact_sheet([shown[name] for name in wanted]).save(temporary)
+    print(f"{out / 'card.md'} and {out / 'contact_sheet.png'} (with faces: keep it to yourself)")
+
+
+def examples(clips: Sequence[Clip]) -> list[Clip]:
+    """Up to 16 clips: as many of each class as of any other, spread evenly over its subjects."""
+    by_class: dict[str, list[Clip]] = {}
+    for clip in sorted(clips, key=lambda clip: (clip.label, clip.subject, clip.clip)):
+        by_class.setdefault(clip.label, []).append(clip)
+    places: Counter[str] = Counter()
+    # Places are dealt one class after the other, until they or the clips are used up.
+    for taken, label in product(range(NUM_EXAMPLES), by_class):
+        if places.total() < NUM_EXAMPLES and taken < len(by_class[label]):
+            places[label] += 1
+    # Each class begins a little later among its subjects than the one before: other people.
+    return [
+        of_class[int((i + (c + 0.5) / len(by_class)) * len(of_class) / places[label])]
+        for c, (label, of_class) in enumerate(by_class.items())
+        for i in range(places[label])
+    ]
+
+
+def card(
+    dataset: str, clips: Sequence[Clip], folds: Sequence[Fold], detected: dict[str, float]
+) -> str:
+    """The data set in Markdown tables.
+
+    Args:
+        dataset: Its name.
+        clips: The clips in the shards.
+        folds: Counted by their test subjects.
+        detected: Of each clip, the fraction of its frames in which the face was found.
+    """
+    fold_of = {subject: fold.fold for fold in folds for subject in fold.test}
+    table = pd.DataFrame(
+        {
+            "class": [clip.label for clip in clips],
+            "sex": [clip.sex or "unknown" for clip in clips],
+            "subject": [clip.subject for clip in clips],
+            "fold": pd.Categorical(
+                [str(fold_of.get(clip.subject, NEVER)) for clip in clips],
+                [*(str(fold.fold) for fold in folds), NEVER],
+            ),
+            "seconds": [clip.seconds for clip in clips],
+            "frames": [clip.num_frames for clip in clips],
+            "detected": [detected[clip.clip] for clip in clips],
+        }
+    )
+    lengths = table[["seconds", "frames"]].replace(0, np.nan).agg(["min", "median", "max"])
+    lengths = lengths.rename_axis("length").round(2).reset_index()
+    parts = [
+        f"# {dataset}: {len(table)} clips of {table['subject'].nunique()} subjects",
+        f"MTCNN found the face in {table['detected'].mean():.1%} of the frames; in all frames of "
+        f"{(table['detected'] == 1).mean():.1%} of the clips. Clips that were refused are in "
+        "metrics/data_quality.json, not here.",
+        "## Clips of each class, by the fold that tests them",
+        _counts(table, "class", "fold"),
+        "## Lengths",
+        markdown_table(lengths),
+        f"Files that declare no length, left out of the seconds: {(table['seconds'] == 0).sum()}.",
+        "## Subjects by the fold that tests them",
+        _counts(table.drop_duplicates("subject"), "sex", "fold"),
+        "## Clips of each subject",
+        _counts(table, "subject", "class"),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _counts(table: pd.DataFrame, rows: str, columns: str) -> str:
+    counts = pd.crosstab(table[rows], table[columns], margins=True, margins_name="all")
+    return markdown_table(counts.reset_index())
+
+
+def draw_example(labelled: LabelledClip, clip: Clip) -> Image.Image:
+    """The middle one of the clip's frames with a face, its box and landmarks drawn, and a caption.
+
+    Green is the box; the points are red on the left of the picture and blue on the right.
+    """
+    size = strip_size(labelled.strip)
+    known = np.flatnonzero(labelled.track.mask)
+    frame = int(known[len(known) // 2])
+    picture = Image.new("RGB", (size, size + _CAPTION), "white")
+    picture.paste(Image.fromarray(decode_strip(labelled.strip, size)[frame]))
+    draw = ImageDraw.Draw(picture)
+    draw.rectangle(tuple(labelled.track.boxes[frame].tolist()), outline="lime", width=2)
+    colours = ("red", "blue", "yellow", "red", "blue")
+    for (x, y), colour in zip(labelled.track.points[frame].tolist(), colours, strict=True):
+        draw.ellipse((x - 3, y - 3, x + 3, y + 3), fill=colour)
+    draw.text((4, size + 3), f"{clip.label}, {clip.subject}", "black", ImageFont.load_default(13))
+    return picture
+
+
+def contact_sheet(pictures: Sequence[Image.Image]) -> Image.Image:
+    """The pictures in rows of four."""
+    width, height = pictures[0].size
+    num_rows = -(-len(pictures) // _COLUMNS)
+    sheet = Image.new("RGB", (_COLUMNS * width, num_rows * height), "white")
+    for i, picture in enumerate(pictures):
+        sheet.paste(picture, (i % _COLUMNS * width, i // _COLUMNS * height))
+    return sheet
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("dataset", help="a data set whose shards and folds exist")
+    parser.add_argument("--data", type=Path, default=Path("data"))
+    arguments = parser.parse_args()
+    main(arguments.dataset, arguments.data)

@@ -1,0 +1,221 @@
+"""Downloads that end in the right file, or in an error that says what is wrong.
+
+A file grows in a hidden folder beside its target and moves to its place when its checksum is right.
+What an interrupted download has brought, even one that was killed, is where the next one goes on.
+"""
+
+import logging
+import re
+import shutil
+from collections.abc import Mapping
+from contextlib import suppress
+from functools import partial
+from itertools import chain
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pooch
+import requests
+from tqdm import tqdm
+
+from pipeline.acquire.http import (
+    Broken,
+    DownloadFailed,
+    Interrupted,
+    Patience,
+    ask,
+    check_status,
+    chunks_of,
+    is_page,
+    pause,
+    plain,
+)
+
+# It would print whole addresses, passwords included.
+pooch.get_logger().setLevel(logging.ERROR)
+
+
+class _WrongFile(DownloadFailed):
+    worth_resuming = False
+
+
+def download(
+    session: requests.Session,
+    url: str,
+    path: Path,
+    *,
+    checksum: str,
+    size: int,
+    headers: Mapping[str, str] = {},
+    patience: Patience,
+    progress: "tqdm[Any] | None" = None,
+) -> None:
+    """Bring the file at `url` to `path`, unless the right one is there.
+
+    Args:
+        session: From `open_session`.
+        url: The file's address, http or https.
+        path: Where the file appears when it is whole and right; replaces a wrong one.
+        checksum: `md5:` or `sha256:` and the digest in hexadecimal.
+        size: Of the whole file, in bytes.
+        headers: To send to the host.
+        patience: How long to wait, how often to ask again.
+        progress: Advanced by `size` in all, also when nothing had to be done.
+
+    Raises:
+        DownloadFailed: What was there at `path` is untouched. A part that a later call can go on
+            with is left beside it, in a hidden folder; otherwise nothing is.
+    """
+    if not re.fullmatch(r"md5:[0-9a-fA-F]{32}|sha256:[0-9a-fA-F]{64}", checksum):
+        raise ValueError(f"checksum {checksum!r} of {path.name} is no md5:... or sha256:...")
+    algorithm, _, digest = checksum.lower().partition(":")
+    counter = _Counter(progress)
+    if path.is_file() and path.stat().st_size == size:
+        if pooch.file_hash(str(path), alg=algorithm) == digest:
+            counter.show(size)
+            return
+    # A folder, because pooch's temporary files have random names: here a later call finds what a
+    # killed one left of them.
+    folder = path.absolute().with_name(f".{path.name}.download")
+    folder.mkdir(parents=True, exist_ok=True)
+    part = folder / digest
+    _take_over_leftovers(folder, part, size)
+    fetch = _Fetch(session, part, size, headers, patience, counter)
+    retrieve = partial(pooch.retrieve, url, checksum, path.name, str(folder), downloader=fetch)
+    try:
+        try:
+            retrieve()
+        except ValueError:  # The checksum is wrong, and pooch has removed the file.
+            retrieve()
+        (folder / path.name).replace(path)
+    except DownloadFailed as failure:
+        counter.show(0)
+        if not failure.worth_resuming:
+            part.unlink(missing_ok=True)
+        raise
+    except ValueError as error:
+        raise DownloadFailed(
+            f"{plain(url)} was fetched once more from the start and is not the file that was "
+            f"announced: {error} If this goes on, look for a new version or tell the host."
+        ) from None
+    finally:
+        if part.is_file() and part.stat().st_size == 0:
+            part.unlink()
+        with suppress(OSError):  # It stays while it holds something to go on with.
+            folder.rmdir()
+
+
+def check_space(folder: Path, num_bytes: int) -> None:
+    """Make sure that the file system of a folder, which need not exist yet, can take more.
+
+    Raises:
+        DownloadFailed: It cannot.
+    """
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    free = shutil.disk_usage(existing).free
+    if free < num_bytes:
+        raise DownloadFailed(
+            f"{folder} needs {num_bytes / 1e9:.1f} GB and its file system has {free / 1e9:.1f} GB "
+            "free; make room, or choose a folder on another one"
+        )
+
+
+class _Counter:
+    """One file's share of a progress bar, which other threads advance too."""
+
+    def __init__(self, progress: "tqdm[Any] | None") -> None:
+        self.progress = progress
+        self.shown = 0
+
+    def show(self, num_bytes: int) -> None:
+        if self.progress is not None:
+            with tqdm.get_lock():  # type: ignore[no-untyped-call]
+                self.progress.update(num_bytes - self.shown)
+        self.shown = num_bytes
+
+
+class _Fetch(NamedTuple):
+    """What pooch calls to bring a file to the temporary name that it has chosen."""
+
+    session: requests.Session
+    part: Path
+    size: int
+    headers: Mapping[str, str]
+    patience: Patience
+    counter: _Counter
+
+    def __call__(self, url: str, temporary: str, _: Any) -> None:
+        self.part.touch()
+        furthest = self.part.stat().st_size
+        fruitless = 0
+        while (offset := self.part.stat().st_size) < self.size:
+            self.counter.show(offset)
+            try:
+                self._attempt(url, offset)
+            except Broken as broken:
+                reached = self.part.stat().st_size
+                # A trickle does not count as getting further.
+                enough = self.patience.min_bytes_per_s * self.patience.stall_s
+                fruitless = 0 if reached - furthest >= enough else fruitless + 1
+                furthest = max(furthest, reached)
+                if fruitless >= self.patience.attempts and reached < self.size:
+                    raise Interrupted(
+                        f"{plain(url)} broke off at {reached} of {self.size} bytes, {fruitless} "
+                        f"times in a row without getting further ({broken}); check the connection "
+                        "and run this again"
+                    ) from None
+                pause(fruitless, self.patience)
+        self.counter.show(self.size)
+        self.part.replace(temporary)
+
+    def _attempt(self, url: str, offset: int) -> None:
+        wanted = {"Range": f"bytes={offset}-"} if offset else {}
+        with ask(self.session, url, self.patience, {**self.headers, **wanted}) as answer:
+            given = answer.headers.get("Content-Range", "")
+            right = re.fullmatch(rf"bytes {offset}-\d+/({self.size}|\*)", given)
+            if (answer.status_code == 416 and offset) or (answer.status_code == 206 and not right):
+                self.part.write_bytes(b"")
+                raise Broken(f"asked for the bytes from {offset}, the host gave {given!r}")
+            check_status(answer, url, self.patience)
+            chunks = chunks_of(answer, self.patience)
+            first = next(chunks, b"")
+            if answer.status_code == 200:
+                offset = 0
+                if is_page(first):
+                    raise DownloadFailed(
+                        f"{plain(url)} gives a web page in place of a file of {self.size} bytes; "
+                        "open it in a browser: it may ask for a login or have moved"
+                    )
+                if (length := answer.headers.get("Content-Length", "")) not in ("", str(self.size)):
+                    raise self._wrong_size(url, length)
+            try:
+                with self.part.open("ab" if offset else "wb") as file:
+                    for chunk in chain([first], chunks):
+                        offset += len(chunk)
+                        if offset > self.size:
+                            raise self._wrong_size(url, "more")
+                        file.write(chunk)
+                        file.flush()  # So that a killed download leaves all that it has counted.
+                        self.counter.show(offset)
+                        if offset == self.size:  # The host may keep the connection open.
+                            return
+            except OSError as error:
+                raise Interrupted(
+                    f"{self.part} cannot be written: {error.strerror}; make room, run this again"
+                ) from error
+            raise Broken("the host closed the connection")
+
+    def _wrong_size(self, url: str, found: str) -> _WrongFile:
+        return _WrongFile(
+            f"{plain(url)} should be {self.size} bytes and the host sends {found}: not the file "
+            "that was announced; look for a new version"
+        )
+
+
+def _take_over_leftovers(folder: Path, part: Path, size: int) -> None:
+    """Go on with a whole file that a killed process had not checked yet; remove what is no use."""
+    for left in folder.iterdir():
+        if left != part and left.stat().st_size == size:
+            left.replace(part)
+        elif left != part or left.stat().st_size > size:
+            left.unlink()

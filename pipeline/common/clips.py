@@ -1,0 +1,95 @@
+"""The record of one clip, and the manifest that carries every clip through the stages."""
+
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Self
+
+import pandas as pd
+
+from pipeline.common.files import atomic_path
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why a clip cannot be used: a short code to count by, and a sentence that says what to do."""
+
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One video of the data set, usable or refused.
+
+    Attributes:
+        clip: Name that is unique in the data set and safe in a file name or a WebDataset key.
+        path: Video file, relative to the folder of the data set's videos.
+        subject: Who is seen; folds are made of whole subjects.
+        label: Expression in the project's vocabulary.
+        sex: `female`, `male`, or empty where it is not known.
+        reason: Code of the refusal; empty for a usable clip.
+        message: The refusal in words.
+        row: Row in the user's table; 0 where the clip comes from no table.
+        split: `train`, `validation` or `test` where the table says so; for protocol `holdout`.
+        num_frames: Frames of the video; 0 before it is sampled.
+        seconds: Length of the video as its container says; 0 where that is not known.
+        content: SHA-256 of the sampled frames, in hexadecimal; empty before the video is sampled.
+    """
+
+    clip: str
+    path: str
+    subject: str
+    label: str
+    sex: str = ""
+    reason: str = ""
+    message: str = ""
+    row: int = 0
+    split: str = ""
+    num_frames: int = 0
+    seconds: float = 0.0
+    content: str = ""
+
+    def named(self, clip: str) -> Self:
+        """The same clip under another name."""
+        return replace(self, clip=clip)
+
+    def refuse(self, refusal: Refusal) -> Self:
+        """The same clip, refused."""
+        return replace(self, reason=refusal.reason, message=refusal.message)
+
+
+def write_manifest(path: Path, clips: Iterable[Clip]) -> None:
+    """Write the clips as Parquet, in the order given; the file appears only when whole."""
+    table = pd.DataFrame(
+        [asdict(clip) for clip in clips], columns=[field.name for field in fields(Clip)]
+    ).astype({field.name: field.type for field in fields(Clip)})
+    with atomic_path(path) as temporary:
+        table.to_parquet(temporary, index=False)
+
+
+def read_manifest(path: Path) -> list[Clip]:
+    """Read what `write_manifest` wrote."""
+    table = pd.read_parquet(path)
+    return [Clip(*row) for row in table.itertuples(index=False, name=None)]
+
+
+def unique_slugs(names: list[str]) -> list[str]:
+    """File-safe names, one per distinct input and distinct from one another.
+
+    Letters, digits, `_` and `-` stay; everything else becomes `_`. Where that makes two names
+    alike, and where a name already looks like that, it gets the start of its hash:
+    `["a b", "a.b", "c"]` -> `["a_b-c8687a08", "a_b-2e7336dc", "c"]`.
+    """
+    slugs = [re.sub(r"[^A-Za-z0-9_-]+", "_", name)[:100] or "_" for name in names]
+    distinct = dict(zip(names, slugs, strict=True))
+    count = Counter(slug.casefold() for slug in distinct.values())
+    return [
+        slug
+        if count[slug.casefold()] == 1 and not re.search(r"-[0-9a-f]{8}$", slug)
+        else f"{slug}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+        for name, slug in zip(names, slugs, strict=True)
+    ]

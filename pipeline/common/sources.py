@@ -1,0 +1,30 @@
+"""Where the videos of a data set lie: a folder of the user's, or the project's own copy.
+
+Downloaded videos are not DVC outputs. DVC deletes a stage's outputs before the stage runs, which
+would throw away an interrupted download, and copies them into its cache, which would double 10 GB.
+What DVC keeps is the checksum of every video; the next stage depends on that.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from pipeline.common.files import project_root
+
+
+def local_copy(dataset: str) -> Path:
+    """The folder that a data set is downloaded or unpacked to: `downloads/<dataset>`.
+
+    It is absolute, because DVC runs queued experiments in a copy of the project without it.
+    """
+    return project_root(Path.cwd()) / "downloads" / dataset
+
+
+def find_video(path: str, folders: Sequence[Path]) -> Path:
+    """The first of the folders' files of that relative path; of the first folder if none has it."""
+    found = (folder / path for folder in folders if (folder / path).is_file())
+    return next(found, folders[0] / path)
+
+
+def is_hidden(path: Path) -> bool:
+    """Whether a part of a relative path begins with a dot: what a killed unpacking leaves."""
+    return any(part.startswith(".") for part in path.parts)

@@ -1,0 +1,149 @@
+"""MEAD: structure of its folders, which sentences are used, what is missing.
+
+The data set is given out on request, so nothing is downloaded: a folder holds, for each actor, the
+unpacked tree `M003/video/front/angry/level_1/001.mp4` or the archive `M003/video.tar` (also
+`M003.tar`, `M003.zip`).
+
+Source: Wang et al. 2020, MEAD; the data set's own page for the rule of the test sentences.
+"""
+
+import re
+from collections import defaultdict
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from pipeline.acquire.archives import NothingWanted, is_whole, unpack
+from pipeline.common.clips import Clip
+from pipeline.common.sources import is_hidden
+from pipeline.common.vocabulary import normalise_label
+
+View = Literal["front", "left_30", "left_60", "right_30", "right_60", "top", "down"]
+Subset = Literal["test_sentences", "all"]
+
+EMOTIONS = ("angry", "contempt", "disgusted", "fear", "happy", "neutral", "sad", "surprised")
+LEVELS = (1, 2, 3)
+# The 48 actors that are given out, of the 60 who were recorded.
+ACTORS = [
+    *(f"M{i:03}" for i in (3, 5, 7, 9, 11, 12, 13, 19, *range(22, 36), 37, 39, 40, 41, 42)),
+    *(f"W{i:03}" for i in (9, 11, *range(14, 20), 21, 23, 24, 25, 26, 28, 29, 33, *range(35, 39))),
+    "W040",
+]
+# The data set's own rule: the last sentences of each emotion and level.
+_NUM_TEST_SENTENCES = 6
+_NUM_NEUTRAL_TEST_SENTENCES = 10
+
+_CLIP = re.compile(r"(?:^|/)([a-z]+(?:_\d\d)?)/([a-z]+)/level_([1-3])/(\d{3})\.mp4$")
+_ACTOR = re.compile(r"[MW]\d{3}")
+_MAX_UNPACKED = 200 * 2**30
+
+
+class Tree(NamedTuple):
+    """The chosen clips, and every view that each actor has among the unpacked files."""
+
+    clips: list[Clip]
+    views: dict[str, set[str]]
+
+
+def unpack_archives(source: Path, folder: Path, view: View) -> None:
+    """Unpack one view of every actor's archive, unless it is unpacked already.
+
+    Args:
+        source: Holds `<actor>/video.tar`, `<actor>.tar` or `<actor>.zip`.
+        folder: Gets `<view>/<actor>/<view>/<emotion>/level_<n>/<sentence>.mp4`.
+        view: The only camera that is unpacked.
+
+    Raises:
+        ValueError: An archive is damaged or not safe; what was unpacked before stays.
+    """
+
+    def choose(name: str) -> str | None:
+        match = _CLIP.search(name)
+        return match[0].lstrip("/") if match and match[1] == view else None
+
+    for path in sorted([*source.glob("*.tar"), *source.glob("*.zip"), *source.glob("*/video.tar")]):
+        name = path.relative_to(source).as_posix()
+        actor = _ACTOR.search(name)
+        if not actor or is_whole(folder / view / actor[0]):
+            continue
+        if any((source / actor[0] / sub / view).is_dir() for sub in ("video", "")):
+            continue  # Unpacked beside its archive, by hand.
+        print(f"mead: unpacking view {view} of {name}")
+        try:
+            unpack(path, folder / view / actor[0], choose, max_bytes=_MAX_UNPACKED)
+        except NothingWanted:
+            print(f"  {name} has no clip of that view")
+
+
+def find_clips(folders: list[Path], view: View, subset: Subset) -> Tree:
+    """The clips of one view, by actor, emotion, level and sentence.
+
+    `test_sentences` keeps the last six sentences of every emotion and level, and the last ten
+    neutral ones. The list behind the paper's 6,568 clips is not published; this rule is the closest
+    public one.
+
+    Raises:
+        ValueError: There is no clip of that view, or one of them is there twice.
+    """
+    cells: dict[tuple[str, str, str], dict[str, Clip]] = defaultdict(dict)
+    views: dict[str, set[str]] = defaultdict(set)
+    for folder in folders:
+        for path in sorted(folder.rglob("*.mp4")):
+            relative = path.relative_to(folder).as_posix()
+            match, actor = _CLIP.search(relative), _ACTOR.search(relative)
+            # An unpacking that was killed leaves hidden folders.
+            hidden = is_hidden(path.relative_to(folder))
+            if hidden or not match or not actor or match[2] not in EMOTIONS:
+                continue
+            seen_from, emotion, level, sentence = match.groups()
+            views[actor[0]].add(seen_from)
+            if seen_from != view:
+                continue
+            cell = cells[actor[0], emotion, level]
+            if sentence in cell:
+                raise ValueError(
+                    f"{relative} is there twice, also as {cell[sentence].path}; keep one copy"
+                )
+            cell[sentence] = Clip(
+                clip=f"{actor[0]}_{view}_{emotion}_{level}_{sentence}",
+                path=relative,
+                subject=actor[0],
+                label=normalise_label(emotion),
+                sex="male" if actor[0].startswith("M") else "female",
+            )
+    if not cells:
+        raise ValueError(
+            f"no clip of view {view} below {' or '.join(map(str, folders))}; it should hold "
+            f"M003/video/{view}/angry/level_1/001.mp4 and so on, or M003/video.tar"
+        )
+    clips = []
+    for (_, emotion, _), cell in sorted(cells.items()):
+        kept = sorted(cell)
+        if subset == "test_sentences":
+            neutral = emotion == "neutral"
+            kept = kept[-(_NUM_NEUTRAL_TEST_SENTENCES if neutral else _NUM_TEST_SENTENCES) :]
+        clips += [cell[sentence] for sentence in kept]
+    return Tree(clips, dict(views))
+
+
+def what_is_missing(tree: Tree, view: View) -> list[str]:
+    """What the tree lacks of actors, views, emotions and levels, a line each."""
+    cells = {clip.clip.rpartition("_")[0] for clip in tree.clips}
+    actors = {clip.subject for clip in tree.clips}
+    lines = []
+    if absent := [actor for actor in ACTORS if actor not in tree.views]:
+        lines.append(f"no clips of {', '.join(absent)}")
+    if unknown := sorted(actors - set(ACTORS)):
+        lines.append(f"not among the 48 public actors: {', '.join(unknown)}")
+    for actor, views in sorted(tree.views.items()):
+        if view not in views:
+            lines.append(f"{actor} lacks view {view}; it has {', '.join(sorted(views))}")
+            continue
+        lacking = [
+            f"{emotion} level {level}"
+            for emotion in EMOTIONS
+            for level in (LEVELS if emotion != "neutral" else LEVELS[:1])
+            if f"{actor}_{view}_{emotion}_{level}" not in cells
+        ]
+        if lacking:
+            lines.append(f"{actor} lacks {', '.join(lacking)}")
+    return lines

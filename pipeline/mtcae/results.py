@@ -1,0 +1,45 @@
+"""The files of a fold beside its model: the same in every run, so without what a clock says."""
+
+import math
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+
+from pipeline.common.files import atomic_path, write_json
+from pipeline.mtcae.predictions import Evaluation, predictions_table
+from pipeline.scores.metrics import recalls
+from pipeline.training.history import MEASURED, Epoch
+
+
+class FoldResult(NamedTuple):
+    """What a test says: a row per clip, and the numbers that are finite."""
+
+    predictions: pd.DataFrame
+    metrics: dict[str, float]
+
+
+def fold_result(tested: Evaluation, fold: int, classes: list[str]) -> FoldResult:
+    """Predictions and metrics of the test clips of a fold."""
+    predictions = predictions_table(tested, fold, classes)
+    scores = recalls(tested.labels, tested.probabilities.argmax(axis=1), len(classes))
+    metrics = {
+        "uar": scores.uar,
+        "war": scores.war,
+        "box_iou": float(predictions["box_iou"].mean()),
+        "landmark_error": float(predictions["landmark_error"].mean()),
+        "num_test_clips": len(predictions),
+    }
+    finite = {name: value for name, value in metrics.items() if math.isfinite(value)}
+    return FoldResult(predictions, finite)
+
+
+def write_tables(
+    out: Path, history: list[Epoch], predictions: pd.DataFrame, metrics: dict[str, float]
+) -> None:
+    """Write history.csv, predictions.parquet and metrics.json."""
+    with atomic_path(out / "history.csv") as temporary:
+        pd.DataFrame(history).drop(columns=[*MEASURED]).to_csv(temporary, index=False)
+    with atomic_path(out / "predictions.parquet") as temporary:
+        predictions.to_parquet(temporary, index=False)
+    write_json(out / "metrics.json", metrics)

@@ -1,0 +1,85 @@
+"""A fold's model as a folder that MLflow can keep, register, load and serve."""
+
+import json
+import shutil
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import mlflow.pyfunc
+import pandas as pd
+from mlflow.models import ModelSignature
+from mlflow.types import ColSpec, DataType, Schema, TensorSpec
+
+# pipeline.serving.classifier with all that it imports, as a test makes sure.
+MODULES = (
+    "pipeline/__init__.py",
+    "pipeline/common/__init__.py",
+    "pipeline/common/clips.py",
+    "pipeline/common/files.py",
+    "pipeline/models/__init__.py",
+    "pipeline/models/checkpoints.py",
+    "pipeline/models/encoder.py",
+    "pipeline/models/families.py",
+    "pipeline/mtcae/__init__.py",
+    "pipeline/mtcae/decoder.py",
+    "pipeline/mtcae/model.py",
+    "pipeline/mtcae/structures.py",
+    "pipeline/serving/__init__.py",
+    "pipeline/serving/classifier.py",
+    "pipeline/store/__init__.py",
+    "pipeline/store/strips.py",
+    "pipeline/video/__init__.py",
+    "pipeline/video/decode.py",
+)
+# What these need of requirements.txt, where the versions are.
+PACKAGES = {
+    "ffmpeg-python",
+    "imageio-ffmpeg",
+    "mlflow",
+    "numpy",
+    "pandas",
+    "pillow",
+    "safetensors",
+    "timm",
+    "torch",
+    "torchvision",
+}
+
+
+def package_model(weights: Path, folder: Path) -> None:
+    """Write a model to the new folder `folder`, with its code, signature and requirements.
+
+    It is loaded by `mlflow.pyfunc.load_model` and takes a table with the paths of videos in the
+    column `video`; `VideoClassifier.predict` says what it gives.
+
+    Args:
+        weights: What `save_model` wrote, model.safetensors with model.json beside it.
+        folder: Where to write.
+    """
+    root = Path(__file__).parents[2]
+    description = weights.with_suffix(".json")
+    classes = json.loads(description.read_text(encoding="utf-8"))["metadata"]["classes"]
+    pins = (root / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    outputs: list[ColSpec | TensorSpec] = [
+        ColSpec(DataType.string, "label", required=False),
+        *(ColSpec(DataType.double, f"probability_{name}", required=False) for name in classes),
+        ColSpec(DataType.string, "problem", required=False),
+    ]
+    with TemporaryDirectory() as code:
+        for module in MODULES:
+            copy = Path(code) / module
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(root / module, copy)
+        # By the name of the loader rather than as a pickle, which would run whatever it holds.
+        mlflow.pyfunc.save_model(
+            str(folder),
+            loader_module="pipeline.serving.classifier",
+            data_path=str(weights),
+            code_paths=[f"{code}/pipeline"],
+            signature=ModelSignature(
+                inputs=Schema([ColSpec(DataType.string, "video")]), outputs=Schema(outputs)
+            ),
+            input_example=pd.DataFrame({"video": ["videos/clip.mp4"]}),
+            pip_requirements=[pin for pin in pins if pin.partition("==")[0] in PACKAGES],
+        )
+    shutil.copy(description, folder / "data")

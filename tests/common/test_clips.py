@@ -1,0 +1,68 @@
+from pathlib import Path
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.common.clips import (
+    Clip,
+    Refusal,
+    read_manifest,
+    unique_slugs,
+    write_manifest,
+)
+
+CLIPS = [
+    Clip("a", "day one/a.mp4", "Ann", "angry", sex="female", row=2),
+    Clip("b", "b.mp4", "007", "happy"),
+    Clip("c", "ç.mp4", "Zoë", "sad", row=3).refuse(Refusal("missing", "ç.mp4: no such file")),
+]
+
+
+def test_a_manifest_reads_back_as_it_was_written(tmp_path: Path) -> None:
+    write_manifest(tmp_path / "clips.parquet", CLIPS)
+    read = read_manifest(tmp_path / "clips.parquet")
+    assert read == CLIPS
+    assert type(read[0].row) is int
+
+
+def test_a_manifest_without_clips_is_one_too(tmp_path: Path) -> None:
+    write_manifest(tmp_path / "clips.parquet", [])
+    assert read_manifest(tmp_path / "clips.parquet") == []
+
+
+def test_the_same_clips_give_the_same_bytes(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        write_manifest(tmp_path / name / "clips.parquet", iter(CLIPS))
+    one, two = ((tmp_path / name / "clips.parquet").read_bytes() for name in ("one", "two"))
+    assert one == two
+
+
+def test_slugs_stay_as_they_are_where_they_can() -> None:
+    # The first eight digits of the names' SHA-256.
+    assert unique_slugs(["a b", "a.b", "c"]) == ["a_b-c8687a08", "a_b-2e7336dc", "c"]
+    assert unique_slugs(["Ann-1_x", "Zoë", "a/../b"]) == ["Ann-1_x", "Zo_", "a_b"]
+    assert unique_slugs(["c", "c"]) == ["c", "c"]
+
+
+def test_slugs_that_differ_only_in_case_are_told_apart_for_file_systems_that_ignore_it() -> None:
+    upper, lower = unique_slugs(["ANN", "ann"])
+    assert upper.startswith("ANN-")
+    assert lower.startswith("ann-")
+    assert upper.casefold() != lower.casefold()
+
+
+def test_names_with_one_long_beginning_are_told_apart() -> None:
+    assert len(set(unique_slugs(["x" * 150 + "1", "x" * 150 + "2"]))) == 2
+
+
+@given(st.lists(st.text("aA .é/_-", max_size=4), unique=True))
+def test_distinct_names_get_distinct_slugs_of_safe_characters(names: list[str]) -> None:
+    slugs = unique_slugs(names)
+    assert len({slug.casefold() for slug in slugs}) == len(names)
+    assert all(set(slug) <= set("aA_-0123456789bcdef") for slug in slugs)
+
+
+def test_a_name_that_looks_like_a_slug_with_a_hash_collides_with_none() -> None:
+    slugs = unique_slugs(["a b", "a.b", "a_b-c8687a08"])
+    assert slugs[:2] == ["a_b-c8687a08", "a_b-2e7336dc"]
+    assert len(set(slugs)) == 3

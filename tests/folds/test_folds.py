@@ -1,0 +1,349 @@
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from project import ROOT
+
+from pipeline.common.clips import Clip
+from pipeline.datasets.cremad import list_clips, read_objects, read_sexes
+from pipeline.folds.folds import (
+    Fold,
+    balanced_tests,
+    make_folds,
+    published_folds,
+    read_fold,
+    refuse_leaks,
+    write_folds,
+)
+from pipeline.folds.protocols import MAE_DFER_CLASSES, MAE_DFER_TESTS
+from stages.split import Params, split_clips
+
+LABELS = ["angry", "happy", "sad"]
+
+
+def balanced_clips(num_subjects: int, clips_per_label: int = 4) -> list[Clip]:
+    """Every subject shows every label equally often; subjects are female and male in turn."""
+    return [
+        Clip(f"s{s:02}_{label}_{i}", "", f"s{s:02}", label, sex=("female", "male")[s % 2])
+        for s in range(num_subjects)
+        for label in LABELS
+        for i in range(clips_per_label)
+    ]
+
+
+def uneven_clips(seed: int) -> list[Clip]:
+    """Twelve subjects with 10 to 30 clips of random labels."""
+    random = np.random.default_rng(seed)
+    return [
+        Clip(
+            f"s{s:02}_{i}",
+            "",
+            f"s{s:02}",
+            str(random.choice(LABELS)),
+            sex=("female", "male")[s % 2],
+        )
+        for s in range(12)
+        for i in range(random.integers(10, 30))
+    ]
+
+
+def split(clips: list[Clip], num_folds: int = 5, seed: int = 1) -> list[Fold]:
+    tests = balanced_tests(clips, num_folds, seed)
+    return make_folds(clips, tests, validation_fraction=0.2, seed=seed)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_no_subject_appears_in_two_parts_of_a_fold_and_none_is_left_out(seed: int) -> None:
+    clips = uneven_clips(seed)
+    for fold in split(clips, seed=seed):
+        assert all([fold.train, fold.validation, fold.test])
+        together = [*fold.train, *fold.validation, *fold.test]
+        assert sorted(together) == sorted({clip.subject for clip in clips})
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_every_subject_is_tested_exactly_once(seed: int) -> None:
+    clips = uneven_clips(seed)
+    folds = split(clips, seed=seed)
+    assert [fold.fold for fold in folds] == [1, 2, 3, 4, 5]
+    tested = [subject for fold in folds for subject in fold.test]
+    assert sorted(tested) == sorted({clip.subject for clip in clips})
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_balanced_subjects_give_folds_of_one_woman_and_one_man_each(seed: int) -> None:
+    clips = balanced_clips(10)
+    sex = {clip.subject: clip.sex for clip in clips}
+    for fold in split(clips, seed=seed):
+        assert Counter(sex[subject] for subject in fold.test) == {"female": 1, "male": 1}
+        assert len(fold.validation) in (1, 2)
+
+
+def test_24_actors_are_spread_as_evenly_as_whole_subjects_allow() -> None:
+    clips = balanced_clips(24)
+    sex = {clip.subject: clip.sex for clip in clips}
+    folds = split(clips)
+    assert sorted(len(fold.test) for fold in folds) == [4, 5, 5, 5, 5]
+    for fold in folds:
+        women = sum(sex[subject] == "female" for subject in fold.test)
+        assert women in (2, 3)
+
+
+def test_classes_are_even_where_each_subject_shows_one() -> None:
+    clips = [Clip(f"{s}_{i}", "", f"s{s:02}", LABELS[s % 3]) for s in range(15) for i in range(5)]
+    label = {clip.subject: clip.label for clip in clips}
+    for fold in split(clips):
+        assert sorted(label[subject] for subject in fold.test) == LABELS
+
+
+def test_one_clip_of_each_class_and_subject_is_enough() -> None:
+    # Every class of every sex then has fewer clips than there are folds.
+    folds = split(balanced_clips(8, clips_per_label=1))
+    tested = [subject for fold in folds for subject in fold.test]
+    assert sorted(tested) == [f"s{s:02}" for s in range(8)]
+    assert all(fold.train and fold.validation and fold.test for fold in folds)
+
+
+def test_folds_depend_on_the_seed_and_on_nothing_else() -> None:
+    clips = balanced_clips(10)
+    assert split(clips, seed=3) == split(clips, seed=3)
+    assert split(clips, seed=3) != split(clips, seed=4)
+
+
+def test_too_few_subjects_are_an_error_with_their_number_and_the_number_needed() -> None:
+    with pytest.raises(ValueError, match=r"4 subject\(s\) \(s00, .*\) cannot make 5 .* at least 5"):
+        split(balanced_clips(4))
+    with pytest.raises(ValueError, match=r"2 subject\(s\) .* at least 4"):
+        split(balanced_clips(2), num_folds=2)
+
+
+def test_a_class_that_only_one_subject_shows_cannot_be_tested() -> None:
+    clips = [*balanced_clips(10), *(Clip(f"rare{i}", "", "s00", "contempt") for i in range(5))]
+    with pytest.raises(ValueError, match=r"fold \d would train without any clip of contempt"):
+        split(clips)
+
+
+def test_folds_read_back_as_they_were_written(tmp_path: Path) -> None:
+    folds = split(balanced_clips(10))
+    write_folds(tmp_path / "folds.json", folds)
+    assert [read_fold(tmp_path / "folds.json", number) for number in (1, 2, 3, 4, 5)] == folds
+
+
+@pytest.mark.parametrize("number", [0, 6])
+def test_a_fold_that_was_not_made_is_an_error(tmp_path: Path, number: int) -> None:
+    write_folds(tmp_path / "folds.json", split(balanced_clips(10)))
+    with pytest.raises(ValueError, match=f"folds 1 to 5, not {number}"):
+        read_fold(tmp_path / "folds.json", number)
+
+
+def test_two_folds_of_three_subjects_would_leave_nobody_to_validate() -> None:
+    with pytest.raises(ValueError, match="at least 4"):
+        split(balanced_clips(3), num_folds=2)
+
+
+def test_subjects_too_uneven_for_the_folds_are_an_error_and_not_an_empty_fold() -> None:
+    counts = {"s0": (0, 1, 0), "s1": (1, 1, 5), "s2": (2, 3, 2), "s3": (2, 1, 2), "s4": (2, 6, 4)}
+    clips = [
+        Clip(f"{subject}{label}{i}", "", subject, label, sex="fm"[int(subject[1]) % 2])
+        for subject, numbers in counts.items()
+        for label, number in zip("abc", numbers, strict=True)
+        for i in range(number)
+    ]
+    with pytest.raises(ValueError, match="has no test subjects"):
+        split(clips, seed=0)
+
+
+def ravdess_clips() -> list[Clip]:
+    """24 actors with four neutral clips and eight of each other emotion, calm being one of them."""
+    return [
+        Clip(
+            f"{actor}_{label}_{i}",
+            "",
+            f"actor_{actor:02}",
+            label,
+            sex=("female", "male")[actor % 2],
+        )
+        for actor in range(1, 25)
+        for label in sorted(MAE_DFER_CLASSES["ravdess"])
+        for i in range(4 if label == "neutral" else 8)
+    ]
+
+
+def cremad_clips() -> list[Clip]:
+    """All 7,442 of the published list, the known bad ones with them."""
+    tables = ROOT / "datasets/cremad"
+    return list_clips(
+        read_objects(tables / "files.csv"),
+        read_sexes(tables / "actors.csv"),
+        keep_known_bad=True,
+    )
+
+
+def published(dataset: str, clips: list[Clip]) -> list[Fold]:
+    return published_folds(
+        clips,
+        MAE_DFER_TESTS[dataset],
+        MAE_DFER_CLASSES[dataset],
+        validation_fraction=0.2,
+        seed=1,
+    )
+
+
+def sizes(clips: list[Clip], fold: Fold) -> tuple[int, int]:
+    """Number of test clips, and of training and validation clips together."""
+    count = Counter(clip.subject for clip in clips)
+    rest = [*fold.train, *fold.validation]
+    return sum(count[subject] for subject in fold.test), sum(count[subject] for subject in rest)
+
+
+def test_ravdess_has_six_published_folds_of_240_test_clips() -> None:
+    clips = ravdess_clips()
+    folds = published("ravdess", clips)
+    assert [sizes(clips, fold) for fold in folds] == [(240, 1200)] * 6
+    assert [(fold.test[0], fold.test[-1]) for fold in folds] == [
+        ("actor_01", "actor_04"),
+        ("actor_05", "actor_08"),
+        ("actor_09", "actor_12"),
+        ("actor_13", "actor_16"),
+        ("actor_17", "actor_20"),
+        ("actor_21", "actor_24"),
+    ]
+    for fold in folds:
+        assert len(fold.validation) == 4
+        assert len({*fold.train, *fold.validation, *fold.test}) == 24
+
+
+def test_cremad_has_five_published_folds_of_the_published_sizes() -> None:
+    clips = cremad_clips()
+    found = [sizes(clips, fold) for fold in published("cremad", clips)]
+    assert [test for test, _ in found] == [1463, 1470, 1476, 1476, 1557]
+    assert {test + rest for test, rest in found} == {7442}
+
+
+def test_a_published_protocol_wants_every_subject_and_no_stranger() -> None:
+    clips = [clip for clip in ravdess_clips() if clip.subject != "actor_07"]
+    clips.append(Clip("x", "", "actor_25", "calm"))
+    with pytest.raises(
+        ValueError, match=r"subjects .* missing are actor_07, too many are actor_25"
+    ):
+        published("ravdess", clips)
+
+
+def test_a_published_protocol_wants_its_own_classes() -> None:
+    clips = [replace(clip, label=clip.label.replace("calm", "neutral")) for clip in ravdess_clips()]
+    with pytest.raises(ValueError, match=r"classes .* missing are calm, too many are none"):
+        published("ravdess", clips)
+
+
+def by_protocol(protocol: str, clips: list[Clip]) -> list[Fold]:
+    """What the split stage makes of the clips."""
+    split = {
+        "protocol": protocol,
+        "num_folds": 5,
+        "test_fraction": 0.25,
+        "validation_fraction": 0.2,
+    }
+    document = {"dataset": "custom", "folds": [1], "split": split, "seed": 1}
+    return split_clips(Params.model_validate(document), clips)
+
+
+def test_leaving_one_subject_out_tests_each_of_24_alone() -> None:
+    clips = ravdess_clips()
+    folds = by_protocol("loso", clips)
+    assert [fold.fold for fold in folds] == list(range(1, 25))
+    assert [fold.test for fold in folds] == [[f"actor_{n:02}"] for n in range(1, 25)]
+    for fold in folds:
+        assert sorted([*fold.train, *fold.validation, *fold.test]) == [
+            f"actor_{n:02}" for n in range(1, 25)
+        ]
+        # A fifth of 23.
+        assert len(fold.validation) in (4, 5)
+
+
+def test_a_holdout_without_a_split_column_draws_its_subjects() -> None:
+    # A quarter of twelve is tested, and about a fifth of the other nine chooses the epoch.
+    clips = balanced_clips(12)
+    (fold,) = by_protocol("holdout", clips)
+    assert len(fold.test) == 3
+    assert len(fold.validation) in (1, 2)
+    together = [*fold.train, *fold.validation, *fold.test]
+    assert sorted(together) == [f"s{s:02}" for s in range(12)]
+
+
+def with_splits(parts: dict[str, str], num_subjects: int = 6) -> list[Clip]:
+    """Balanced clips whose table says which part each subject is in; empty where `parts` does."""
+    clips = balanced_clips(num_subjects)
+    return [replace(clip, path=f"{clip.clip}.mp4", split=parts[clip.subject]) for clip in clips]
+
+
+PARTS = {
+    "s00": "test",
+    "s01": "train",
+    "s02": "validation",
+    "s03": "train",
+    "s04": "test",
+    "s05": "train",
+}
+
+
+def test_a_holdout_follows_the_split_column() -> None:
+    assert by_protocol("holdout", with_splits(PARTS)) == [
+        Fold(1, train=["s01", "s03", "s05"], validation=["s02"], test=["s00", "s04"])
+    ]
+
+
+def test_a_split_column_without_validation_has_it_drawn_from_the_training_subjects() -> None:
+    parts = {subject: "test" if part == "test" else "train" for subject, part in PARTS.items()}
+    (fold,) = by_protocol("holdout", with_splits(parts))
+    assert fold.test == ["s00", "s04"]
+    assert len(fold.validation) == 1
+    assert sorted([*fold.train, *fold.validation]) == ["s01", "s02", "s03", "s05"]
+
+
+def test_a_subject_in_two_parts_of_the_table_is_an_error_that_names_them() -> None:
+    clips = with_splits(PARTS)
+    clips[-1] = replace(clips[-1], split="test")
+    with pytest.raises(ValueError, match=r"s05 stand\(s\) in the table as train and as test"):
+        by_protocol("holdout", clips)
+
+
+def test_a_split_column_with_gaps_is_an_error_that_counts_them() -> None:
+    with pytest.raises(ValueError, match=r"12 clips have no split \(s03_angry_0\.mp4, "):
+        by_protocol("holdout", with_splits({**PARTS, "s03": ""}))
+
+
+FOLD = Fold(2, train=["Ann", "Bob"], validation=["Cem"], test=["Dee"])
+
+
+def clip_of(subject: str, content: str) -> Clip:
+    return Clip(f"{subject}{content}", f"{subject}/{content}.mp4", subject, "sad", content=content)
+
+
+def test_a_fold_whose_parts_share_nothing_is_trained() -> None:
+    refuse_leaks(FOLD, [clip_of(s, f"{s}{i}") for s in ("Ann", "Bob", "Cem", "Dee") for i in "12"])
+
+
+def test_a_subject_in_two_parts_is_a_leak() -> None:
+    fold = FOLD._replace(validation=["Cem", "Bob"])
+    with pytest.raises(ValueError, match=r"fold 2 .* subject Bob is in train and in validation"):
+        refuse_leaks(fold, [])
+
+
+@pytest.mark.parametrize(("seen", "part"), [("Bob", "train"), ("Cem", "validation")])
+def test_the_same_pictures_in_two_parts_are_a_leak_that_names_both(seen: str, part: str) -> None:
+    clips = [clip_of("Ann", "1"), clip_of(seen, "x"), clip_of("Dee", "2"), clip_of("Dee", "x")]
+    with pytest.raises(
+        ValueError,
+        match=rf"{seen}/x\.mp4 of subject {seen} \({part}\) and Dee/x\.mp4 of subject Dee \(test\)",
+    ):
+        refuse_leaks(FOLD, clips)
+
+
+def test_the_same_pictures_inside_one_part_are_no_leak() -> None:
+    refuse_leaks(FOLD, [clip_of("Ann", "x"), clip_of("Bob", "x"), clip_of("Dee", "y")])
+
+
+def test_pictures_of_people_outside_the_fold_are_no_leak() -> None:
+    refuse_leaks(FOLD, [clip_of("Eve", "x"), clip_of("Dee", "x"), clip_of("Eve", "y")])

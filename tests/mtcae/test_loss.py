@@ -1,0 +1,133 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from pipeline.mtcae.loss import Losses, LossWeights, masked_mse, multitask_loss
+from pipeline.mtcae.model import Predictions
+
+MASK = torch.tensor([[True, True, False], [True, False, False]])
+LABELS = torch.tensor([0, 3])
+
+
+def random(*shape: int, seed: int) -> Tensor:
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def predictions() -> Predictions:
+    return Predictions(random(2, 3, 4, seed=1), random(2, 3, 5, 2, seed=2), random(2, 7, seed=3))
+
+
+def losses(predicted: Predictions, *, label_smoothing: float = 0.0) -> Losses:
+    boxes, points = random(2, 3, 4, seed=4), random(2, 3, 5, 2, seed=5)
+    return multitask_loss(
+        predicted,
+        boxes,
+        points,
+        MASK,
+        LABELS,
+        weights=LossWeights(),
+        label_smoothing=label_smoothing,
+    )
+
+
+def test_masked_mse_is_the_mean_over_the_known_frames() -> None:
+    predicted = torch.tensor([[[1.0, 2.0], [3.0, 4.0]], [[5.0, 6.0], [7.0, 8.0]]])
+    target = torch.tensor([[[0.0, 0.0], [3.0, 2.0]], [[9.0, 9.0], [9.0, 9.0]]])
+    mask = torch.tensor([[True, True], [False, False]])
+    # (1 + 4) / 2 and (0 + 4) / 2; the second clip is unknown.
+    assert masked_mse(predicted, target, mask, mask.sum()).item() == pytest.approx((2.5 + 2) / 2)
+
+
+def test_masked_mse_agrees_with_numpy() -> None:
+    predicted, target = random(2, 3, 4, seed=1), random(2, 3, 4, seed=2)
+    known = MASK.numpy()
+    expected = np.mean((predicted.numpy()[known] - target.numpy()[known]) ** 2)
+    assert masked_mse(predicted, target, MASK, MASK.sum()).item() == pytest.approx(
+        expected, rel=1e-6
+    )
+
+
+def test_without_a_known_frame_loss_and_gradients_are_zero() -> None:
+    predicted = random(2, 3, 4, seed=1).requires_grad_()
+    mask = torch.zeros(2, 3, dtype=torch.bool)
+    loss = masked_mse(predicted, torch.zeros(2, 3, 4), mask, mask.sum())
+    loss.backward()  # type: ignore[no-untyped-call]
+    assert loss.item() == 0
+    assert predicted.grad is not None
+    assert torch.equal(predicted.grad, torch.zeros(2, 3, 4))
+
+
+@given(st.floats(width=32, min_value=-1e9, max_value=1e9))
+def test_what_an_unknown_frame_holds_changes_neither_loss_nor_gradient(value: float) -> None:
+    target = random(2, 3, 4, seed=2)
+    results = []
+    for filled in (target, torch.where(MASK[..., None], target, torch.tensor(value))):
+        predicted = random(2, 3, 4, seed=1).requires_grad_()
+        loss = masked_mse(predicted, filled, MASK, MASK.sum())
+        loss.backward()  # type: ignore[no-untyped-call]
+        results.append((loss, predicted.grad))
+    (loss, gradient), (filled_loss, filled_gradient) = results
+    assert torch.equal(loss, filled_loss)
+    assert gradient is not None
+    assert filled_gradient is not None
+    assert torch.equal(gradient, filled_gradient)
+
+
+def test_the_total_is_the_sum_with_the_weights_of_the_paper() -> None:
+    predicted = Predictions(
+        torch.full((1, 2, 4), 2.0), torch.full((1, 2, 5, 2), 3.0), torch.zeros(1, 4)
+    )
+    zeros = torch.zeros(1, 2, 4), torch.zeros(1, 2, 5, 2)
+    mask, labels = torch.ones(1, 2, dtype=torch.bool), torch.tensor([1])
+    total, boxes, points, expression = multitask_loss(
+        predicted, *zeros, mask, labels, weights=LossWeights()
+    )
+    assert (boxes.item(), points.item()) == (4, 9)
+    assert expression.item() == pytest.approx(math.log(4))
+    assert total.item() == pytest.approx(0.5 * 4 + 0.5 * 9 + 1.5 * math.log(4))
+
+
+def test_stl_is_trained_on_the_plain_cross_entropy() -> None:
+    logits = predictions().logits
+    total, boxes, points, expression = losses(Predictions(None, None, logits))
+    assert torch.equal(total, F.cross_entropy(logits, LABELS))
+    assert torch.equal(total, expression)
+    assert (boxes.item(), points.item()) == (0, 0)
+
+
+def test_label_smoothing_mixes_in_the_uniform_distribution() -> None:
+    predicted = predictions()
+    smooth = losses(predicted, label_smoothing=0.1).expression
+    log_probabilities = predicted.logits.log_softmax(dim=1)
+    truth = 0.9 * F.one_hot(LABELS, 7) + 0.1 / 7
+    assert smooth.item() == pytest.approx(
+        -(truth * log_probabilities).sum(dim=1).mean().item(), rel=1e-6
+    )
+    assert torch.equal(smooth, F.cross_entropy(predicted.logits, LABELS, label_smoothing=0.1))
+
+
+def test_losses_of_half_precision_predictions_are_computed_in_single_precision() -> None:
+    predicted = predictions()
+    assert predicted.boxes is not None
+    assert predicted.points is not None
+    half = Predictions(
+        predicted.boxes.bfloat16(), predicted.points.bfloat16(), predicted.logits.bfloat16()
+    )
+    rounded = Predictions(half.boxes.float(), half.points.float(), half.logits.float())  # type: ignore[union-attr]
+    assert [loss.item() for loss in losses(half)] == [loss.item() for loss in losses(rounded)]
+
+
+@pytest.mark.parametrize("value", [1e30, math.inf, math.nan])
+def test_not_even_an_endless_number_in_an_unknown_frame_counts(value: float) -> None:
+    predicted = torch.ones(1, 2, 4, requires_grad=True)
+    target = torch.tensor([0.0, value])[None, :, None].expand(1, 2, 4)
+    loss = masked_mse(predicted, target, torch.tensor([[True, False]]), torch.tensor(1))
+    assert loss.item() == 1
+    (gradient,) = torch.autograd.grad(loss, predicted)
+    assert gradient.tolist() == [[[0.5] * 4, [0.0] * 4]]

@@ -1,0 +1,256 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import imageio_ffmpeg
+import mlflow.pyfunc
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from lightning.fabric import Fabric
+from mlflow import MlflowClient
+from project import ROOT, all_imports_of
+
+from pipeline.common.clips import Clip
+from pipeline.feed.loader import load_batches
+from pipeline.models.checkpoints import save_model
+from pipeline.models.encoder import VideoMAEEncoder
+from pipeline.mtcae.loss import LossWeights
+from pipeline.mtcae.model import MTCAE
+from pipeline.mtcae.predictions import evaluate, predictions_table
+from pipeline.serving.classifier import VideoClassifier
+from pipeline.store.shards import write_shard
+from pipeline.store.strips import encode_strip
+from pipeline.tracking.observer import log_experiment, track_fold
+from pipeline.tracking.packaging import MODULES, PACKAGES, package_model
+from pipeline.video.decode import read_frames
+from pipeline.video.tracks import FaceTrack
+
+CLASSES = ["happy", "neutral", "sad"]
+# No value is a default.
+FRAMES = {"num_frames": 4, "size": 64, "sampling": "stride", "crop": "none", "jpeg_quality": 60}
+PROBABILITIES = [f"probability_{name}" for name in CLASSES]
+CHOICES: dict[str, str | int] = {
+    "dataset": "sample",
+    "arch": "stl",
+    "decoder": "vit",
+    "model": "tiny",
+    "recipe": "quick",
+    "seed": 1,
+}
+
+
+@pytest.fixture(autouse=True)
+def _own_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Loading a model puts its code first on the path, where later tests would find it."""
+    monkeypatch.setattr(sys, "path", sys.path.copy())
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model whose probabilities differ from video to video."""
+    torch.manual_seed(0)
+    encoder = VideoMAEEncoder(
+        dim=24, depth=1, num_heads=2, image_size=32, patch_size=16, num_frames=4
+    )
+    model = MTCAE(encoder, arch="stl", decoder="vit", num_classes=len(CLASSES))
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    path = tmp_path_factory.mktemp("fold1") / "model.safetensors"
+    save_model(path, model, metadata={"classes": CLASSES, "frames": FRAMES})
+    return path
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Two test pictures that move, wider than high."""
+    folder = tmp_path_factory.mktemp("videos")
+    paths = [folder / f"{name}.mp4" for name in ("testsrc", "mandelbrot")]
+    for path in paths:
+        source = f"{path.stem}=size=160x96:rate=10"
+        command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-f", "lavfi", "-i", source]
+        subprocess.run([*command, "-t", "2", str(path)], check=True)
+    return paths
+
+
+@pytest.fixture(scope="module")
+def expected(
+    weights: Path, videos: list[Path], tmp_path_factory: pytest.TempPathFactory
+) -> pd.DataFrame:
+    """What the stages predict for these videos: strips, a shard, batches, the test of a fold."""
+    shard = tmp_path_factory.mktemp("shards") / "s.tar"
+    clips = []
+    for path in videos:
+        video = read_frames(
+            path,
+            num_samples=4,
+            size=64,
+            sampling="stride",
+            crop="none",
+            binary=imageio_ffmpeg.get_ffmpeg_exe(),
+        )
+        track = FaceTrack(
+            np.zeros((4, 4), np.float32), np.zeros((4, 5, 2), np.float32), np.ones(4, np.bool_)
+        )
+        clips.append(
+            (Clip(path.stem, path.name, "s", "sad"), encode_strip(video.frames, 60), track)
+        )
+    write_shard(shard, clips)
+    batches = load_batches([shard], classes=CLASSES, image_size=32, batch_size=2)
+    model = VideoClassifier(weights).model
+    tested = evaluate(Fabric(accelerator="cpu", devices=1), model, batches, LossWeights())
+    return (
+        predictions_table(tested, 1, CLASSES).set_index("clip").loc[[path.stem for path in videos]]
+    )
+
+
+def table(videos: list[Path]) -> pd.DataFrame:
+    return pd.DataFrame({"video": [str(path) for path in videos]})
+
+
+@pytest.fixture(scope="module")
+def package(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("package") / "model"
+    package_model(weights, folder)
+    return folder
+
+
+def test_a_served_model_predicts_what_the_test_of_its_fold_did(
+    package: Path, videos: list[Path], expected: pd.DataFrame
+) -> None:
+    predicted = mlflow.pyfunc.load_model(str(package)).predict(table(videos))
+    assert list(predicted.columns) == ["label", *PROBABILITIES, "problem"]
+    assert list(predicted["label"]) == list(expected["predicted"])
+    np.testing.assert_allclose(predicted[PROBABILITIES], expected[PROBABILITIES], atol=1e-6)
+    assert predicted["problem"].isna().all()
+    # The two are told apart, so that a model deaf to its input would not pass.
+    assert np.ptp(expected[PROBABILITIES], axis=0).max() > 0.01
+
+
+def test_a_bad_video_has_a_problem_and_the_others_their_predictions(
+    package: Path, videos: list[Path], expected: pd.DataFrame, tmp_path: Path
+) -> None:
+    text = tmp_path / "text.mp4"
+    text.write_text("not a video")
+    rows = [text, videos[1], tmp_path / "absent.mp4"]
+    predicted = mlflow.pyfunc.load_model(str(package)).predict(table(rows))
+    assert predicted.loc[[0, 2], ["label", *PROBABILITIES]].isna().all(axis=None)
+    assert predicted["problem"][0].startswith("text.mp4: not a readable video")
+    assert predicted["problem"][2] == "absent.mp4: no such file; check the path in the table"
+    np.testing.assert_allclose(
+        predicted.loc[1, PROBABILITIES].astype(float), expected[PROBABILITIES].iloc[1], atol=1e-6
+    )
+
+
+def test_the_signature_asks_for_paths_and_names_the_classes(package: Path) -> None:
+    signature = mlflow.pyfunc.load_model(str(package)).metadata.signature
+    assert [(column.name, column.type.name) for column in signature.inputs] == [("video", "string")]
+    assert signature.outputs.input_names() == ["label", *PROBABILITIES, "problem"]
+
+
+def test_a_package_holds_what_serving_imports_and_no_other_module() -> None:
+    needed = {path.as_posix() for path in all_imports_of(Path("pipeline/serving/classifier.py"))}
+    assert {name for name in MODULES if not name.endswith("__init__.py")} == needed
+
+
+def test_a_package_pins_the_versions_of_requirements(package: Path) -> None:
+    pins = (package / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    assert {pin.partition("==")[0] for pin in pins} == PACKAGES
+    assert set(pins) <= set((ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines())
+
+
+def test_a_package_names_no_folder_of_this_machine(package: Path, weights: Path) -> None:
+    texts = [
+        path for path in package.rglob("*") if path.suffix != ".safetensors" and path.is_file()
+    ]
+    assert len(texts) > 10
+    for path in texts:
+        content = path.read_text(encoding="utf-8")
+        assert not [
+            folder for folder in (ROOT, Path.home(), weights.parent) if str(folder) in content
+        ]
+
+
+PROGRAM = """
+import json, sys
+import mlflow
+import pandas as pd
+
+run_id, *videos = sys.argv[1:]
+version = mlflow.register_model(f"runs:/{run_id}/model", "expressions")
+model = mlflow.pyfunc.load_model(f"models:/expressions/{version.version}")
+predicted = model.predict(pd.DataFrame({"video": videos}))
+from pipeline.serving import classifier
+print(json.dumps([version.version, classifier.__file__, predicted.to_dict("list")]))
+"""
+
+
+def test_a_logged_model_is_registered_and_loaded_far_from_the_project(
+    weights: Path,
+    videos: list[Path],
+    expected: pd.DataFrame,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    project = tmp_path / "project"
+    for folder in (elsewhere, project):
+        folder.mkdir()
+    monkeypatch.chdir(project)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    with track_fold(CHOICES, 1, {}, "0" * 64) as log:
+        pass
+
+    def aggregate() -> None:
+        folds: dict[int, tuple[list[dict[str, float]], dict[str, float]]] = {1: ([], {})}
+        log_experiment(CHOICES, {}, "0" * 64, folds, {"uar_mean": 0.5}, [], {1: weights})
+
+    aggregate()
+    uri = f"sqlite:///{project / 'mlflow.db'}"
+    client = MlflowClient(uri)
+    outputs = client.get_run(log.run_id).outputs
+    assert outputs is not None
+    assert len(outputs.model_outputs) == 1
+    environment = {"PATH": os.environ["PATH"], "MLFLOW_TRACKING_URI": uri, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, log.run_id, *map(str, videos)],
+        cwd=elsewhere,
+        env=environment | {"MLFLOW_DISABLE_TELEMETRY": "true", "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    version, module, predicted = json.loads(done.stdout.splitlines()[-1])
+    assert int(version) == 1
+    assert not Path(module).is_relative_to(ROOT)
+    assert predicted["label"] == list(expected["predicted"])
+    found = pd.DataFrame(predicted)[PROBABILITIES]
+    np.testing.assert_allclose(found, expected[PROBABILITIES], atol=1e-6)
+
+    # Once more without news adds nothing.
+    experiment = client.get_experiment_by_name("dfer-sample")
+    assert experiment is not None
+    aggregate()
+    assert len(client.search_logged_models([experiment.experiment_id])) == 1
+    assert len(client.search_runs([experiment.experiment_id])) == 2
+
+
+def test_a_model_that_cannot_be_attached_costs_a_warning_and_no_result(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    with pytest.warns(UserWarning, match=r"No such file.*going on without it"):
+        log_experiment(
+            CHOICES, {}, "0" * 64, {1: ([], {})}, {"uar_mean": 0.5}, [], {1: tmp_path / "absent"}
+        )
+    client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("dfer-sample")
+    assert experiment is not None
+    (parent,) = client.search_runs([experiment.experiment_id], "tags.aggregated = 'yes'")
+    assert parent.info.status == "FINISHED"
+    assert parent.data.metrics == {"uar_mean": 0.5}

@@ -1,0 +1,509 @@
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+import warnings
+from pathlib import Path
+
+import pytest
+from alembic.util import CommandError
+from mlflow import MlflowClient
+from mlflow.entities import Run, ViewType
+from mlflow.exceptions import MlflowException
+from project import ROOT
+
+from pipeline.common.files import project_root
+from pipeline.tracking.observer import log_experiment, track_fold, training_seconds
+
+CHOICES: dict[str, str | int] = {
+    "dataset": "sample",
+    "arch": "cascaded",
+    "decoder": "vit",
+    "model": "tiny",
+    "recipe": "quick",
+    "seed": 1,
+}
+PARAMS = {"seed": 1, "models": {"image_size": 112}}
+CURVE = [
+    {"epoch": 1, "train_loss": 2.5},
+    {"epoch": 2, "train_loss": 1.5},
+    {"epoch": 3, "train_loss": 1.0},
+]
+SUMMARY = {"uar_mean": 0.5, "uar_pooled": 0.6}
+DIGEST = "0123456789abcdef" * 4
+
+
+@pytest.fixture(scope="module")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store without runs; MLflow takes seconds to create its tables, so that is done once."""
+    folder = tmp_path_factory.mktemp("store")
+    client(folder).search_experiments()
+    return folder / "mlflow.db"
+
+
+@pytest.fixture
+def project(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project with one commit and an empty store, as the current folder."""
+    shutil.copy(empty_store, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    for name in ("MLFLOW_TRACKING_URI", "DVC_STAGE", "MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("DVC_EXP_NAME", "bold-cat")
+    subprocess.run(["git", "init", "-q", "-b", "main"], check=True)
+    author = ["-c", "user.name=a", "-c", "user.email=a@example.org"]
+    subprocess.run(["git", *author, "commit", "-q", "--allow-empty", "-m", "first"], check=True)
+    return tmp_path
+
+
+def run_fold(fold: int, curve: list[dict[str, float]] = CURVE, digest: str = DIGEST) -> int:
+    """Log a fold live; returns the number of its epochs."""
+    epochs = 0
+    with track_fold(CHOICES, fold, PARAMS, digest) as log:
+        for line in curve:
+            log.metrics(line, step=int(line["epoch"]))
+            epochs += 1
+        log.metrics({"test_uar": fold / 10})
+    return epochs
+
+
+def aggregate(
+    folds: tuple[int, ...] = (1, 2),
+    artifacts: tuple[Path, ...] = (),
+    models: dict[int, Path] | None = None,
+    summary: dict[str, float] = SUMMARY,
+) -> None:
+    files = {fold: (CURVE, {"test_uar": fold / 10}) for fold in folds}
+    log_experiment(CHOICES, PARAMS, DIGEST, files, summary, list(artifacts), models or {})
+
+
+def client(project: Path) -> MlflowClient:
+    return MlflowClient(f"sqlite:///{project / 'mlflow.db'}")
+
+
+def all_runs(project: Path) -> list[Run]:
+    store = client(project)
+    experiment = store.get_experiment_by_name("dfer-sample")
+    assert experiment is not None
+    return list(store.search_runs([experiment.experiment_id], run_view_type=ViewType.ACTIVE_ONLY))
+
+
+def runs(project: Path) -> tuple[list[Run], dict[int, Run]]:
+    """Parent runs, and the children by fold."""
+    found = all_runs(project)
+    children = [run for run in found if "fold" in run.data.tags]
+    by_fold = {int(run.data.tags["fold"]): run for run in children}
+    assert len(by_fold) == len(children)
+    return [run for run in found if "fold" not in run.data.tags], by_fold
+
+
+def metrics_of(project: Path, run_id: str) -> dict[str, float]:
+    return dict(client(project).get_run(run_id).data.metrics)
+
+
+def curve_of(project: Path, run: Run, metric: str = "train_loss") -> list[tuple[int, float]]:
+    history = client(project).get_metric_history(run.info.run_id, metric)
+    return [(point.step, point.value) for point in history]
+
+
+def test_an_experiment_is_one_parent_with_a_child_for_each_fold(project: Path) -> None:
+    run_fold(1)
+    run_fold(2)
+    aggregate()
+    (parent,), children = runs(project)
+    assert parent.info.status == "FINISHED"
+    assert parent.data.metrics == SUMMARY
+    assert sorted(children) == [1, 2]
+    for fold, child in children.items():
+        assert child.info.status == "FINISHED"
+        assert child.data.tags["mlflow.parentRunId"] == parent.info.run_id
+        assert curve_of(project, child) == [(1, 2.5), (2, 1.5), (3, 1.0)]
+        assert child.data.metrics["test_uar"] == fold / 10
+        assert child.data.params == {"seed": "1", "models.image_size": "112", "fold": str(fold)}
+
+
+def test_runs_say_which_experiment_and_commit_they_are_of(project: Path) -> None:
+    run_fold(1)
+    aggregate((1,))
+    (parent,), children = runs(project)
+    commit = (project / ".git" / "refs" / "heads" / "main").read_text().strip()
+    wanted = {
+        "arch": "cascaded",
+        "decoder": "vit",
+        "seed": "1",
+        "dvc_experiment": "bold-cat",
+        "mlflow.source.git.commit": commit,
+    }
+    for run in (parent, children[1]):
+        assert wanted.items() <= run.data.tags.items()
+    assert parent.info.run_name == "bold-cat"
+    assert children[1].info.run_name == "bold-cat fold 1"
+
+
+def test_the_same_results_are_logged_once(project: Path) -> None:
+    run_fold(1)
+    aggregate((1,))
+    before = runs(project)
+    aggregate((1,))
+    parents, children = runs(project)
+    assert [run.info.run_id for run in parents] == [run.info.run_id for run in before[0]]
+    assert {fold: run.info.run_id for fold, run in children.items()} == {
+        fold: run.info.run_id for fold, run in before[1].items()
+    }
+
+
+def test_folds_out_of_the_cache_of_dvc_are_added_from_their_files(project: Path) -> None:
+    run_fold(2, curve=CURVE[:1])
+    aggregate()
+    _, children = runs(project)
+    assert curve_of(project, children[1]) == [(1, 2.5), (2, 1.5), (3, 1.0)]
+    assert children[1].info.status == "FINISHED"
+    assert children[1].data.metrics["test_uar"] == 0.1
+    # The one that was logged live is left as it is.
+    assert curve_of(project, children[2]) == [(1, 2.5)]
+
+
+def test_a_fold_whose_log_broke_off_is_logged_from_its_files(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(*args: object, **options: object) -> None:
+        raise MlflowException("database is locked")
+
+    def broken_fold() -> None:
+        with track_fold(CHOICES, 1, PARAMS, DIGEST) as log:
+            log.metrics(CURVE[0], step=1)
+            monkeypatch.setattr(log.client, "log_batch", gone)
+            log.metrics(CURVE[1], step=2)
+
+    with pytest.warns(UserWarning, match="database is locked"):
+        broken_fold()
+    aggregate((1,))
+    (parent,), children = runs(project)
+    assert [parent.info.status, children[1].info.status] == ["FINISHED", "FINISHED"]
+    assert curve_of(project, children[1]) == [(1, 2.5), (2, 1.5), (3, 1.0)]
+
+
+def test_a_fold_that_runs_again_takes_the_place_of_the_earlier_run(project: Path) -> None:
+    run_fold(1)
+    run_fold(1, curve=CURVE[:2])
+    parents, children = runs(project)
+    assert len(parents) == 1
+    assert curve_of(project, children[1]) == [(1, 2.5), (2, 1.5)]
+
+
+def test_a_run_with_other_metrics_than_the_files_is_replaced_by_what_they_say(
+    project: Path,
+) -> None:
+    """DVC takes a fold from its cache after another one was trained with other parameters."""
+    with track_fold(CHOICES, 1, {"seed": 1, "models": {"image_size": 56}}, DIGEST) as log:
+        log.metrics({"test_uar": 0.9})
+    aggregate((1,))
+    _, children = runs(project)
+    assert children[1].data.metrics["test_uar"] == 0.1
+    assert children[1].data.params["models.image_size"] == "112"
+    assert curve_of(project, children[1]) == [(1, 2.5), (2, 1.5), (3, 1.0)]
+
+
+def test_other_data_is_another_parent(project: Path) -> None:
+    run_fold(1)
+    run_fold(2, digest="f" * 64)
+    assert len(runs(project)[0]) == 2
+
+
+def test_parent_and_folds_name_the_data_set_with_its_hash(project: Path) -> None:
+    run_fold(1)
+    aggregate()
+    (parent,), children = runs(project)
+    for run in (parent, children[1], children[2]):
+        inputs = client(project).get_run(run.info.run_id).inputs
+        assert inputs is not None
+        (logged,) = inputs.dataset_inputs
+        assert logged.dataset.name == "sample"
+        assert logged.dataset.digest == DIGEST[:36]
+        assert json.loads(str(logged.dataset.profile)) == {"sha256": DIGEST}
+        assert json.loads(str(logged.dataset.source)) == {"uri": "data/shards/sample"}
+        assert [(tag.key, tag.value) for tag in logged.tags] == [
+            ("mlflow.data.context", "training")
+        ]
+
+
+def test_no_run_is_left_running_where_dvc_skips_the_aggregate(project: Path) -> None:
+    run_fold(1)
+    aggregate((1,))
+    run_fold(1)  # by force, with the results that DVC knows
+    assert [run.info.status for run in all_runs(project)] == ["FINISHED"] * 4
+
+
+def test_an_aggregate_after_that_closes_the_new_run(project: Path) -> None:
+    run_fold(1)
+    aggregate((1,))
+    run_fold(1)
+    aggregate((1,))
+    parents = [run for run in all_runs(project) if "fold" not in run.data.tags]
+    assert [run.data.metrics for run in parents] == [SUMMARY, SUMMARY]
+    assert [run.data.tags["aggregated"] for run in parents] == ["yes", "yes"]
+
+
+def test_a_parent_is_running_while_one_of_its_folds_is(project: Path) -> None:
+    for fold in (1, 2):
+        with track_fold(CHOICES, fold, PARAMS, DIGEST):
+            (parent,), _ = runs(project)
+            assert parent.info.status == "RUNNING"
+        (parent,), _ = runs(project)
+        assert parent.info.status == "FINISHED"
+
+
+def start_fold(seed: int, then: str = "pass") -> subprocess.Popen[str]:
+    """A fold in a process of its own; any warning is an error there."""
+    program = f"""
+from pipeline.tracking.observer import track_fold
+import warnings
+warnings.simplefilter("error", UserWarning)
+with track_fold({CHOICES | {"seed": seed}}, 1, {PARAMS}, {DIGEST!r}) as log:
+    log.metrics({{"train_loss": 9.0}}, step=1)
+    {then}
+"""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.Popen(
+        [sys.executable, "-c", program], env=environment, stderr=subprocess.PIPE, text=True
+    )
+
+
+@pytest.mark.slow
+def test_experiments_that_start_at_the_same_time_do_not_harm_the_new_store(project: Path) -> None:
+    (project / "mlflow.db").unlink()
+    for process in [start_fold(seed) for seed in (1, 2, 3)]:
+        _, errors = process.communicate()
+        assert process.returncode == 0, errors
+    found = all_runs(project)
+    assert sorted(run.data.tags["seed"] for run in found) == ["1", "1", "2", "2", "3", "3"]
+    assert {run.info.status for run in found} == {"FINISHED"}
+    assert sorted(path.name for path in project.iterdir()) == [".git", "mlflow.db"]
+
+
+def test_a_killed_training_is_taken_up_by_the_next_run(project: Path) -> None:
+    killed = start_fold(1, "import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
+    assert killed.wait() == -signal.SIGKILL
+    assert runs(project)[1][1].info.status == "RUNNING"
+    run_fold(1)
+    aggregate((1,))
+    (parent,), children = runs(project)
+    assert parent.data.metrics == SUMMARY
+    assert [parent.info.status, children[1].info.status] == ["FINISHED", "FINISHED"]
+    assert curve_of(project, children[1]) == [(1, 2.5), (2, 1.5), (3, 1.0)]
+
+
+def test_the_training_time_is_the_mean_of_the_newest_run_of_each_fold(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def timed_fold(fold: int, seconds: float) -> None:
+        run_fold(fold)
+        child = runs(project)[1][fold]
+        client(project).log_metric(child.info.run_id, "training_seconds", seconds, step=1)
+
+    assert training_seconds(CHOICES) is None
+    timed_fold(1, 50.0)
+    timed_fold(2, 20.0)
+    assert training_seconds(CHOICES) == 35.0
+    # Added from files: says nothing about time.
+    aggregate((1, 2, 3))
+    assert training_seconds(CHOICES) == 35.0
+    # In whatever DVC experiment.
+    monkeypatch.setenv("DVC_EXP_NAME", "shy-dog")
+    run_fold(1)
+    newest = max(all_runs(project), key=lambda run: int(run.info.start_time))
+    client(project).log_metric(newest.info.run_id, "training_seconds", 10.0, step=1)
+    assert training_seconds(CHOICES) == 15.0
+    for other in ({"seed": 2}, {"arch": "stl"}, {"dataset": "custom"}):
+        assert training_seconds({**CHOICES, **other}) is None
+
+
+def test_asking_for_the_training_time_makes_no_store(project: Path) -> None:
+    (project / "mlflow.db").unlink()
+    assert training_seconds(CHOICES) is None
+    assert not (project / "mlflow.db").exists()
+
+
+def test_the_training_time_is_measured(project: Path) -> None:
+    with track_fold(CHOICES, 1, PARAMS, DIGEST):
+        time.sleep(0.2)
+    seconds = training_seconds(CHOICES)
+    assert seconds is not None
+    assert 0.2 <= seconds < 10
+
+
+def test_the_training_time_counts_the_epochs_from_before_a_stop(project: Path) -> None:
+    with track_fold(CHOICES, 1, PARAMS, DIGEST) as log:
+        for epoch in (1, 2):
+            log.metrics({"seconds": 100.0}, step=epoch)
+    assert training_seconds(CHOICES) == 200.0
+
+
+def test_a_training_that_fails_has_no_training_time(project: Path) -> None:
+    with pytest.raises(FloatingPointError):
+        failing_fold(FloatingPointError("the loss is nan"))
+    assert training_seconds(CHOICES) is None
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_system_metrics_are_a_switch(
+    wanted: bool, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if wanted:
+        monkeypatch.setenv("MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING", "true")
+    monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.05")
+    with track_fold(CHOICES, 1, PARAMS, DIGEST) as log:
+        log.metrics({"train_loss": 1.0}, step=1)
+        deadline = time.monotonic() + (30 if wanted else 0.5)
+        while "system/cpu_utilization_percentage" not in metrics_of(project, log.run_id):
+            if time.monotonic() > deadline:
+                break
+            time.sleep(0.1)
+    metrics = metrics_of(project, log.run_id)
+    assert any(name.startswith("system/") for name in metrics) == wanted
+    assert "train_loss" in metrics
+    assert not [thread for thread in threading.enumerate() if "SystemMetrics" in thread.name]
+
+
+def test_another_dvc_experiment_is_another_parent(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_fold(1)
+    monkeypatch.setenv("DVC_EXP_NAME", "shy-dog")
+    run_fold(2)
+    parents, children = runs(project)
+    assert sorted(run.info.run_name for run in parents) == ["bold-cat", "shy-dog"]
+    assert (
+        children[1].data.tags["mlflow.parentRunId"] != children[2].data.tags["mlflow.parentRunId"]
+    )
+
+
+def failing_fold(error: BaseException) -> None:
+    with track_fold(CHOICES, 1, PARAMS, DIGEST) as log:
+        log.metrics({"train_loss": 1.0}, step=1)
+        raise error
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (FloatingPointError("the loss is nan"), "FAILED"),
+        (KeyboardInterrupt(), "KILLED"),
+        (SystemExit(143), "KILLED"),
+    ],
+)
+def test_a_training_that_fails_or_is_stopped_is_marked_so_and_its_error_goes_on(
+    project: Path, error: BaseException, status: str
+) -> None:
+    with pytest.raises(type(error)):
+        failing_fold(error)
+    _, children = runs(project)
+    assert children[1].info.status == status
+
+
+def test_numbers_that_are_not_finite_are_left_out(project: Path) -> None:
+    with track_fold(CHOICES, 1, PARAMS, DIGEST) as log:
+        log.metrics({"a": 1.0, "b": float("nan"), "c": float("inf")})
+    metrics = runs(project)[1][1].data.metrics
+    assert metrics.keys() == {"a", "training_seconds"}
+    assert metrics["a"] == 1.0
+
+
+def test_an_unreachable_server_costs_a_warning_and_not_the_training(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    with pytest.warns(UserWarning, match="the files hold everything"):
+        assert run_fold(1) == len(CURVE)
+    with pytest.warns(UserWarning, match="the files hold everything") as warned:
+        aggregate(models={1: project / "model.safetensors"})
+    assert len(warned) == 1
+    with pytest.warns(UserWarning, match="the files hold everything"):
+        assert training_seconds(CHOICES) is None
+
+
+def test_a_server_that_goes_away_costs_one_warning(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(*args: object, **options: object) -> None:
+        raise MlflowException("the server is gone\nat length")
+
+    with (
+        warnings.catch_warnings(record=True) as caught,
+        track_fold(CHOICES, 1, PARAMS, DIGEST) as log,
+    ):
+        warnings.simplefilter("always")
+        monkeypatch.setattr(log.client, "log_batch", gone)
+        for line in CURVE:
+            log.metrics(line, step=int(line["epoch"]))
+    messages = [str(warning.message) for warning in caught if "MLflow" in str(warning.message)]
+    assert messages == [
+        "MLflow: the server is gone; going on without it, the files hold everything"
+    ]
+
+
+def test_only_the_tables_that_are_named_are_attached(project: Path) -> None:
+    (project / "table.md").write_text("a table")
+    run_fold(1)
+    aggregate((1,), artifacts=(project / "table.md",))
+    logged = [path for path in (project / "mlartifacts").rglob("*") if path.is_file()]
+    assert [path.name for path in logged] == ["table.md"]
+    assert logged[0].read_text() == "a table"
+
+
+def test_the_copy_in_which_dvc_runs_an_experiment_belongs_to_the_project(tmp_path: Path) -> None:
+    for copy in (".dvc/tmp/exps/tmpabc", ".dvc/tmp/exps/standalone/tmpabc/metrics"):
+        assert project_root(tmp_path / copy) == tmp_path
+    for folder in (tmp_path, tmp_path / ".dvc" / "tmp"):
+        assert project_root(folder) == folder
+
+
+def test_a_queued_experiment_is_logged_in_the_store_of_the_project(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = project / ".dvc" / "tmp" / "exps" / "tmpabc"
+    copy.mkdir(parents=True)
+    monkeypatch.chdir(copy)
+    run_fold(1)
+    assert list(runs(project)[1]) == [1]
+    assert list(copy.iterdir()) == []
+
+
+@pytest.mark.parametrize("uri", ["sqlite:///mlflow.db", "sqlite:///{}/mlflow.db"])
+def test_a_queued_experiment_with_a_database_of_its_own_leaves_nothing_in_its_copy(
+    uri: str, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = project / ".dvc/tmp/exps/tmpabc"
+    copy.mkdir(parents=True)
+    (project / "table.csv").write_text("a\n", encoding="utf-8")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri.format(project))
+    monkeypatch.chdir(copy)
+    run_fold(1)
+    aggregate((1,), artifacts=(project / "table.csv",))
+    (parent,), _ = runs(project)
+    assert parent.info.artifact_uri.startswith((project / "mlartifacts").as_uri())
+    assert (project / "mlartifacts").is_dir()
+    assert list(copy.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ModuleNotFoundError("No module named 'psycopg'"),
+        TimeoutError(),
+        CommandError("Can't locate revision identified by '1234'"),
+        Exception("Unable to locate credentials"),  # botocore's are nothing more special
+    ],
+)
+def test_a_missing_driver_or_a_silent_error_costs_a_warning_and_not_the_training(
+    error: Exception, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("pipeline.tracking.runs.Store.__init__", fail)
+    with pytest.warns(UserWarning, match="MLflow: .+; going on without it"):
+        assert run_fold(1) == len(CURVE)
