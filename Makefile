@@ -1,12 +1,11 @@
 # make repro         set up, run the pipeline, print the table
 # make test          set up, run every check
-# make ablation      run the six structures as DVC experiments, print Table I; JOBS=2: two at a time
+# make ablation      run the six structures as DVC experiments, print Table I
 # make experiments   list the DVC experiments with the columns that matter
 # make ui            MLflow's pages at http://127.0.0.1:5000
 # PYTHON=...         the interpreter to build the virtual environment with (3.11 or newer)
 
 PYTHON ?= python3
-JOBS ?= 1
 VENV := .venv
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
@@ -18,7 +17,7 @@ repro: $(VENV)/.run
 	@cat metrics/table.md
 
 ablation: $(VENV)/.run
-	python -m commands.ablation --jobs $(JOBS)
+	python -m commands.ablation
 	python -m commands.table_one
 
 experiments: $(VENV)/.run

@@ -29,11 +29,12 @@ from PIL import Image
 from tqdm import tqdm
 
 from benchmarks.preprocess import ROOT, overlaps, render_clips
+from pipeline.common.frames import FaceTrack, Frames, FrameSettings
 from pipeline.common.workers import map_in_threads
-from pipeline.store.strips import Frames, decode_strip, encode_strip
+from pipeline.store.strips import decode_strip, encode_strip
 from pipeline.video.decode import read_frames
 from pipeline.video.faces import FaceDetector
-from pipeline.video.tracks import FaceTrack, main_face
+from pipeline.video.tracks import main_face
 
 SMALL = 56  # the tiny model's frames, in pixels
 
@@ -98,19 +99,13 @@ def cpu_ms(function: Callable[[], object]) -> float:
 def main(videos: list[Path]) -> None:
     torch.set_num_threads(1)
     params = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
-    faces, size = params["faces"], params["frames"]["size"]
+    faces, settings = params["faces"], FrameSettings.model_validate(params["frames"])
+    size = settings.size
     binary = imageio_ffmpeg.get_ffmpeg_exe()
     detector = FaceDetector(faces["min_face_size"])
 
     def read(path: Path) -> Frames:
-        return read_frames(
-            path,
-            num_samples=params["frames"]["num_frames"],
-            size=size,
-            sampling=params["frames"]["sampling"],
-            crop=params["frames"]["crop"],
-            binary=binary,
-        ).frames
+        return read_frames(path, settings, binary).frames
 
     def track(frames: Frames) -> FaceTrack:
         found = detector.detect(frames)

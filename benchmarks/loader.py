@@ -3,11 +3,11 @@
     python -m benchmarks.loader [--clips 256 1024 4096] [--workers 0 2 4] [--image-size 224]
         [--batch 16] [--augment]
 
-Shards with one subject's 64 clips of 16 x 224 x 224 pixels each, JPEG of quality 95, are generated
-in a temporary folder. Every row is a process of its own that reads each clip once, in the order of
-a training epoch, after a first batch that pays for starting the workers. Memory is the peak
-resident set of that process, and with workers the largest of theirs, over what it had before.
-Files are in the page cache; a disk is measured by nobody.
+Shards with clips of 16 x 224 x 224 pixels, JPEG of quality 95, are generated in a temporary folder.
+Every row is a process of its own that reads each clip once, in the order of a training epoch, after
+a first batch that pays for starting the workers. Memory is the peak resident set of that process,
+and with workers the largest of theirs, over what it had before. Files are in the page cache; a disk
+is measured by nobody.
 """
 
 import argparse
@@ -23,15 +23,22 @@ from typing import NamedTuple
 import numpy as np
 
 from benchmarks.attention import machine
-from pipeline.common.clips import Clip
-from pipeline.feed.batches import Augmentation, num_steps, training_batches
-from pipeline.store.shards import Clips, write_shard
+from pipeline.common.clips import Clip, read_stored, write_stored
+from pipeline.common.frames import FaceTrack
+from pipeline.feed.augment import AugmentSettings
+from pipeline.feed.batches import TrainingBatches
+from pipeline.feed.order import Rank
+from pipeline.store.shards import CLIPS, StoredFrames, write_shards
 from pipeline.store.strips import encode_strip
-from pipeline.video.tracks import FaceTrack
 
-NUM_FRAMES, SIZE, CLIPS_PER_SHARD = 16, 224, 64
+NUM_FRAMES, SIZE = 16, 224
 # Those of the recipe `full`.
-AUGMENTED = Augmentation(0.5, 2, 7.0, 0.25)
+AUGMENTED = AugmentSettings(
+    flip_probability=0.5, rand_augment_ops=2, rand_augment_magnitude=7.0, erase_probability=0.25
+)
+PLAIN = AugmentSettings(
+    flip_probability=0, rand_augment_ops=0, rand_augment_magnitude=0, erase_probability=0
+)
 
 
 class Cost(NamedTuple):
@@ -55,13 +62,9 @@ def write_clips(folder: Path, num_clips: int) -> None:
     boxes = np.tile(np.array([60, 40, 160, 180], np.float32), (NUM_FRAMES, 1))
     points = random.uniform(60, 160, (NUM_FRAMES, 5, 2)).astype(np.float32)
     track = FaceTrack(boxes, points, np.ones(NUM_FRAMES, np.bool_))
-    for start in range(0, num_clips, CLIPS_PER_SHARD):
-        names = [f"c{i:06}" for i in range(start, min(start + CLIPS_PER_SHARD, num_clips))]
-        subject = f"s{start:06}"
-        write_shard(
-            folder / f"{subject}.tar",
-            [(Clip(name, f"{name}.mp4", subject, "happy"), strip, track) for name in names],
-        )
+    names = [f"c{i:06}" for i in range(num_clips)]
+    clips = ((Clip(name, f"{name}.mp4", "somebody", "happy"), strip, track) for name in names)
+    write_stored(folder / CLIPS, write_shards(folder, clips))
 
 
 def peak_mb(who: int) -> float:
@@ -69,31 +72,29 @@ def peak_mb(who: int) -> float:
 
 
 def read_epoch(
-    folder: Path, num_workers: int, image_size: int, batch_size: int, augmentation: Augmentation
+    folder: Path, num_workers: int, image_size: int, batch_size: int, augment: AugmentSettings
 ) -> Cost:
     before = peak_mb(resource.RUSAGE_SELF)
     start = time.perf_counter()
-    clips = Clips(sorted(folder.glob("*.tar")), classes=["happy"], image_size=image_size)
+    stored = read_stored(folder / CLIPS)
+    clips = StoredFrames(folder, stored, classes=["happy"], image_size=image_size)
     indexing = time.perf_counter() - start
-    batches = training_batches(
+    batches = TrainingBatches(
         clips,
-        first_epoch=1,
-        first_step=0,
+        augment,
         batch_size=batch_size,
-        rank=0,
-        world_size=1,
         class_balanced=False,
-        augmentation=augmentation,
         seed=1,
+        rank=Rank(),
         num_workers=num_workers,
     )
-    next(batches)
+    coming = batches.starting_at(epoch=1, step=0)
+    next(coming)
     start = time.perf_counter()
-    steps = num_steps(len(clips), batch_size) - 1
-    read = sum(len(batch.clips) for batch in islice(batches, steps))
+    read = sum(len(batch) for batch in islice(coming, batches.steps_per_epoch - 1))
     rate = read / (time.perf_counter() - start)
     own = peak_mb(resource.RUSAGE_SELF) - before
-    del batches  # ends the workers, whose memory counts only then
+    del coming  # ends the workers, whose memory counts only then
     worker = peak_mb(resource.RUSAGE_CHILDREN) - before if num_workers else 0.0
     return Cost(indexing, rate, own, worker)
 
@@ -101,7 +102,7 @@ def read_epoch(
 def main(
     sizes: list[int], workers: list[int], image_size: int, batch_size: int, augmented: bool
 ) -> None:
-    augmentation = AUGMENTED if augmented else Augmentation()
+    augment = AUGMENTED if augmented else PLAIN
     print(
         f"{machine()}; frames of {image_size} px, batches of {batch_size}, "
         f"{'augmented' if augmented else 'not augmented'}\n"
@@ -118,7 +119,7 @@ def main(
             for num_workers in workers:
                 with ProcessPoolExecutor(1, mp_context=context) as process:
                     cost = process.submit(
-                        read_epoch, Path(folder), num_workers, image_size, batch_size, augmentation
+                        read_epoch, Path(folder), num_workers, image_size, batch_size, augment
                     ).result()
                 print(
                     f"| {num_clips} | {num_workers} | {cost.indexing:.2f} | {cost.rate:.1f} "

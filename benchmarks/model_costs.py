@@ -30,12 +30,13 @@ def forward_macs(model: nn.Module, num_frames: int = 16, image_size: int = 224) 
 def main() -> None:
     print("| arch | decoder | parameters (M) | of these after the encoder (M) | forward GMACs |")
     print("|---|---|---:|---:|---:|")
-    for arch, decoder in STRUCTURES:
+    for structure in STRUCTURES:
         with torch.device("meta"):
-            model = random_model("large", arch=arch, decoder=decoder).eval()
+            model = random_model("large", structure).eval()
         total = num_parameters(model)
         added = total - num_parameters(model.encoder)
-        name = "-" if arch == "stl" else decoder
+        arch = structure.arch
+        name = "-" if arch == "stl" else structure.decoder
         gmacs = forward_macs(model) / 1e9
         print(f"| {arch} | {name} | {total / 1e6:.2f} | {added / 1e6:.2f} | {gmacs:.1f} |")
 

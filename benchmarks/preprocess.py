@@ -17,12 +17,10 @@ Shape letters: T sampled frames, S side of a square frame in pixels.
 """
 
 import argparse
-import io
 import math
 import os
 import subprocess
 import sys
-import tarfile
 import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -38,12 +36,13 @@ import yaml
 from facenet_pytorch import MTCNN
 from tqdm import tqdm
 
-from pipeline.common.clips import Clip, write_manifest
+from pipeline.common.clips import Clip, read_stored, write_manifest
+from pipeline.common.frames import FaceTrack, Frames
 from pipeline.common.workers import map_in_threads, num_cores
 from pipeline.datasets import sample_faces
-from pipeline.store.strips import Frames
+from pipeline.store.shards import CLIPS, read_content
 from pipeline.video.decode import sample_indices
-from pipeline.video.tracks import Detections, FaceTrack, main_face
+from pipeline.video.tracks import Detections, main_face
 
 ROOT = Path(__file__).parents[1]
 NUM_CLIPS = 24
@@ -140,14 +139,10 @@ def resident_bytes(pid: int) -> int:
 
 
 def stage_tracks(shards: Path, num_clips: int, num_frames: int) -> list[FaceTrack]:
-    """The faces in the shard that `run_stages` wrote; a refused clip has none."""
+    """The faces in the shards that `run_stages` wrote; a refused clip has none."""
     tracks = [main_face([NOTHING] * num_frames, max_jump=0, max_gap=0)] * num_clips
-    with tarfile.open(shards / "all.tar") as tar:
-        names = [name for name in tar.getnames() if name.endswith("mask.npy")]
-        for clip in (name.split(".")[0] for name in names):
-            members = (tar.extractfile(f"{clip}.{key}.npy") for key in ("boxes", "points", "mask"))
-            arrays = (np.load(io.BytesIO(member.read())) for member in members if member)
-            tracks[int(clip)] = FaceTrack(*arrays)
+    for clip in read_stored(shards / CLIPS):
+        tracks[int(clip.clip)] = read_content(shards, clip).track
     return tracks
 
 

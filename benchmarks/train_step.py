@@ -31,17 +31,20 @@ from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
-from torch.optim import AdamW
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.attention import DEVICE, machine, peak_bytes, reset_peak, seconds
-from benchmarks.models import MODELS, NUM_CLASSES, random_model
-from pipeline.mtcae.loss import LossWeights, multitask_loss
-from pipeline.mtcae.model import MTCAE, NUM_POINTS, Predictions
-from pipeline.mtcae.structures import STRUCTURES, structure_name
-from pipeline.training.optim import adamw
+from benchmarks.models import MODELS, NUM_CLASSES, NUM_FRAMES, random_model
+from pipeline.mtcae.loss import LossSettings, count, multitask_loss
+from pipeline.mtcae.model import NUM_POINTS, Predictions
+from pipeline.mtcae.structures import STRUCTURES
+from pipeline.store.batch import Batch
+from pipeline.store.shards import face_targets
+from pipeline.training.optim import OptimizerSettings, adamw
 
-NAMES = {structure_name(*structure): structure for structure in STRUCTURES}
+NAMES = {structure.name: structure for structure in STRUCTURES}
+LOSS = LossSettings(boxes=0.5, points=0.5, expression=1.5, label_smoothing=0.0)
+ADAMW = OptimizerSettings(learning_rate=1e-4, weight_decay=0.05, layer_decay=1.0)
 HUGGING_FACE = "Hugging Face"
 DTYPES = {"32-true": torch.float32, "bf16-mixed": torch.bfloat16}
 NUM_WARMUPS = 3
@@ -57,13 +60,13 @@ class HuggingFace(nn.Module):
         # Not a requirement of the pipeline: without it only these rows are missing.
         from transformers import VideoMAEConfig, VideoMAEForVideoClassification
 
-        sizes = MODELS[model]
+        size = MODELS[model].encoder
         config = VideoMAEConfig(
-            hidden_size=sizes["encoder_dim"],
-            num_hidden_layers=sizes["encoder_depth"],
-            num_attention_heads=sizes["encoder_heads"],
-            intermediate_size=4 * sizes["encoder_dim"],
-            **{key: sizes[key] for key in ("image_size", "patch_size", "tubelet_size")},
+            hidden_size=size.dim,
+            num_hidden_layers=size.depth,
+            num_attention_heads=size.num_heads,
+            intermediate_size=4 * size.dim,
+            **size.model_dump(include={"image_size", "patch_size", "tubelet_size"}),
         )
         config.num_labels = NUM_CLASSES
         self.model = VideoMAEForVideoClassification(config)
@@ -74,36 +77,35 @@ class HuggingFace(nn.Module):
         return Predictions(None, None, self.model(pixel_values=frames).logits)
 
 
-def random_batch(model: str, mode: Mode, num_clips: int) -> list[Tensor]:
-    """Clips (B, T, 3, S, S) or tokens (B, N, D), and targets as multitask_loss takes them.
-
-    They are on torch's default device.
-    """
-    sizes = MODELS[model]
-    side, patch = sizes["image_size"], sizes["patch_size"]
+def random_batch(model: str, mode: Mode, num_clips: int) -> Batch:
+    """Clips (B, T, 3, S, S) or tokens (B, N, D), on torch's default device."""
+    size = MODELS[model].encoder
     if mode == "tokens":
-        num_tokens = 16 // sizes["tubelet_size"] * (side // patch) ** 2
-        inputs = torch.rand(num_clips, num_tokens, sizes["encoder_dim"], dtype=torch.float16)
+        patches = (size.image_size // size.patch_size) ** 2
+        num_tokens = NUM_FRAMES // size.tubelet_size * patches
+        inputs = torch.rand(num_clips, num_tokens, size.dim, dtype=torch.float16)
     else:
-        inputs = torch.rand(num_clips, 16, 3, side, side)
-    boxes, points = torch.rand(num_clips, 16, 4), torch.rand(num_clips, 16, NUM_POINTS, 2)
-    mask = torch.ones(num_clips, 16, dtype=torch.bool)
-    return [inputs, boxes, points, mask, torch.randint(NUM_CLASSES, (num_clips,))]
+        inputs = torch.rand(num_clips, NUM_FRAMES, 3, size.image_size, size.image_size)
+    boxes = torch.rand(num_clips, NUM_FRAMES, 4)
+    points = torch.rand(num_clips, NUM_FRAMES, NUM_POINTS, 2)
+    mask = torch.ones(num_clips, NUM_FRAMES, dtype=torch.bool)
+    labels = torch.randint(NUM_CLASSES, (num_clips,))
+    names = [f"clip{i}" for i in range(num_clips)]
+    return Batch(names, names, inputs, face_targets(boxes, points, mask, labels))
 
 
 def build(name: str, model: str, mode: Mode) -> nn.Module:
     """A structure, or Hugging Face's model, on torch's default device."""
     if name == HUGGING_FACE:
         return HuggingFace(model, mode == "frozen")
-    arch, decoder = NAMES[name]
-    return random_model(model, arch=arch, decoder=decoder, frozen=mode != "full")
+    built = random_model(model, NAMES[name], frozen=mode != "full")
+    return built.tasks if mode == "tokens" else built
 
 
-def loss_of(model: nn.Module, batch: list[Tensor], precision: str) -> Tensor:
-    inputs, *targets = batch
+def loss_of(model: nn.Module, batch: Batch, precision: str) -> Tensor:
     with torch.autocast(DEVICE, torch.bfloat16, enabled=precision == "bf16-mixed"):
-        predictions = model(inputs) if inputs.ndim == 5 else model(inputs, encoded=True)
-    return multitask_loss(predictions, *targets, weights=LossWeights()).total
+        predictions = model(batch.inputs)
+    return multitask_loss(predictions, batch.targets, LOSS, count(batch.targets)).total
 
 
 def step_flops(name: str, size: str, mode: Mode, num_clips: int) -> int:
@@ -120,13 +122,6 @@ def matmul_ceiling(dtype: torch.dtype) -> float:
     return 2 * side**3 / min(seconds(lambda: a @ b) for _ in range(20))
 
 
-def build_optimizer(model: nn.Module) -> AdamW:
-    if isinstance(model, MTCAE):
-        return adamw(model, learning_rate=1e-4, weight_decay=0.05, layer_decay=1.0)
-    trained = [p for p in model.parameters() if p.requires_grad]
-    return AdamW(trained, lr=1e-4, weight_decay=0.05, fused=True)
-
-
 class Trial:
     """A model, its optimiser and its clips, warmed up, which took `peak` bytes."""
 
@@ -135,7 +130,7 @@ class Trial:
         with torch.device(DEVICE):
             self.model, self.batch = build(name, size, mode), random_batch(size, mode, num_clips)
         self.precision = precision
-        self.optimizer = build_optimizer(self.model)
+        self.optimizer = adamw(self.model, ADAMW)
         for _ in range(NUM_WARMUPS):
             self.step()
         self.peak = peak_bytes() - taken

@@ -1,264 +1,107 @@
-"""DVC experiments: the six structures as a queue, and what finished experiments hold.
+"""The six structures as DVC experiments, one after the other.
 
-The only module that knows DVC. `python -m commands.ablation` runs the structures that have not
-been run with the present parameters, code and commit; `make ablation` does so and prints the table.
+    python -m commands.ablation
+
+Runs the structures that have not been run with the present parameters, code and commit. Ctrl-C
+reaches the training, which saves its state; the same command goes on from there. `make ablation`
+prints the table afterwards.
 """
 
 import argparse
-import hashlib
-import json
+import signal
 import subprocess
-from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import pandas as pd
-import psutil
-import yaml
-from dvc.api import exp_show
-from dvc.api import open as dvc_open
-
-from pipeline.common.files import sha256_of
-from pipeline.mtcae.structures import STRUCTURES, Structure, structure_name
-
-# The name of the run that is committed with the code.
-COMMITTED = "(committed)"
-# For git: all but results and the parameters, which are compared for themselves.
-_INPUTS = (":!dvc.lock", ":!metrics", ":!params.yaml")
+from commands.experiments import (
+    committed_structure,
+    experiment_name,
+    experiment_names,
+    is_tracked,
+    present_state,
+    read_params,
+)
+from pipeline.mtcae.structures import STRUCTURES, Structure
 
 
-class Finished(NamedTuple):
-    """A finished experiment: its name, git commit, params.yaml and metrics/summary.json."""
-
-    name: str
-    commit: str
-    params: dict[str, Any]
-    summary: dict[str, Any]
+class Interrupted(Exception):
+    """Ctrl-C came, and the experiment has ended."""
 
 
-def read_params(path: Path = Path("params.yaml")) -> dict[str, Any]:
-    """The whole of params.yaml."""
-    params: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
-    return params
-
-
-def structure_of(params: dict[str, Any]) -> Structure:
-    """The row of the table that an experiment with these parameters belongs to."""
-    return Structure(params["arch"], "vit" if params["arch"] == "stl" else params["decoder"])
-
-
-def shared_params(params: dict[str, Any]) -> dict[str, Any]:
-    """What experiments of one table have in common: all but the structure and unused presets."""
-    shared = {name: value for name, value in params.items() if name not in ("arch", "decoder")}
-    for section, choice in (("datasets", "dataset"), ("models", "model"), ("recipes", "recipe")):
-        shared[section] = params[section][params[choice]]
-    return shared
-
-
-def finished_experiments(params: dict[str, Any]) -> dict[Structure, Finished]:
-    """For each structure a finished experiment with these parameters, upon this commit.
-
-    That of `experiment_name` or, where there is none, the newest one of the present code; the run
-    that is committed counts as the oldest.
-    """
-    found: dict[Structure, Finished] = {}
-    state = present_state(params)
-    for row in exp_show():
-        if row["rev"] == "workspace" or row["State"] not in (None, "Success"):
-            continue
-        commit = _commit(row["Experiment"])
-        summary, its_params = _show(commit, "metrics/summary.json"), _show(commit, "params.yaml")
-        if summary is None or its_params is None:
-            continue
-        experiment = Finished(
-            row["Experiment"] or COMMITTED,
-            commit,
-            yaml.safe_load(its_params),
-            json.loads(summary),
-        )
-        structure = structure_of(experiment.params)
-        if experiment.name == experiment_name(structure, params, state):
-            found[structure] = experiment
-            continue
-        same = shared_params(experiment.params) == shared_params(params) and _has_this_code(commit)
-        # exp_show gives the commit first, and then its experiments from new to old.
-        if same and (structure not in found or found[structure].name == COMMITTED):
-            found[structure] = experiment
-    return found
-
-
-def read_predictions(experiment: Finished) -> pd.DataFrame:
-    """The test predictions of all its folds, out of DVC's cache.
-
-    Raises:
-        FileNotFoundError: They are not in the cache: the experiment was run elsewhere.
-    """
-    path = f"data/predictions/{experiment.params['dataset']}.parquet"
-    try:
-        with dvc_open(path, rev=experiment.commit, mode="rb") as file:
-            return pd.read_parquet(file)
-    except FileNotFoundError as error:
-        raise FileNotFoundError(
-            f"the predictions of {experiment.name} are not in DVC's cache; run it here, or "
-            "`dvc pull` from where it was run"
-        ) from error
-
-
-def present_state(params: dict[str, Any]) -> str:
-    """All that decides the results besides parameters and commit, as a text that can be compared.
-
-    Uncommitted changes, and what git does not know: the encoder's weights, the user's own table,
-    and videos that are used where they are, by their sizes and times.
-    """
-    tables = sorted((Path("datasets") / params["dataset"]).glob("clips.*"))
-    files = [Path(params["encoder"]["weights"]), *tables]
-    contents = [[path.name, sha256_of(path)] for path in files if path.is_file()]
-    source = params["datasets"][params["dataset"]].get("source")
-    videos = sorted(path for path in Path(source).rglob("*") if path.is_file()) if source else []
-    seen = [[str(path), path.stat().st_size, path.stat().st_mtime_ns] for path in videos]
-    return json.dumps([_git("diff", "HEAD", "--", ".", *_INPUTS), contents, seen])
-
-
-def experiment_name(structure: Structure, params: dict[str, Any], state: str) -> str:
-    """A name that is another one for other parameters and for another `present_state`."""
-    identity = json.dumps([shared_params(params), state], sort_keys=True)
-    digest = hashlib.sha256(identity.encode()).hexdigest()[:8]
-    kind = structure_name(*structure).replace("_", "-").replace(" ", "-")
-    return f"{params['dataset']}-{kind}-{digest}"
-
-
-def run_missing(jobs: int) -> list[str]:
-    """Queue the structures that have no experiment of that name and run the queue.
-
-    Queued experiments run in copies of the project, so what git ignores must be carried along: the
-    encoder's weights and the user's own table. Videos are used where they are.
+def run_missing() -> list[str]:
+    """Run the structures that have no experiment of that name.
 
     Returns:
         The names of those that failed.
+
+    Raises:
+        Interrupted: By Ctrl-C.
     """
     params = read_params()
-    existing = _experiments()
-    committed = _committed(params)
-    missing = {}
+    committed = committed_structure(params)
     state = present_state(params)
+    missing = {}
     for structure in STRUCTURES:
         name = experiment_name(structure, params, state)
-        if name in existing or structure == committed:
+        if name in experiment_names() or structure == committed:
             print(f"{name} was run before")
         else:
             missing[name] = structure
-    if not missing:
-        return []
-    tables = (Path("datasets") / params["dataset"]).glob("clips.*")
-    carried = [
-        argument
-        for path in (Path(params["encoder"]["weights"]), *tables)
-        if not path.is_absolute() and not _git("ls-files", "--", str(path))
-        for argument in ("--copy-paths", str(path))
-    ]
-    _wait_for_workers()
-    for name, structure in missing.items():
-        chosen = [f"arch={structure.arch}", f"decoder={structure.decoder}"]
-        settings = [word for choice in chosen for word in ("--set-param", choice)]
-        subprocess.run(
-            ["dvc", "exp", "run", "--queue", "--quiet", "--name", name, *settings, *carried],
-            check=True,
-        )
+    failed = []
+    for number, (name, structure) in enumerate(missing.items(), start=1):
+        print(f"{name}: experiment {number} of {len(missing)}", flush=True)
+        if not run_experiment(name, structure, untracked_inputs(params)):
+            failed.append(name)
+    return failed
+
+
+def run_experiment(name: str, structure: Structure, copied: list[Path]) -> bool:
+    """Run one structure in a copy of the project; whether it came to its end.
+
+    Args:
+        name: Of the experiment.
+        structure: Whose choices it has.
+        copied: Files that git does not know and the copy needs.
+
+    Raises:
+        Interrupted: By Ctrl-C.
+    """
+    chosen = (f"arch={structure.arch}", f"decoder={structure.decoder}")
+    settings = [word for choice in chosen for word in ("--set-param", choice)]
+    copies = [word for path in copied for word in ("--copy-paths", str(path))]
+    command = ["dvc", "exp", "run", "--temp", "--name", name, *settings, *copies]
+    interrupts: list[int] = []
+    # The terminal tells the experiment, too, which saves its state: it is waited for.
+    before = signal.signal(signal.SIGINT, lambda number, _: interrupts.append(number))
     try:
-        subprocess.run(["dvc", "exp", "run", "--run-all", "--jobs", str(jobs)], check=False)
-    except KeyboardInterrupt:
-        # The queue's workers are no children of this process and would go on.
-        subprocess.run(["dvc", "queue", "remove", "--queued"], check=False)
-        _stop_stages()
-        raise SystemExit("stopped; the next call goes on from there") from None
-    return sorted(missing.keys() - _experiments())
+        status = subprocess.call(command)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if interrupts:
+        raise Interrupted(name)
+    return status == 0
 
 
-def _stop_stages() -> None:
-    """Send SIGTERM, at which a training saves its state, to all that runs in copies of the project.
+def untracked_inputs(params: dict[str, Any]) -> list[Path]:
+    """The encoder's weights and the user's own table, where git does not know them.
 
-    `dvc queue stop --kill` would end DVC alone, and leave the stage that it runs to itself.
+    Videos are used where they are.
     """
-    copies = Path(".dvc/tmp/exps").resolve()
-    for process in psutil.process_iter(["cmdline", "cwd"]):
-        command, folder = process.info["cmdline"] or [], process.info["cwd"] or ""
-        if Path(folder).is_relative_to(copies) and any(x.startswith("stages.") for x in command):
-            with suppress(psutil.NoSuchProcess):
-                process.terminate()
-
-
-def _wait_for_workers() -> None:
-    """Let the idle workers of DVC's queue end, as they do after ten seconds.
-
-    An experiment that they are given just then is never run, and DVC waits for it for ever. Workers
-    that are still there after a minute are at work, and not about to end.
-    """
-    root = str(Path.cwd())
-    workers = [
-        process
-        for process in psutil.process_iter(["cmdline", "cwd"])
-        if "queue-worker" in (process.info["cmdline"] or []) and process.info["cwd"] == root
-    ]
-    psutil.wait_procs(workers, timeout=60)
-
-
-def _committed(params: dict[str, Any]) -> Structure | None:
-    """The structure that is committed with its results, if these are of the present state."""
-    if _git("status", "--porcelain", "--", ".", *_INPUTS):
-        return None
-    if subprocess.run(["dvc", "status", "--quiet"], check=False).returncode:
-        return None  # Other data or weights, or a fresh clone: it was run elsewhere.
-    for structure, experiment in finished_experiments(params).items():
-        if experiment.name == COMMITTED:
-            try:
-                read_predictions(experiment)
-            except FileNotFoundError:
-                return None
-            return structure
-    return None
-
-
-def _refs() -> str:
-    """Where git keeps the experiments upon the present commit."""
-    head = _commit(None)
-    return f"refs/exps/{head[:2]}/{head[2:]}"
-
-
-def _experiments() -> set[str]:
-    return set(_git("for-each-ref", "--format=%(refname:lstrip=-1)", _refs()).split())
-
-
-def _commit(experiment: str | None) -> str:
-    """The commit of an experiment upon HEAD, or of HEAD itself."""
-    return _git("rev-parse", f"{_refs()}/{experiment}" if experiment else "HEAD").strip()
-
-
-def _has_this_code(commit: str) -> bool:
-    """Whether the files of a commit are those of the workspace, but for `_INPUTS`."""
-    compared = ["git", "diff", "--quiet", commit, "--", ".", *_INPUTS]
-    return subprocess.run(compared, check=False).returncode == 0
-
-
-def _show(commit: str, path: str) -> str | None:
-    done = subprocess.run(
-        ["git", "show", f"{commit}:{path}"], capture_output=True, text=True, check=False
-    )
-    return done.stdout if done.returncode == 0 else None
-
-
-def _git(*arguments: str) -> str:
-    return subprocess.run(["git", *arguments], capture_output=True, text=True, check=True).stdout
+    tables = (Path("datasets") / params["dataset"]).glob("clips.*")
+    inputs = [Path(params["encoder"]["weights"]), *tables]
+    return [path for path in inputs if not path.is_absolute() and not is_tracked(path)]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--jobs", type=int, default=1, help="experiments at the same time")
-    failed = run_missing(parser.parse_args().jobs)
+    argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    ).parse_args()
+    try:
+        failed = run_missing()
+    except Interrupted as interrupted:
+        raise SystemExit(f"{interrupted} was stopped; the next call goes on from there") from None
     if failed:
-        raise SystemExit(
-            f"failed: {', '.join(failed)}; `dvc queue logs <name>` says why, and the next call "
-            "runs them again"
-        )
+        raise SystemExit(f"failed: {', '.join(failed)}; the next call runs them again")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,12 @@
 """The data card of a labelled data set: who, what, how long, and a sheet of labelled frames.
 
-`python -m commands.describe ravdess` writes data/cards/ravdess/card.md and, with faces in it
-and so never into git or MLflow, data/cards/ravdess/contact_sheet.png.
+    python -m commands.describe ravdess
+
+writes data/cards/ravdess/card.md and, with faces in it and so never into git or MLflow,
+data/cards/ravdess/contact_sheet.png.
 """
 
 import argparse
-import json
 from collections import Counter
 from collections.abc import Sequence
 from itertools import product
@@ -15,11 +16,11 @@ import numpy as np
 import pandas as pd
 from PIL import Image, ImageDraw, ImageFont
 
-from pipeline.common.clips import Clip, read_manifest
+from pipeline.common.clips import StoredClip, read_stored
 from pipeline.common.files import atomic_path
 from pipeline.evaluation.markdown import markdown_table
-from pipeline.folds.folds import Fold
-from pipeline.store.shards import CLIPS, LabelledClip, read_shard, subject_shards
+from pipeline.folds.folds import Fold, read_folds
+from pipeline.store.shards import CLIPS, ClipContent, read_content
 from pipeline.store.strips import decode_strip, strip_size
 
 NUM_EXAMPLES = 16
@@ -31,31 +32,22 @@ _CAPTION = 20  # pixels below a frame
 def main(dataset: str, data: Path) -> None:
     """Write the card of the data set whose shards and folds are below `data`."""
     shards = data / "shards" / dataset
-    clips = read_manifest(shards / CLIPS)
-    folds = [
-        Fold(**fold)
-        for fold in json.loads((data / "folds" / f"{dataset}.json").read_text(encoding="utf-8"))
-    ]
-    wanted = {clip.clip: clip for clip in examples(clips)}
-    detected: dict[str, float] = {}
-    shown: dict[str, Image.Image] = {}
-    for shard in subject_shards(shards, sorted({clip.subject for clip in clips})):
-        for labelled in read_shard(shard):
-            detected[labelled.clip] = float(labelled.track.mask.mean())
-            if labelled.clip in wanted:
-                shown[labelled.clip] = draw_example(labelled, wanted[labelled.clip])
+    clips = read_stored(shards / CLIPS)
+    folds = read_folds(data / "folds" / f"{dataset}.csv")
+    detected = {clip.clip: float(read_content(shards, clip).track.mask.mean()) for clip in clips}
+    pictures = [draw_example(read_content(shards, clip), clip) for clip in examples(clips)]
     out = data / "cards" / dataset
     with atomic_path(out / "card.md") as temporary:
         temporary.write_text(card(dataset, clips, folds, detected), encoding="utf-8")
     with atomic_path(out / "contact_sheet.png") as temporary:
-        contact_sheet([shown[name] for name in wanted]).save(temporary)
+        contact_sheet(pictures).save(temporary)
     print(f"{out / 'card.md'} and {out / 'contact_sheet.png'} (with faces: keep it to yourself)")
 
 
-def examples(clips: Sequence[Clip]) -> list[Clip]:
+def examples(clips: Sequence[StoredClip]) -> list[StoredClip]:
     """Up to 16 clips: as many of each class as of any other, spread evenly over its subjects."""
-    by_class: dict[str, list[Clip]] = {}
-    for clip in sorted(clips, key=lambda clip: (clip.label, clip.subject, clip.clip)):
+    by_class: dict[str, list[StoredClip]] = {}
+    for clip in sorted(clips, key=lambda clip: (clip.label, clip.group, clip.clip)):
         by_class.setdefault(clip.label, []).append(clip)
     places: Counter[str] = Counter()
     # Places are dealt one class after the other, until they or the clips are used up.
@@ -71,25 +63,27 @@ def examples(clips: Sequence[Clip]) -> list[Clip]:
 
 
 def card(
-    dataset: str, clips: Sequence[Clip], folds: Sequence[Fold], detected: dict[str, float]
+    dataset: str, clips: Sequence[StoredClip], folds: Sequence[Fold], detected: dict[str, float]
 ) -> str:
     """The data set in Markdown tables.
 
     Args:
         dataset: Its name.
         clips: The clips in the shards.
-        folds: Counted by their test subjects.
+        folds: Counted by their test clips.
         detected: Of each clip, the fraction of its frames in which the face was found.
     """
-    fold_of = {subject: fold.fold for fold in folds for subject in fold.test}
+    tested_in = {
+        clip: fold.number for fold in folds for clip, part in fold.parts.items() if part == "test"
+    }
     table = pd.DataFrame(
         {
             "class": [clip.label for clip in clips],
             "sex": [clip.sex or "unknown" for clip in clips],
-            "subject": [clip.subject for clip in clips],
+            "subject": [clip.group for clip in clips],
             "fold": pd.Categorical(
-                [str(fold_of.get(clip.subject, NEVER)) for clip in clips],
-                [*(str(fold.fold) for fold in folds), NEVER],
+                [str(tested_in.get(clip.clip, NEVER)) for clip in clips],
+                [*(str(fold.number) for fold in folds), NEVER],
             ),
             "seconds": [clip.seconds for clip in clips],
             "frames": [clip.num_frames for clip in clips],
@@ -121,22 +115,22 @@ def _counts(table: pd.DataFrame, rows: str, columns: str) -> str:
     return markdown_table(counts.reset_index())
 
 
-def draw_example(labelled: LabelledClip, clip: Clip) -> Image.Image:
+def draw_example(content: ClipContent, clip: StoredClip) -> Image.Image:
     """The middle one of the clip's frames with a face, its box and landmarks drawn, and a caption.
 
     Green is the box; the points are red on the left of the picture and blue on the right.
     """
-    size = strip_size(labelled.strip)
-    known = np.flatnonzero(labelled.track.mask)
+    size = strip_size(content.strip)
+    known = np.flatnonzero(content.track.mask)
     frame = int(known[len(known) // 2])
     picture = Image.new("RGB", (size, size + _CAPTION), "white")
-    picture.paste(Image.fromarray(decode_strip(labelled.strip, size)[frame]))
+    picture.paste(Image.fromarray(decode_strip(content.strip, size)[frame]))
     draw = ImageDraw.Draw(picture)
-    draw.rectangle(tuple(labelled.track.boxes[frame].tolist()), outline="lime", width=2)
+    draw.rectangle(tuple(content.track.boxes[frame].tolist()), outline="lime", width=2)
     colours = ("red", "blue", "yellow", "red", "blue")
-    for (x, y), colour in zip(labelled.track.points[frame].tolist(), colours, strict=True):
+    for (x, y), colour in zip(content.track.points[frame].tolist(), colours, strict=True):
         draw.ellipse((x - 3, y - 3, x + 3, y + 3), fill=colour)
-    draw.text((4, size + 3), f"{clip.label}, {clip.subject}", "black", ImageFont.load_default(13))
+    draw.text((4, size + 3), f"{clip.label}, {clip.group}", "black", ImageFont.load_default(13))
     return picture
 
 

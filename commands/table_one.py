@@ -1,22 +1,22 @@
 """Table I: the finished experiments of the present parameters, beside the published numbers.
 
-`python -m commands.table_one` prints it and writes metrics/ablation.md, .csv and .tex.
+    python -m commands.table_one
+
+prints it and writes metrics/ablation.md, .csv and .tex.
 """
 
 import argparse
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from commands.ablation import (
+from commands.experiments import (
     Finished,
     finished_experiments,
     read_params,
     read_predictions,
-    structure_of,
 )
 from pipeline.common.files import atomic_path
 from pipeline.evaluation.comparison import Experiment, compare
@@ -27,7 +27,7 @@ from pipeline.evaluation.published import (
     PublishedResult,
     comparison_results,
 )
-from pipeline.mtcae.structures import STRUCTURES, structure_name
+from pipeline.mtcae.structures import STRUCTURES, Choices
 from pipeline.tracking.observer import training_seconds
 
 
@@ -51,7 +51,7 @@ def main(out: Path) -> None:
         f"{params['split']['protocol']}, seed {params['seed']}",
         protocol=params["split"]["protocol"],
         num_classes=len(classes),
-        missing=[structure_name(*s) for s in STRUCTURES if s not in found],
+        missing=[structure.name for structure in STRUCTURES if structure not in found],
     )
     with atomic_path(out / "ablation.csv") as temporary:
         table.to_csv(temporary, index=False, float_format="%.6g")
@@ -63,25 +63,28 @@ def main(out: Path) -> None:
 
 def load(finished: Finished) -> Experiment:
     """An experiment with its predictions and the time that its training took."""
-    params: dict[str, Any] = finished.params
-    choices = {name: params[name] for name in ("dataset", "arch", "decoder", "model", "recipe")}
+    choices = Choices.of(finished.params)
     return Experiment(
-        *structure_of(params),
+        choices.structure,
         name=finished.name,
         predictions=read_predictions(finished),
         num_parameters=finished.summary["num_parameters"],
-        training_seconds=training_seconds({**choices, "seed": params["seed"]}),
+        training_seconds=training_seconds(choices.model_dump()),
     )
 
 
-def shown(table: pd.DataFrame) -> pd.DataFrame:
+def readable(table: pd.DataFrame) -> pd.DataFrame:
     """The comparison as people read it: a few columns of text, scores in per cent."""
     columns: dict[str, Sequence[str] | pd.Series[str]] = {"structure": table["structure"]}
     for name in ("uar", "war"):
         title = name.upper()
-        columns[f"{title} folds"] = _join(table, "{:.2f} ± {:.2f}", f"{name}_mean", f"{name}_sd")
+        columns[f"{title} folds"] = _join(table, "{:.2f} ± {:.2f}", f"{name}_mean", f"{name}_std")
         columns[f"{title} pooled [95 %]"] = _join(
-            table, "{:.2f} [{:.2f}, {:.2f}]", name, f"{name}_low", f"{name}_high"
+            table,
+            "{:.2f} [{:.2f}, {:.2f}]",
+            f"{name}_pooled",
+            f"{name}_low",
+            f"{name}_high",
         )
     if "uar_difference" in table:
         for name in ("uar", "war"):
@@ -146,7 +149,7 @@ def _yes(value: bool) -> str:
 
 def latex(table: pd.DataFrame) -> str:
     """The comparison as a LaTeX tabular; it needs the package booktabs."""
-    text: str = shown(table).to_latex(index=False, escape=True)
+    text: str = readable(table).to_latex(index=False, escape=True)
     return text.replace("±", r"$\pm$").replace("Δ", r"$\Delta$")
 
 
@@ -169,7 +172,7 @@ def page(
         num_classes: Of the experiments.
         missing: Structures without a finished experiment.
     """
-    parts = [f"# {title}", markdown_table(shown(table))]
+    parts = [f"# {title}", markdown_table(readable(table))]
     if missing:
         parts.append(f"Not run yet: {', '.join(missing)}.")
     parts.append(

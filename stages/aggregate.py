@@ -2,25 +2,31 @@
 
 import argparse
 import json
+import re
+import shutil
 from pathlib import Path
 from typing import Annotated
 
 import pandas as pd
-from pydantic import Field, NonNegativeInt
+from pydantic import Field
 
 from pipeline.common.files import atomic_path, sha256_of, write_json
 from pipeline.common.params import Preset, Section, StageParams, load_params
 from pipeline.evaluation.figures import save_confusion
 from pipeline.evaluation.summary import (
+    Scores,
     confusion_table,
     fold_table,
     markdown,
     per_class_table,
+    score_experiment,
     subject_table,
-    summarise,
 )
-from pipeline.mtcae.structures import structure_name
-from pipeline.tracking.observer import log_experiment
+from pipeline.mtcae.structures import Choices
+from pipeline.tracking.observer import FoldFiles, log_experiment
+
+# In the runs' folder, and ignored by DVC there.
+UNDECLARED = "undeclared"
 
 
 class TrackingParams(Section):
@@ -29,25 +35,19 @@ class TrackingParams(Section):
     log_models: bool
 
 
-class Params(StageParams):
+class Params(Choices, StageParams):
     """Exactly this stage's `params` in dvc.yaml."""
 
-    dataset: str
-    arch: str
-    decoder: str
-    model: str
-    recipe: str
-    seed: NonNegativeInt
     folds: Annotated[list[int], Field(min_length=1)]
     classes: Annotated[list[str], Preset("datasets", chosen_by="dataset", key="classes")]
     tracking: TrackingParams
 
 
 def main(params: Params, runs: Path, clips: Path, pooled: Path, out: Path) -> None:
-    # The declared folds, never whatever lies in the folder: a removed fold leaves its files behind.
+    set_undeclared_aside(runs, params.folds)
     folders = {fold: runs / f"fold{fold}" for fold in params.folds}
     histories = {fold: pd.read_csv(folder / "history.csv") for fold, folder in folders.items()}
-    fold_metrics = {
+    metrics = {
         fold: json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
         for fold, folder in folders.items()
     }
@@ -55,26 +55,58 @@ def main(params: Params, runs: Path, clips: Path, pooled: Path, out: Path) -> No
         [pd.read_parquet(folder / "predictions.parquet") for folder in folders.values()],
         ignore_index=True,
     )
+    scores = score_experiment(predictions, params.classes)
+    parameters = {"num_parameters": metrics[params.folds[0]]["num_parameters"]}
+    with atomic_path(pooled) as temporary:
+        predictions.to_parquet(temporary, index=False)
+    write_json(out / "summary.json", scores.nested() | parameters)
+    artifacts = write_tables(params, predictions, histories, scores, out)
+    log_experiment(
+        params.choices.model_dump(),
+        params.model_dump(),
+        sha256_of(clips),
+        {fold: FoldFiles(rows_of(histories[fold]), metrics[fold]) for fold in params.folds},
+        scores.flat() | parameters,
+        artifacts,
+        {fold: folder / "model.safetensors" for fold, folder in folders.items()}
+        if params.tracking.log_models
+        else {},
+    )
+    print(
+        f"aggregate: UAR {scores.uar.pooled:.1%}, WAR {scores.war.pooled:.1%} pooled over "
+        f"{scores.clips} clips of {len(params.folds)} folds; see {out / 'table.md'}"
+    )
+
+
+def set_undeclared_aside(runs: Path, folds: list[int]) -> None:
+    """Move the folders of folds that params.yaml no longer lists to `undeclared/`.
+
+    DVC leaves them behind when a fold is taken out of the list, and cannot be told to depend on one
+    folder per fold: what stays among the declared ones would go into dvc.lock.
+    """
+    declared = {f"fold{fold}" for fold in folds}
+    for folder in sorted(runs.iterdir()):
+        of_a_fold = re.fullmatch(r"fold\d+", folder.name) and folder.is_dir()
+        if of_a_fold and folder.name not in declared:
+            target = runs / UNDECLARED / folder.name
+            target.parent.mkdir(exist_ok=True)
+            shutil.rmtree(target, ignore_errors=True)  # Of an older run; DVC's cache has it.
+            folder.rename(target)
+            print(f"aggregate: {folder} is of no fold in params.yaml and was moved to {target}")
+
+
+def write_tables(
+    params: Params,
+    predictions: pd.DataFrame,
+    histories: dict[int, pd.DataFrame],
+    scores: Scores,
+    out: Path,
+) -> list[Path]:
+    """Write table.md, the CSV tables and the confusion's figure; their paths."""
     classes = params.classes
     folds = fold_table(predictions, classes)
     per_class = per_class_table(predictions, classes)
     confusions = confusion_table(predictions, classes)
-    summary = summarise(predictions, classes)
-    summary["num_parameters"] = fold_metrics[params.folds[0]]["num_parameters"]
-    structure = structure_name(params.arch, params.decoder)
-    page = markdown(
-        f"{structure} on {params.dataset} "
-        f"(model {params.model}, recipe {params.recipe}, seed {params.seed})",
-        folds,
-        per_class,
-        confusions,
-        summary,
-    )
-    with atomic_path(pooled) as temporary:
-        predictions.to_parquet(temporary, index=False)
-    write_json(out / "summary.json", summary)
-    figure = out / "confusion.png"
-    save_confusion(figure, confusions.to_numpy(), classes)
     history = pd.concat([history.assign(fold=fold) for fold, history in histories.items()])
     tables = {
         "folds.csv": folds,
@@ -86,34 +118,23 @@ def main(params: Params, runs: Path, clips: Path, pooled: Path, out: Path) -> No
     for name, table in tables.items():
         with atomic_path(out / name) as temporary:
             table.to_csv(temporary, index=False, float_format="%.6g")
+    figure = out / "confusion.png"
+    save_confusion(figure, confusions.to_numpy(), classes)
+    page = markdown(
+        f"{params.structure.name} on {params.dataset} "
+        f"(model {params.model}, recipe {params.recipe}, seed {params.seed})",
+        folds,
+        per_class,
+        confusions,
+        scores,
+    )
     with atomic_path(out / "table.md") as temporary:
         temporary.write_text(page, encoding="utf-8")
-    log_experiment(
-        params.model_dump(include={"dataset", "arch", "decoder", "model", "recipe", "seed"}),
-        params.model_dump(),
-        sha256_of(clips),
-        {fold: (lines(histories[fold]), fold_metrics[fold]) for fold in params.folds},
-        {
-            **{
-                f"{name}_{kind}": value
-                for name in ("uar", "war")
-                for kind, value in summary[name].items()
-            },
-            **{name: value for name, value in summary.items() if not isinstance(value, dict)},
-        },
-        [figure, *(out / name for name in ("table.md", *tables))],
-        {fold: folder / "model.safetensors" for fold, folder in folders.items()}
-        if params.tracking.log_models
-        else {},
-    )
-    print(
-        f"aggregate: UAR {summary['uar']['pooled']:.1%}, WAR {summary['war']['pooled']:.1%} "
-        f"pooled over {summary['clips']} clips of {len(params.folds)} folds; see {out / 'table.md'}"
-    )
+    return [figure, *(out / name for name in ("table.md", *tables))]
 
 
-def lines(history: pd.DataFrame) -> list[dict[str, float]]:
-    """A learning curve as a dict per epoch."""
+def rows_of(history: pd.DataFrame) -> list[dict[str, float]]:
+    """A history as a dict per epoch."""
     return [
         dict(zip(history.columns, map(float, row), strict=True))
         for row in history.itertuples(index=False, name=None)

@@ -3,127 +3,79 @@
 import argparse
 import shutil
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import torch
 from lightning.fabric import Fabric
-from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
 from torch import Tensor
+from tqdm import tqdm
 
-from pipeline.common.clips import read_manifest
+from pipeline.common.clips import read_stored
+from pipeline.common.frames import FrameSettings
 from pipeline.common.memory import memory_advice
-from pipeline.common.params import Preset, Section, StageParams, load_params
+from pipeline.common.params import Preset, StageParams, load_params
 from pipeline.common.workers import num_cores
-from pipeline.models.encoder import VideoMAEEncoder
-from pipeline.models.start import FROM_SCRATCH, NO_WEIGHTS, start_encoder
-from pipeline.store.shards import CLIPS
-from pipeline.store.tokens import (
-    clip_record,
-    origin_of,
+from pipeline.feed.augment import AugmentSettings, MixSettings
+from pipeline.feed.loader import load_in_order
+from pipeline.models.encoder import EncoderSize
+from pipeline.models.start import (
+    EncoderTraining,
+    EncoderWeights,
+    build_encoder,
+    require_weights,
+    token_origin,
     why_tokens_vary,
-    write_no_tokens,
-    write_tokens,
 )
+from pipeline.store.shards import CLIPS, StoredFrames
+from pipeline.store.tokens import token_record, write_no_tokens, write_tokens
+from pipeline.training.devices import Precision
 
 # A constant and no parameter: the last bits of the tokens may depend on it.
 BATCH_SIZE = 16
 
 
-class EncoderParams(Section):
-    """The checkpoint of the encoder; docs/checkpoints.md."""
-
-    weights: Path
-
-
 class Params(StageParams):
     """Exactly this stage's `params` in dvc.yaml: no decoder, seed or fold makes it run again."""
 
-    encoder: EncoderParams
-    frames: dict[str, int | str]
-    image_size: Annotated[PositiveInt, Preset("models", chosen_by="model", key="image_size")]
-    patch_size: Annotated[PositiveInt, Preset("models", chosen_by="model", key="patch_size")]
-    tubelet_size: Annotated[PositiveInt, Preset("models", chosen_by="model", key="tubelet_size")]
-    encoder_dim: Annotated[PositiveInt, Preset("models", chosen_by="model", key="encoder_dim")]
-    encoder_depth: Annotated[PositiveInt, Preset("models", chosen_by="model", key="encoder_depth")]
-    encoder_heads: Annotated[PositiveInt, Preset("models", chosen_by="model", key="encoder_heads")]
-    trained: Annotated[
-        Literal["full", "frozen"], Preset("recipes", chosen_by="recipe", key="encoder")
-    ]
-    flip_probability: Annotated[
-        NonNegativeFloat, Preset("recipes", chosen_by="recipe", key="flip_probability")
-    ]
-    rand_augment_ops: Annotated[
-        NonNegativeInt, Preset("recipes", chosen_by="recipe", key="rand_augment_ops")
-    ]
-    erase_probability: Annotated[
-        NonNegativeFloat, Preset("recipes", chosen_by="recipe", key="erase_probability")
-    ]
-    mixup_alpha: Annotated[
-        NonNegativeFloat, Preset("recipes", chosen_by="recipe", key="mixup_alpha")
-    ]
-    cutmix_alpha: Annotated[
-        NonNegativeFloat, Preset("recipes", chosen_by="recipe", key="cutmix_alpha")
-    ]
-    precision: Annotated[
-        Literal["32-true", "bf16-mixed"], Preset("recipes", chosen_by="recipe", key="precision")
-    ]
+    encoder: EncoderWeights
+    frames: FrameSettings
+    size: Annotated[EncoderSize, Preset("models", chosen_by="model", key="encoder")]
+    training: Annotated[EncoderTraining, Preset("recipes", chosen_by="recipe", key="encoder")]
+    augment: Annotated[AugmentSettings, Preset("recipes", chosen_by="recipe", key="augment")]
+    mix: Annotated[MixSettings, Preset("recipes", chosen_by="recipe", key="mix")]
+    precision: Annotated[Precision, Preset("recipes", chosen_by="recipe", key="engine.precision")]
 
 
 def main(params: Params, shards: Path, out: Path) -> None:
-    if params.trained == "frozen" and params.encoder.weights.name == FROM_SCRATCH:
-        raise SystemExit(f"encode: {NO_WEIGHTS}")
-    reason = why_tokens_vary(
-        params.trained,
-        flip_probability=params.flip_probability,
-        rand_augment_ops=params.rand_augment_ops,
-        erase_probability=params.erase_probability,
-        mixup_alpha=params.mixup_alpha,
-        cutmix_alpha=params.cutmix_alpha,
-    )
-    if reason:
-        write_no_tokens(out, reason)
-        print(f"encode: no tokens to store: {reason}")
-        return
-    encoder = build_encoder(params)
+    weights = params.encoder.weights
+    try:
+        require_weights(params.training, weights)
+        reason = why_tokens_vary(params.training, params.augment.changes + params.mix.changes)
+        if reason:
+            write_no_tokens(out, reason)
+            print(f"encode: no tokens to store: {reason}")
+            return
+        encoder = build_encoder(params.size, params.frames.num_frames, params.training, weights)
+    except ValueError as error:
+        raise SystemExit(f"encode: {error}") from error
     fabric = Fabric(accelerator="auto", devices=1, precision=params.precision)
-    origin = origin_of(
-        encoder.config, encoder.mean, encoder.std, params.encoder.weights, params.precision
-    )
-    record = clip_record(encoder.num_frames, encoder.num_tokens, encoder.dim)
-    announce(len(read_manifest(shards / CLIPS)), record.itemsize, out)
+    origin = token_origin(encoder, weights, params.precision)
+    record = token_record(encoder.num_frames, encoder.num_tokens, encoder.size.dim)
+    clips = read_stored(shards / CLIPS)
+    announce(len(clips), record.itemsize, out)
+    classes = sorted({clip.label for clip in clips})
+    frames = StoredFrames(shards, clips, classes=classes, image_size=encoder.size.image_size)
+    batches = load_in_order(frames, batch_size=BATCH_SIZE, num_workers=min(num_cores(), 8))
     with memory_advice("end what else uses it, or choose a smaller model"):
         module = fabric.setup(encoder)
 
         @torch.inference_mode()
-        def encode(frames: Tensor) -> Tensor:
-            tokens: Tensor = module(fabric.to_device(frames) / 255)
+        def encode(inputs: Tensor) -> Tensor:
+            tokens: Tensor = module(inputs.to(fabric.device, non_blocking=True))
             return tokens
 
-        write_tokens(
-            out,
-            shards,
-            encode,
-            origin=origin,
-            record=record,
-            image_size=params.image_size,
-            batch_size=BATCH_SIZE,
-            num_workers=min(num_cores(), 8),
-        )
-
-
-def build_encoder(params: Params) -> VideoMAEEncoder:
-    """The frozen encoder with its published weights."""
-    encoder = VideoMAEEncoder(
-        dim=params.encoder_dim,
-        depth=params.encoder_depth,
-        num_heads=params.encoder_heads,
-        image_size=params.image_size,
-        num_frames=int(params.frames["num_frames"]),
-        patch_size=params.patch_size,
-        tubelet_size=params.tubelet_size,
-    )
-    start_encoder(encoder, params.encoder.weights, frozen=True)
-    return encoder
+        bar = tqdm(batches, desc="encoding", unit="batch", mininterval=1)
+        write_tokens(out, clips, bar, encode, origin=origin, record=record)
 
 
 def announce(num_clips: int, clip_bytes: int, out: Path) -> None:
@@ -141,7 +93,7 @@ def announce(num_clips: int, clip_bytes: int, out: Path) -> None:
     if size > free:
         raise SystemExit(
             f"{out} needs {size:.1f} GB and its disk has {free:.1f} GB: make room, or set "
-            "flip_probability of the recipe above 0, which trains without stored tokens"
+            "augment.flip_probability of the recipe above 0, which trains without stored tokens"
         )
 
 

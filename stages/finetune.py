@@ -4,161 +4,107 @@ import argparse
 import os
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, NamedTuple
 
-# Before torch is imported: threads of GNU OpenMP that wait for one another go to sleep soon instead
-# of spinning, which costs nothing on an idle machine and saves much on a busy one.
-os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+if __name__ == "__main__":
+    # Before torch is imported: threads of GNU OpenMP that wait for one another go to sleep soon
+    # instead of spinning, which costs nothing on an idle machine and saves much on a busy one.
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
+import torch
 from lightning.fabric import Fabric, seed_everything
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
-from pipeline.common.clips import read_manifest
+from pipeline.common.clips import StoredClip, read_stored
 from pipeline.common.files import project_root, sha256_of
+from pipeline.common.frames import FrameSettings
+from pipeline.common.imports import OBSERVERS, needed_files
 from pipeline.common.memory import memory_advice
-from pipeline.common.params import Preset, Section, StageParams, load_params
-from pipeline.feed.batches import (
-    Augmentation,
-    evaluation_batches,
-    num_steps,
-    training_batches,
-)
+from pipeline.common.params import Preset, StageParams, load_params
+from pipeline.feed.batches import LabelledSource, TrainingBatches, evaluation_batches
+from pipeline.feed.order import Rank
 from pipeline.folds.folds import Fold, read_fold, refuse_leaks
-from pipeline.models.checkpoints import save_model
-from pipeline.mtcae.build import build_model
-from pipeline.mtcae.loss import LossWeights
-from pipeline.mtcae.predictions import evaluate
+from pipeline.models.start import EncoderWeights, token_origin, why_tokens_vary
+from pipeline.mtcae.model import MTCAE, ModelSize
+from pipeline.mtcae.predictions import Evaluation, evaluate
+from pipeline.mtcae.recipe import Recipe, build_model
 from pipeline.mtcae.results import fold_result, write_tables
-from pipeline.store.shards import CLIPS, Clips, subject_shards
-from pipeline.store.tokens import TOKENS, EncodedClips, origin_of, why_tokens_vary
+from pipeline.mtcae.saved import save_model
+from pipeline.mtcae.structures import Choices
+from pipeline.mtcae.task import MTCAETask
+from pipeline.store.shards import CLIPS, StoredFrames
+from pipeline.store.tokens import TOKENS, StoredTokens
 from pipeline.tracking.observer import track_fold
-from pipeline.training.devices import Precision, failing_together, launch
+from pipeline.training.checkpoints import Checkpoints
+from pipeline.training.devices import end_together, launch
 from pipeline.training.history import Epoch
-from pipeline.training.loop import train
-from pipeline.training.optim import Schedule, adamw, make_schedule
-from pipeline.training.resume import Checkpoints, training_key
-from pipeline.training.step import Mixing
-
-Fraction = Annotated[float, Field(ge=0, le=1)]
+from pipeline.training.identity import training_key
+from pipeline.training.loop import Training, train
+from pipeline.training.optim import adamw, make_schedule
 
 # Without workers decoding delays the training; of a small data set it is then done once.
 KEEP_BYTES = 256 * 2**20
 # Where a device's memory is full.
 ADVICE = (
-    "lower max_clips_per_step of the recipe (the result stays the same, but for mixup and cutmix), "
-    "set its checkpointing to true if the encoder is trained, or choose a smaller model; the "
-    "training then starts afresh"
+    "lower engine.micro_batch_size of the recipe (the result stays the same, but for mixup and "
+    "cutmix), set its encoder.checkpointing to true if the encoder is trained, or choose a smaller "
+    "model; the training then starts afresh"
 )
 
 
-class EncoderParams(Section):
-    """The checkpoint that the encoder starts from; docs/checkpoints.md."""
-
-    weights: Path
-
-
-class ModelParams(Section):
-    """Sizes of encoder and decoders; widths are numbers per token."""
-
-    image_size: PositiveInt
-    patch_size: PositiveInt
-    tubelet_size: PositiveInt
-    encoder_dim: PositiveInt
-    encoder_depth: PositiveInt
-    encoder_heads: PositiveInt
-    decoder_dim: PositiveInt
-    decoder_heads: PositiveInt
-    decoder_head_dim: PositiveInt
-    decoder_layers: PositiveInt
-    dropout: Fraction
-    head_dropout: Fraction
-
-
-class LossWeightParams(Section):
-    """Weights of the three losses."""
-
-    boxes: NonNegativeFloat
-    points: NonNegativeFloat
-    expression: NonNegativeFloat
-
-
-class RecipeParams(Section):
-    """How a fold is trained; params.yaml says what each number is."""
-
-    encoder: Literal["full", "frozen"]
-    epochs: PositiveInt
-    batch_size: PositiveInt
-    max_clips_per_step: PositiveInt
-    class_balanced: bool
-    learning_rate: PositiveFloat
-    weight_decay: NonNegativeFloat
-    layer_decay: Annotated[float, Field(gt=0, le=1)]
-    drop_path: Fraction
-    schedule: Schedule
-    warmup_epochs: NonNegativeInt
-    plateau_patience: PositiveInt
-    early_stop: PositiveInt
-    label_smoothing: Fraction
-    flip_probability: Fraction
-    rand_augment_ops: NonNegativeInt
-    rand_augment_magnitude: Annotated[float, Field(ge=0, le=10)]
-    erase_probability: Fraction
-    mixup_alpha: NonNegativeFloat
-    cutmix_alpha: NonNegativeFloat
-    mix_probability: Fraction
-    clip_gradients: NonNegativeFloat
-    ema: Annotated[float, Field(ge=0, lt=1)]
-    checkpointing: bool
-    compile: bool
-    precision: Precision
-    num_workers: NonNegativeInt
-    loss_weights: LossWeightParams
-
-
-class Params(StageParams):
+class Params(Choices, StageParams):
     """Exactly this stage's `params` in dvc.yaml."""
 
-    dataset: str
-    arch: Literal["stl", "non_fully_shared", "fully_shared", "cascaded"]
-    decoder: Literal["vit", "mlp"]
-    model: str
-    recipe: str
-    seed: NonNegativeInt
-    encoder: EncoderParams
+    encoder: EncoderWeights
     # Saved with the model too, so that a video can be read as the training clips were.
-    frames: dict[str, int | str]
+    frames: FrameSettings
     classes: Annotated[list[str], Preset("datasets", chosen_by="dataset", key="classes")]
-    models: Annotated[ModelParams, Preset("models", chosen_by="model")]
-    recipes: Annotated[RecipeParams, Preset("recipes", chosen_by="recipe")]
+    models: Annotated[ModelSize, Preset("models", chosen_by="model")]
+    recipes: Annotated[Recipe, Preset("recipes", chosen_by="recipe")]
+
+
+class Data(NamedTuple):
+    """What is trained and tested on: one fold of the clips of a manifest."""
+
+    shards: Path
+    tokens: Path
+    clips: list[StoredClip]
+    fold: Fold
 
 
 def main(
     params: Params, fold_number: int, shards: Path, tokens: Path, folds: Path, out: Path
 ) -> None:
-    fold = read_fold(folds, fold_number)
-    refuse_leaks(fold, read_manifest(shards / CLIPS))
-    fabric = launch(params.recipes.precision)
+    data = Data(shards, tokens, read_stored(shards / CLIPS), read_fold(folds, fold_number))
+    refuse_leaks(data.fold, data.clips)
+    fabric = launch(params.recipes.engine.precision)
     root = Path(__file__).parents[1]
-    inputs = [shards / CLIPS, *sorted(shards.glob("*.tar")), params.encoder.weights]
-    inputs.append(tokens / TOKENS)
-    key = training_key(params.model_dump(mode="json"), fold._asdict(), inputs, root)
-    folder = project_root(Path()) / ".scratch/finetune" / key
-    checkpoints = Checkpoints(folder, writer=fabric.is_global_zero)
-    choices = params.model_dump(include={"dataset", "arch", "decoder", "model", "recipe", "seed"})
-    with failing_together(fabric), memory_advice(ADVICE), ExitStack() as stack:
+    key = training_key(
+        params.model_dump(mode="json"),
+        data.fold._asdict(),
+        [shards / CLIPS, tokens / TOKENS, params.encoder.weights],
+        needed_files(Path(__file__).relative_to(root), root, without=[OBSERVERS]),
+        root,
+    )
+    scratch = project_root(Path()) / ".scratch/finetune" / key
+    checkpoints = Checkpoints(scratch, writer=fabric.is_global_zero)
+    with end_together(fabric), memory_advice(ADVICE), ExitStack() as stack:
         log = None
         if fabric.is_global_zero:
-            digest = sha256_of(shards / CLIPS)
-            log = stack.enter_context(
-                track_fold(choices, fold.fold, params.model_dump(), data_digest=digest)
+            observed = track_fold(
+                params.choices.model_dump(),
+                fold_number,
+                params.model_dump(),
+                data_digest=sha256_of(shards / CLIPS),
             )
+            log = stack.enter_context(observed)
 
-        def on_epoch(line: Epoch) -> None:
+        def on_epoch(row: Epoch) -> None:
             if log:
-                log.metrics(line._asdict(), line.epoch)
+                log.metrics(row, int(row["epoch"]))
 
-        metrics = fit_and_test(params, fabric, fold, shards, tokens, out, checkpoints, on_epoch)
+        metrics = fit_and_test(params, fabric, data, out, checkpoints, on_epoch)
         if log:
             log.metrics(metrics)
     if fabric.is_global_zero:
@@ -168,134 +114,124 @@ def main(
 def fit_and_test(
     params: Params,
     fabric: Fabric,
-    fold: Fold,
-    shards: Path,
-    tokens: Path,
+    data: Data,
     out: Path,
     checkpoints: Checkpoints,
     on_epoch: Callable[[Epoch], None],
 ) -> dict[str, float]:
     """Train the fold; model, history, predictions and the returned metrics go into `out`."""
-    recipe = params.recipes
     seed_everything(params.seed, verbose=False)
     model = build_model(
-        arch=params.arch,
-        decoder=params.decoder,
+        params.structure,
+        params.models,
+        params.recipes.encoder,
+        params.encoder.weights,
+        num_frames=params.frames.num_frames,
         num_classes=len(params.classes),
-        weights=params.encoder.weights,
-        frozen=recipe.encoder == "frozen",
-        drop_path=recipe.drop_path,
-        checkpointing=recipe.checkpointing,
-        num_frames=int(params.frames["num_frames"]),
-        **params.models.model_dump(),
     )
-    if recipe.compile:
-        # Every size of a batch, of which there are few, gets kernels of its own.
-        model.compile(dynamic=False)
-    optimizer = adamw(
-        model,
-        learning_rate=recipe.learning_rate,
-        weight_decay=recipe.weight_decay,
-        layer_decay=recipe.layer_decay,
-    )
-
-    encoder = model.encoder
-    origin = origin_of(
-        encoder.config, encoder.mean, encoder.std, params.encoder.weights, recipe.precision
-    )
-    stored = not why_tokens_vary(
-        recipe.encoder,
-        flip_probability=recipe.flip_probability,
-        rand_augment_ops=recipe.rand_augment_ops,
-        erase_probability=recipe.erase_probability,
-        mixup_alpha=recipe.mixup_alpha,
-        cutmix_alpha=recipe.cutmix_alpha,
-    )
-
-    def clips_of(subjects: list[str]) -> Clips | EncodedClips:
-        if stored:
-            return EncodedClips(tokens, shards, subjects, classes=params.classes, origin=origin)
-        paths = subject_shards(shards, subjects)
-        return Clips(
-            paths,
-            classes=params.classes,
-            image_size=params.models.image_size,
-            keep_bytes=0 if recipe.num_workers else KEEP_BYTES,
-        )
-
-    placed = {
-        "rank": fabric.global_rank,
-        "world_size": fabric.world_size,
-        "num_workers": recipe.num_workers,
-    }
-    per_device = min(recipe.max_clips_per_step, recipe.batch_size)
-    train_clips = clips_of(fold.train)
-    steps_per_epoch = num_steps(len(train_clips), recipe.batch_size)
-    loss_weights = LossWeights(**recipe.loss_weights.model_dump())
-    trained = train(
-        fabric,
-        model,
-        optimizer,
-        make_schedule(
-            recipe.schedule,
-            optimizer,
-            epochs=recipe.epochs,
-            steps_per_epoch=steps_per_epoch,
-            warmup_epochs=recipe.warmup_epochs,
-            plateau_patience=recipe.plateau_patience,
-        ),
-        train_batches=lambda epoch, step: training_batches(
-            train_clips,
-            first_epoch=epoch,
-            first_step=step,
-            batch_size=recipe.batch_size,
-            class_balanced=recipe.class_balanced,
-            augmentation=Augmentation(
-                recipe.flip_probability,
-                recipe.rand_augment_ops,
-                recipe.rand_augment_magnitude,
-                recipe.erase_probability,
-            ),
-            seed=params.seed,
-            **placed,
-        ),
-        steps_per_epoch=steps_per_epoch,
-        validation_batches=evaluation_batches(
-            clips_of(fold.validation), batch_size=per_device, **placed
-        ),
-        epochs=recipe.epochs,
-        early_stop=recipe.early_stop,
-        max_clips_per_step=recipe.max_clips_per_step,
-        loss_weights=loss_weights,
-        label_smoothing=recipe.label_smoothing,
-        mixing=Mixing(
-            recipe.mixup_alpha, recipe.cutmix_alpha, recipe.mix_probability, len(params.classes)
-        ),
-        clip_gradients=recipe.clip_gradients,
-        ema=recipe.ema,
-        seed=params.seed,
-        checkpoints=checkpoints,
-        on_epoch=on_epoch,
-    )
-    test_batches = evaluation_batches(clips_of(fold.test), batch_size=per_device, **placed)
-    tested = evaluate(fabric, model, test_batches, loss_weights)
-    result = fold_result(tested, fold.fold, params.classes)
+    training, tested = fit(params, fabric, data, model, checkpoints, on_epoch)
+    result = fold_result(tested, data.fold.number, params.classes)
     metrics = result.metrics | {
-        "best_epoch": trained.best_epoch,
+        "best_epoch": training.best_epoch,
         "num_parameters": sum(parameter.numel() for parameter in model.parameters()),
     }
     if fabric.is_global_zero:
-        choices = {"dataset", "model", "recipe", "seed", "classes", "frames"}
-        description = {**params.model_dump(include=choices), "fold": fold.fold, "metrics": metrics}
+        description = {
+            **params.choices.model_dump(include={"dataset", "model", "recipe", "seed"}),
+            "classes": params.classes,
+            "frames": params.frames.model_dump(),
+            "fold": data.fold.number,
+            "metrics": metrics,
+        }
         out.mkdir(parents=True, exist_ok=True)
         save_model(out / "model.safetensors", model, metadata=description)
-        write_tables(out, trained.history, result.predictions, metrics)
+        write_tables(out, training.history, result.predictions, metrics)
         print(
-            f"finetune fold {fold.fold}: test UAR {metrics['uar']:.1%}, WAR {metrics['war']:.1%} "
-            f"on {len(result.predictions)} clips of {len(fold.test)} subjects; epoch "
-            f"{trained.best_epoch} of {len(trained.history)}"
+            f"finetune fold {data.fold.number}: test UAR {metrics['uar']:.1%}, WAR "
+            f"{metrics['war']:.1%} on {len(result.predictions)} clips of "
+            f"{result.predictions['subject'].nunique()} subjects; epoch {training.best_epoch} of "
+            f"{len(training.history)}"
         )
     return metrics
+
+
+def fit(
+    params: Params,
+    fabric: Fabric,
+    data: Data,
+    model: MTCAE,
+    checkpoints: Checkpoints,
+    on_epoch: Callable[[Epoch], None],
+) -> tuple[Training, Evaluation]:
+    """Train the model, and predict the test clips with its best epoch."""
+    recipe, engine = params.recipes, params.recipes.engine
+    stored = not why_tokens_vary(recipe.encoder, recipe.augment.changes + recipe.mix.changes)
+    # Of stored tokens the decoders are trained alone.
+    trained = model.tasks if stored else model
+    open_part = partial(open_tokens if stored else open_frames, params, data, model)
+    if engine.compile:
+        # Every size of a batch, of which there are few, gets kernels of its own.
+        trained.compile(dynamic=False)
+    rank = Rank(fabric.global_rank, fabric.world_size)
+    evaluated = partial(
+        evaluation_batches,
+        batch_size=min(engine.micro_batch_size, engine.batch_size),
+        rank=rank,
+        num_workers=engine.num_workers,
+    )
+    batches = TrainingBatches(
+        open_part("train"),
+        recipe.augment,
+        batch_size=engine.batch_size,
+        class_balanced=engine.class_balanced,
+        seed=params.seed,
+        rank=rank,
+        num_workers=engine.num_workers,
+    )
+    task = MTCAETask(
+        recipe.loss,
+        recipe.mix,
+        num_classes=len(params.classes),
+        seed=params.seed,
+        validation=evaluated(open_part("validation")),
+    )
+    optimizer = adamw(
+        trained, recipe.optimizer, (lambda name: 0) if stored else model.layers_from_output
+    )
+    steps = batches.steps_per_epoch
+    schedule = make_schedule(
+        recipe.schedule, optimizer, epochs=engine.epochs, steps_per_epoch=steps
+    )
+    torch.manual_seed(params.seed + fabric.global_rank)  # Devices drop out differently.
+    training = train(
+        fabric, trained, optimizer, schedule, task, batches, engine, checkpoints, on_epoch
+    )
+    tested = evaluate(fabric, trained, evaluated(open_part("test")), recipe.loss)
+    return training, tested
+
+
+def open_frames(params: Params, data: Data, model: MTCAE, part: str) -> LabelledSource:
+    """The clips of a part of the fold, as frames."""
+    rows = data.fold.rows(data.clips, part)
+    return StoredFrames(
+        data.shards,
+        [data.clips[row] for row in rows],
+        classes=params.classes,
+        image_size=model.encoder.size.image_size,
+        keep_bytes=0 if params.recipes.engine.num_workers else KEEP_BYTES,
+    )
+
+
+def open_tokens(params: Params, data: Data, model: MTCAE, part: str) -> LabelledSource:
+    """The clips of a part of the fold, as stored tokens of this model's encoder."""
+    precision = params.recipes.engine.precision
+    return StoredTokens(
+        data.tokens,
+        data.clips,
+        data.fold.rows(data.clips, part),
+        classes=params.classes,
+        origin=token_origin(model.encoder, params.encoder.weights, precision),
+    )
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
 from functools import partial
-from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -13,14 +12,15 @@ from typing import Annotated, Any, NamedTuple
 import torch
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
-from pipeline.common.clips import Clip, Refusal, read_manifest, unique_slugs, write_manifest
+from pipeline.common.clips import Clip, Refusal, read_manifest, write_stored
 from pipeline.common.files import write_json
+from pipeline.common.frames import FaceTrack
 from pipeline.common.params import Section, StageParams, load_params
 from pipeline.common.workers import map_in_processes
-from pipeline.store.shards import CLIPS, SHARD_NAMES, write_shard
+from pipeline.store.shards import CLIPS, write_shards
 from pipeline.store.strips import decode_strip, strip_size
 from pipeline.video.faces import FaceDetector
-from pipeline.video.tracks import FaceTrack, main_face
+from pipeline.video.tracks import main_face
 
 
 class FaceParams(Section):
@@ -50,11 +50,6 @@ def main(params: Params, frames: Path, out: Path, quality: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     clips = read_manifest(frames / "clips.parquet")
     usable = sorted((clip for clip in clips if not clip.reason), key=attrgetter("subject", "clip"))
-    subjects = sorted({clip.subject for clip in usable})
-    shard_names = {
-        subject: f"{slug}.tar"
-        for subject, slug in zip(subjects, unique_slugs(subjects), strict=True)
-    }
     tally = Tally(clips)
     faces = params.faces
     results = map_in_processes(
@@ -66,18 +61,14 @@ def main(params: Params, frames: Path, out: Path, quality: Path) -> None:
     )
     labelled = tally.count(zip(usable, results, strict=True), faces.min_face_size)
     with closing(results):  # When writing fails, the processes do not go on to the last clip.
-        for subject, group in groupby(labelled, key=lambda pair: pair[0].subject):
-            write_shard(
-                out / shard_names[subject],
-                ((clip, labels.strip, labels.track) for clip, labels in group),
-            )
-    used = [clip for clip in usable if clip.clip not in tally.refused]
-    write_json(out / SHARD_NAMES, {clip.subject: shard_names[clip.subject] for clip in used})
-    write_manifest(out / CLIPS, used)
+        stored = write_shards(
+            out, ((clip, labels.strip, labels.track) for clip, labels in labelled)
+        )
+    write_stored(out / CLIPS, stored)
     report = tally.report()
     write_json(quality, report)
     print(
-        f"label: {report['used']} clips of {len({clip.subject for clip in used})} subjects, a face "
+        f"label: {report['used']} clips of {len({clip.group for clip in stored})} subjects, a face "
         f"in {report['detection_rate']:.1%} of their frames; {report['refused']} of "
         f"{report['clips']} clips refused"
     )

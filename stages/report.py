@@ -6,14 +6,15 @@ from pathlib import Path
 from typing import Annotated
 
 import pandas as pd
-from pydantic import Field, NonNegativeInt
+from pydantic import Field
 
+from pipeline.common.clips import read_stored
 from pipeline.common.files import atomic_path
 from pipeline.common.params import Preset, Section, StageParams, load_params
-from pipeline.evaluation.report import Experiment, WrongClip, confidently_wrong, render
+from pipeline.evaluation.report import WrongClip, confidently_wrong, render
 from pipeline.evaluation.thumbnails import PICTURE_SIZE, Marks, clip_pictures, predicted_marks
-from pipeline.mtcae.structures import structure_name
-from pipeline.store.shards import read_shard, subject_shards
+from pipeline.mtcae.structures import Choices
+from pipeline.store.shards import CLIPS, read_content
 from pipeline.store.strips import decode_strip, strip_size
 
 
@@ -25,33 +26,20 @@ class ReportParams(Section):
     worst_clips: Annotated[int, Field(ge=0, le=200)]
 
 
-class Params(StageParams):
+class Params(Choices, StageParams):
     """Exactly this stage's `params` in dvc.yaml."""
 
-    dataset: str
-    arch: str
-    decoder: str
-    model: str
-    recipe: str
-    seed: NonNegativeInt
-    folds: Annotated[list[int], Field(min_length=1)]
     report: ReportParams
     classes: Annotated[list[str], Preset("datasets", chosen_by="dataset", key="classes")]
 
 
-def main(params: Params, shards: Path, runs: Path, predictions: Path, out: Path) -> None:
-    # The declared folds, never whatever lies in the folder: a removed fold leaves its files behind.
-    histories = {fold: pd.read_csv(runs / f"fold{fold}" / "history.csv") for fold in params.folds}
+def main(params: Params, shards: Path, predictions: Path, history: Path, out: Path) -> None:
+    rows = pd.read_csv(history)
+    histories = {fold: rows[rows["fold"] == fold] for fold in rows["fold"].unique()}
     table = pd.read_parquet(predictions)
     wrong = confidently_wrong(table, params.classes, params.report.worst_clips)
     page = render(
-        Experiment(
-            params.dataset,
-            structure_name(params.arch, params.decoder),
-            params.model,
-            params.recipe,
-            params.seed,
-        ),
+        params.choices,
         table,
         histories,
         params.classes,
@@ -67,7 +55,7 @@ def main(params: Params, shards: Path, runs: Path, predictions: Path, out: Path)
 def read_pictures(
     shards: Path, clips: Sequence[WrongClip], predictions: pd.DataFrame
 ) -> dict[str, list[bytes]]:
-    """Small pictures of the clips by name, out of the shards of their subjects and no others."""
+    """Small pictures of the clips by name."""
     names = {clip.clip for clip in clips}
     marks = {
         clip: predicted_marks(boxes, points)
@@ -77,23 +65,23 @@ def read_pictures(
         if clip in names
     }
     pictures = {}
-    for shard in subject_shards(shards, sorted({clip.subject for clip in clips})):
-        for stored in read_shard(shard):
-            if stored.clip in names:
-                side, track = strip_size(stored.strip), stored.track
-                pictures[stored.clip] = clip_pictures(
-                    decode_strip(stored.strip, PICTURE_SIZE),
-                    Marks(track.boxes / side, track.points / side, track.mask),
-                    marks[stored.clip],
-                )
+    for stored in read_stored(shards / CLIPS):
+        if stored.clip in names:
+            strip, track = read_content(shards, stored)
+            side = strip_size(strip)
+            pictures[stored.clip] = clip_pictures(
+                decode_strip(strip, PICTURE_SIZE),
+                Marks(track.boxes / side, track.points / side, track.mask),
+                marks[stored.clip],
+            )
     return pictures
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("shards", type=Path)
-    parser.add_argument("runs", type=Path)
     parser.add_argument("predictions", type=Path)
+    parser.add_argument("history", type=Path)
     parser.add_argument("out", type=Path)
     args = parser.parse_args()
-    main(load_params(Params), args.shards, args.runs, args.predictions, args.out)
+    main(load_params(Params), args.shards, args.predictions, args.history, args.out)

@@ -6,28 +6,18 @@ from collections import Counter
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import imageio_ffmpeg
-from pydantic import Field, PositiveInt
 
 from pipeline.common.clips import Clip, read_manifest, write_manifest
 from pipeline.common.files import atomic_path
-from pipeline.common.params import Preset, Section, StageParams, load_params
+from pipeline.common.frames import FrameSettings
+from pipeline.common.params import Preset, StageParams, load_params
 from pipeline.common.sources import find_video, local_copy
 from pipeline.common.workers import map_in_threads
 from pipeline.store.strips import encode_strip
 from pipeline.video.decode import UnusableVideo, read_frames
-
-
-class FrameParams(Section):
-    """How a video becomes frames."""
-
-    num_frames: PositiveInt
-    size: Annotated[int, Field(gt=0, multiple_of=8)]
-    sampling: Literal["uniform", "stride"]
-    crop: Literal["square", "none"]
-    jpeg_quality: Annotated[int, Field(ge=1, le=100)]
 
 
 class Params(StageParams):
@@ -35,21 +25,21 @@ class Params(StageParams):
 
     dataset: str
     source: Annotated[Path | None, Preset("datasets", chosen_by="dataset", key="source")]
-    frames: FrameParams
+    frames: FrameSettings
 
 
 def main(params: Params, raw: Path, manifest: Path, out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     clips = read_manifest(manifest)
-    sampled = partial(
-        _sample,
+    sample = partial(
+        sample_clip,
         folders=[params.source or raw, local_copy(params.dataset)],
         out=out,
         frames=params.frames,
         binary=imageio_ffmpeg.get_ffmpeg_exe(),
     )
     usable = [clip for clip in clips if not clip.reason]
-    results = {clip.clip: clip for clip in map_in_threads(sampled, usable, "sampling")}
+    results = {clip.clip: clip for clip in map_in_threads(sample, usable, "sampling")}
     clips = [results.get(clip.clip, clip) for clip in clips]
     write_manifest(out / "clips.parquet", clips)
     refused = Counter(clip.reason for clip in clips if clip.reason)
@@ -60,17 +50,12 @@ def main(params: Params, raw: Path, manifest: Path, out: Path) -> None:
     )
 
 
-def _sample(clip: Clip, folders: list[Path], out: Path, frames: FrameParams, binary: str) -> Clip:
+def sample_clip(
+    clip: Clip, folders: list[Path], out: Path, frames: FrameSettings, binary: str
+) -> Clip:
     """Write the clip's strip; the clip comes back refused where its video cannot be used."""
     try:
-        video = read_frames(
-            find_video(clip.path, folders),
-            num_samples=frames.num_frames,
-            size=frames.size,
-            sampling=frames.sampling,
-            crop=frames.crop,
-            binary=binary,
-        )
+        video = read_frames(find_video(clip.path, folders), frames, binary)
     except UnusableVideo as error:
         return clip.refuse(error.refusal)
     strip = encode_strip(video.frames, frames.jpeg_quality)

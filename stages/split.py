@@ -7,10 +7,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeInt
 
-from pipeline.common.clips import Clip, read_manifest
+from pipeline.common.clips import StoredClip, read_stored
 from pipeline.common.params import Section, StageParams, load_params
 from pipeline.folds.folds import (
-    Fold,
+    GroupFold,
     balanced_tests,
     holdout_fold,
     make_folds,
@@ -39,17 +39,18 @@ class Params(StageParams):
 
 
 def main(params: Params, manifest: Path, out: Path) -> None:
+    clips = read_stored(manifest)
     try:
-        folds = split_clips(params, read_manifest(manifest))
+        folds = split_clips(params, clips)
     except ValueError as error:
         raise SystemExit(f"split: {error}") from error
-    if unknown := sorted(set(params.folds) - {fold.fold for fold in folds}):
+    if unknown := sorted(set(params.folds) - {fold.number for fold in folds}):
         raise SystemExit(
             f"protocol {params.split.protocol} makes {len(folds)} fold(s) of {params.dataset}, but "
             f"`folds` in params.yaml also lists {unknown}; the list of all is "
-            f"-S 'folds={[fold.fold for fold in folds]}'"
+            f"-S 'folds={[fold.number for fold in folds]}'"
         )
-    write_folds(out, folds)
+    write_folds(out, clips, folds)
     sizes = "; ".join(
         f"{len(fold.train)}/{len(fold.validation)}/{len(fold.test)}" for fold in folds
     )
@@ -59,7 +60,7 @@ def main(params: Params, manifest: Path, out: Path) -> None:
     )
 
 
-def split_clips(params: Params, clips: Sequence[Clip]) -> list[Fold]:
+def split_clips(params: Params, clips: Sequence[StoredClip]) -> list[GroupFold]:
     """The folds of the chosen protocol."""
     split, seed = params.split, params.seed
     if split.protocol == "holdout":
@@ -83,7 +84,7 @@ def split_clips(params: Params, clips: Sequence[Clip]) -> list[Fold]:
             seed=seed,
         )
     if split.protocol == "loso":
-        tests = [[subject] for subject in sorted({clip.subject for clip in clips})]
+        tests = [[subject] for subject in sorted({clip.group for clip in clips})]
     else:
         tests = balanced_tests(clips, split.num_folds, seed)
     return make_folds(clips, tests, validation_fraction=split.validation_fraction, seed=seed)

@@ -23,7 +23,7 @@ SMALL = {
     "split.num_folds": "2",
     "datasets.sample.num_subjects": "4",
     "datasets.sample.clips_per_emotion": "1",
-    "recipes.quick.epochs": "2",
+    "recipes.quick.engine.epochs": "2",
 }
 
 Run = Callable[..., str]

@@ -1,5 +1,6 @@
 """A RAVDESS of four actors with one short rendered clip of each emotion."""
 
+import hashlib
 import io
 import zipfile
 from functools import cache
@@ -45,3 +46,12 @@ def ravdess_archives() -> dict[str, bytes]:
                     archive.writestr(f"Actor_{subject:02}/{name}", content)
         archives[f"Video_Speech_Actor_{subject:02}.zip"] = stream.getvalue()
     return archives
+
+
+def archives_table(archives: dict[str, bytes]) -> str:
+    """The content of datasets/ravdess/files.csv for these archives."""
+    rows = [
+        f"{name},{hashlib.md5(content).hexdigest()},{len(content)}"
+        for name, content in archives.items()
+    ]
+    return "\n".join(["name,md5,size", *rows]) + "\n"

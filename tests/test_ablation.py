@@ -14,7 +14,7 @@ import pytest
 from browser import browser_page, compare_runs, mlflow_server
 from clones import Run, environment, mlflow_runs, new_clone
 
-from commands.ablation import COMMITTED
+from commands.experiments import COMMITTED
 
 pytestmark = pytest.mark.slow
 
@@ -31,37 +31,57 @@ STRUCTURES = [
 
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Run]:
-    """Six experiments, two at a time; a fold is killed on the way and its experiment run again."""
+    """Six experiments; a fold is killed, one stopped by Ctrl-C, and both experiments run again."""
     folder = tmp_path_factory.mktemp("ablation")
-    run = new_clone(folder, **{"recipes.quick.epochs": "1"})
+    run = new_clone(folder, **{"recipes.quick.engine.epochs": "1"})
     run("dvc", "repro")
     # The table of another run, where one is committed: a checkout would bring it back.
     run("git", "rm", "--quiet", "-r", "--ignore-unmatch", *TABLES)
     run("git", "add", "--all")
     run("git", "commit", "--quiet", "--message", "first run")
-    first = subprocess.Popen(
-        [sys.executable, "-m", "commands.ablation", "--jobs", "2"],
-        cwd=folder,
-        env=environment(),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    kill_a_training(folder, first)
-    assert first.wait() != 0
-    run(sys.executable, "-m", "commands.ablation", "--jobs", "2")
+    stopped = start_ablation(folder)
+    wait_for_a_training(folder, stopped)
+    os.killpg(stopped.pid, signal.SIGINT)  # As a terminal does it.
+    said, _ = stopped.communicate(timeout=120)
+    assert stopped.returncode != 0
+    assert "was stopped; the next call goes on from there" in said
+    assert not trainings(folder)
+    failed = start_ablation(folder)
+    wait_for_a_training(folder, failed).kill()
+    said, _ = failed.communicate(timeout=600)
+    assert failed.returncode != 0
+    assert "failed: sample-stl-" in said
+    run(sys.executable, "-m", "commands.ablation")
     run(sys.executable, "-m", "commands.table_one")
     return folder, run
 
 
-def kill_a_training(folder: Path, running: "subprocess.Popen[bytes]") -> None:
-    """Kill -9 the first training that is seen in a copy of the project."""
+def start_ablation(folder: Path) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [sys.executable, "-m", "commands.ablation"],
+        cwd=folder,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def trainings(folder: Path) -> list[psutil.Process]:
+    """Those that run in copies of the project."""
+    return [
+        process
+        for process in psutil.process_iter(["cmdline", "cwd"])
+        if str(process.info["cwd"]).startswith(str(folder / ".dvc/tmp/exps"))
+        and "stages.finetune" in (process.info["cmdline"] or [])
+    ]
+
+
+def wait_for_a_training(folder: Path, running: "subprocess.Popen[str]") -> psutil.Process:
     while running.poll() is None:
-        for process in psutil.process_iter(["cmdline", "cwd"]):
-            command = process.info["cmdline"] or []
-            inside = str(process.info["cwd"]).startswith(str(folder / ".dvc/tmp/exps"))
-            if inside and "stages.finetune" in command:
-                os.kill(process.pid, signal.SIGKILL)
-                return
+        if found := trainings(folder):
+            return found[0]
         time.sleep(0.05)
     raise AssertionError("no training was seen")
 
@@ -85,8 +105,8 @@ def test_table_one_has_the_six_structures_with_the_scores_of_their_experiments(
         predictions = pd.read_parquet(folder / "data/predictions/sample.parquet")
         right = predictions["actual"] == predictions["predicted"]
         # Four clips of each class: the mean recall is the share of right clips.
-        assert row["uar"] == pytest.approx(right.mean(), abs=1e-5)
-        assert row["war"] == pytest.approx(right.mean(), abs=1e-5)
+        assert row["uar_pooled"] == pytest.approx(right.mean(), abs=1e-5)
+        assert row["war_pooled"] == pytest.approx(right.mean(), abs=1e-5)
         assert row["training_seconds"] > 0
     run("git", "checkout", "--quiet", ".")
     # Parallel decoders and a cascade of them have the same parts.
@@ -115,7 +135,7 @@ def test_every_experiment_is_one_finished_parent_with_its_folds(clone: tuple[Pat
     }
     for name, row in table.iterrows():
         parent = parents[name_in_mlflow(str(name))]
-        assert parent.data.metrics["uar_pooled"] == pytest.approx(row["uar"], abs=1e-5)
+        assert parent.data.metrics["uar_pooled"] == pytest.approx(row["uar_pooled"], abs=1e-5)
         children = [
             run for run in runs if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id
         ]
@@ -142,7 +162,7 @@ def test_the_comparison_page_of_mlflow_shows_the_scores_of_the_table(
             text = compare_runs(page, address, experiment, names)
             kept = Path(os.environ.get("TEST_ARTIFACTS", tmp_path)) / "mlflow-compare.png"
             page.screenshot(path=kept, full_page=True)
-    for name in ("uar", "war"):
+    for name in ("uar_pooled", "war_pooled"):
         for value in table[name]:
             assert str(round(value, 3)) in text
     assert kept.stat().st_size > 10_000

@@ -11,16 +11,20 @@ from typing import Any
 import pytest
 from clones import environment, lock_of, new_clone
 from hosts import Fault, Host
-from small_ravdess import ravdess_archives
+from small_ravdess import archives_table, ravdess_archives
 
 from pipeline.datasets.ravdess import RECORD
 
 pytestmark = pytest.mark.slow
 
 
-def small_clone(folder: Path, host: Host) -> Callable[..., str]:
+def small_clone(folder: Path, host: Host, archives: dict[str, bytes]) -> Callable[..., str]:
+    host.add_record(RECORD, archives)
     changes = {"dataset": "ravdess", "datasets.ravdess.address": host.address}
-    return new_clone(folder, **changes, **{"datasets.ravdess.accept_licence": "true"})
+    run = new_clone(folder, **changes, **{"datasets.ravdess.accept_licence": "true"})
+    table = folder / "datasets/ravdess/files.csv"
+    table.write_text(archives_table(archives), encoding="utf-8")
+    return run
 
 
 def outs_of(folder: Path) -> dict[str, Any]:
@@ -38,8 +42,7 @@ def undisturbed(
 ) -> dict[str, Any]:
     folder = tmp_path_factory.mktemp("undisturbed")
     with Host() as host:
-        host.add_record(RECORD, archives)
-        small_clone(folder, host)("dvc", "repro", "split")
+        small_clone(folder, host, archives)("dvc", "repro", "split")
     return outs_of(folder)
 
 
@@ -59,8 +62,7 @@ def test_a_killed_stage_run_again_gives_the_same_bytes(
     tmp_path: Path,
 ) -> None:
     with Host() as host:
-        host.add_record(RECORD, archives)
-        run = small_clone(tmp_path, host)
+        run = small_clone(tmp_path, host, archives)
         # Slow enough to be caught in the middle of the third archive.
         name = "Video_Speech_Actor_03.zip"
         host.trickle_bytes = len(archives[name]) // 100

@@ -42,6 +42,25 @@ def test_nothing_is_run_again_without_a_change(clone: tuple[Path, Run]) -> None:
     assert "Data and pipelines are up to date" in run("dvc", "repro")
 
 
+def test_what_no_result_rests_on_leaves_everything_clean(clone: tuple[Path, Run]) -> None:
+    folder, run = clone
+    observer = folder / "pipeline/tracking/runs.py"
+    content = observer.read_text(encoding="utf-8")
+    observer.write_text(content.replace("dvc_experiment", "experiment_of_dvc"), encoding="utf-8")
+    (folder / "runs/notes.txt").write_text("fold 2 looks odd\n", encoding="utf-8")
+    (folder / "runs/best").mkdir()
+    (folder / "runs/best/model.safetensors").write_bytes(b"a copy")
+    (folder / "pipeline/affect").mkdir()  # A file of another system.
+    (folder / "pipeline/affect/loss.py").write_text("CCC = 1\n", encoding="utf-8")
+    assert "up to date" in run("dvc", "status")
+    (folder / "constraints.txt").open("a", encoding="utf-8").write("absent==1\n")
+    stale = run("dvc", "status")
+    for stage in ("download", "sample", "label", "split", "encode", "finetune@1", "aggregate"):
+        assert f"{stage}:" in stale
+    run("git", "checkout", "--quiet", ".")
+    assert "up to date" in run("dvc", "status")
+
+
 def test_a_clone_reproduces_every_byte_and_still_tells_mlflow(
     clone: tuple[Path, Run], tmp_path: Path
 ) -> None:
@@ -119,3 +138,18 @@ def test_a_custom_table_with_bad_rows_trains_on_the_good_ones(clone: tuple[Path,
     assert found == {name: (first_bad_row + i, bad[name]) for i, name in enumerate(bad)}
     shards = pd.read_parquet(folder / "data/shards/custom/clips.parquet")
     assert not set(shards["path"]) & set(bad)
+
+
+def test_a_fold_that_is_no_longer_listed_stays_out_of_the_lock(clone: tuple[Path, Run]) -> None:
+    folder, run = clone
+    before = lock_of(folder)["aggregate"]
+    # As a fold that was trained before, and taken out of the list.
+    shutil.copytree(folder / "runs/fold2", folder / "runs/fold7")
+    run("dvc", "repro", "--force", "--single-item", "aggregate")
+    after = lock_of(folder)["aggregate"]
+    assert [dep for dep in after["deps"] if dep["path"] == "runs"] == [
+        dep for dep in before["deps"] if dep["path"] == "runs"
+    ]
+    assert (folder / "runs/undeclared/fold7/model.safetensors").is_file()
+    assert "up to date" in run("dvc", "status")
+    run("git", "checkout", "--quiet", ".")

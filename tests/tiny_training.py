@@ -10,36 +10,39 @@ import os
 import signal
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from itertools import cycle, islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from lightning.fabric import Fabric
 from project import ROOT
-from torch import Tensor
+from small import LOSS, NO_AUGMENTATION, NO_MIXING, task_model, video_encoder
+from torch import Tensor, nn
 from torch.optim import AdamW
 
-from pipeline.feed.batches import (
-    Augmentation,
-    evaluation_batches,
-    num_steps,
-    training_batches,
-)
-from pipeline.models.encoder import VideoMAEEncoder
-from pipeline.mtcae.loss import LossWeights
+from pipeline.feed.augment import AugmentSettings, MixSettings
+from pipeline.feed.batches import TrainingBatches, evaluation_batches
+from pipeline.feed.order import Numbers, Rank
 from pipeline.mtcae.model import MTCAE
 from pipeline.mtcae.predictions import evaluate
-from pipeline.store.shards import Batch
-from pipeline.training import resume
+from pipeline.mtcae.task import MTCAETask
+from pipeline.store.batch import Batch
+from pipeline.store.shards import face_targets
+from pipeline.training import checkpoints
+from pipeline.training.checkpoints import Checkpoints
 from pipeline.training.devices import launch
-from pipeline.training.history import Epoch
-from pipeline.training.loop import Trained, train
-from pipeline.training.optim import adamw, cosine_schedule, make_schedule
-from pipeline.training.resume import Checkpoints
-from pipeline.training.step import Mixing
+from pipeline.training.history import MEASURED, Epoch
+from pipeline.training.loop import EngineSettings, Training, train
+from pipeline.training.optim import (
+    OptimizerSettings,
+    ScheduleSettings,
+    adamw,
+    cosine_schedule,
+    make_schedule,
+)
+from pipeline.training.task import Task
 
 NUM_CLASSES, NUM_FRAMES, SIZE = 4, 4, 32
 # For this file as a program.
@@ -47,8 +50,23 @@ ENVIRONMENT = os.environ | {
     "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}",
     "CUDA_VISIBLE_DEVICES": "",
 }
-WEIGHTS = LossWeights()
-NO_MIXING = Mixing(0.0, 0.0, 0.0, NUM_CLASSES)
+ENGINE = EngineSettings(
+    epochs=3,
+    early_stop=1000,
+    batch_size=3,
+    micro_batch_size=2,
+    class_balanced=False,
+    clip_gradients=1.0,
+    ema=0.0,
+    compile=False,
+    precision="32-true",
+    num_workers=0,
+)
+ADAMW = OptimizerSettings(learning_rate=1e-3, weight_decay=0.05, layer_decay=0.9)
+SOME_AUGMENTATION = AugmentSettings(
+    flip_probability=0.5, rand_augment_ops=1, rand_augment_magnitude=5.0, erase_probability=0.25
+)
+SOME_MIXING = MixSettings(mixup_alpha=0.8, cutmix_alpha=1.0, probability=0.5)
 
 
 def clips(num_clips: int, seed: int = 0, known: float = 1.0) -> Batch:
@@ -59,34 +77,21 @@ def clips(num_clips: int, seed: int = 0, known: float = 1.0) -> Batch:
         return torch.from_numpy(random.random(shape, np.float32))
 
     names = [f"clip{i}" for i in range(num_clips)]
+    frames = (fractions(num_clips, NUM_FRAMES, 3, SIZE, SIZE) * 255).byte()
+    boxes, points = fractions(num_clips, NUM_FRAMES, 4), fractions(num_clips, NUM_FRAMES, 5, 2)
+    mask = fractions(num_clips, NUM_FRAMES) < known
+    labels = torch.arange(num_clips) % NUM_CLASSES
     return Batch(
-        clips=names,
-        subjects=[f"subject of {name}" for name in names],
-        frames=(fractions(num_clips, NUM_FRAMES, 3, SIZE, SIZE) * 255).byte(),
-        boxes=fractions(num_clips, NUM_FRAMES, 4),
-        points=fractions(num_clips, NUM_FRAMES, 5, 2),
-        mask=fractions(num_clips, NUM_FRAMES) < known,
-        labels=torch.arange(num_clips) % NUM_CLASSES,
+        ids=names,
+        groups=[f"subject of {name}" for name in names],
+        inputs=frames,
+        targets=face_targets(boxes, points, mask, labels),
     )
 
 
-def rows(whole: Batch, numbers: list[int]) -> Batch:
-    """Some of the clips."""
-    columns: list[Any] = [
-        column if column is None else [column[i] for i in numbers] for column in whole
-    ]
-    columns[2:7] = [torch.stack(column) for column in columns[2:7]]
-    return Batch(*columns)
-
-
-def batches(whole: Batch, size: int) -> list[Batch]:
-    numbers = list(range(len(whole.clips)))
-    return [rows(whole, numbers[i : i + size]) for i in range(0, len(numbers), size)]
-
-
-def without_clock(line: Epoch) -> Epoch:
+def without_clock(row: Epoch) -> Epoch:
     """What must be the same in every run."""
-    return line._replace(clips_per_second=0, data_wait=0, peak_memory=0, seconds=0)
+    return {name: value for name, value in row.items() if name not in MEASURED}
 
 
 class NoiseClips:
@@ -94,79 +99,101 @@ class NoiseClips:
 
     def __init__(self, whole: Batch, before: Callable[[], None] = lambda: None) -> None:
         self.whole = whole
-        self.labels = whole.labels.numpy()
+        self.labels: Numbers = whole.targets["expression"].values.numpy()
         self.before = before
+
+    def __len__(self) -> int:
+        return len(self.whole)
 
     def __getitem__(self, numbers: list[int], /) -> Batch:
         self.before()
-        return rows(self.whole, numbers)
+        return self.whole.rows(numbers)
+
+
+class SameBatches:
+    """The same batches in every epoch."""
+
+    def __init__(self, batches: list[Batch]) -> None:
+        self.batches = batches
+        self.steps_per_epoch = len(batches)
+
+    def starting_at(self, epoch: int, step: int) -> Iterator[Batch]:
+        return islice(cycle(self.batches), step, None)
 
 
 def tiny_model(arch: str = "cascaded", decoder: str = "vit", dropout: float = 0.0) -> MTCAE:
     torch.manual_seed(1)
-    encoder = VideoMAEEncoder(
+    encoder = video_encoder(
         dim=32, depth=1, num_heads=2, image_size=SIZE, patch_size=16, num_frames=NUM_FRAMES
     )
-    return MTCAE(
+    return task_model(
         encoder,
         arch=arch,
         decoder=decoder,
         num_classes=NUM_CLASSES,
-        decoder_dim=32,
-        decoder_heads=2,
-        decoder_head_dim=16,
-        decoder_layers=1,
+        dim=32,
+        num_heads=2,
+        head_dim=16,
+        num_layers=1,
         dropout=dropout,
         head_dropout=dropout,
     )
 
 
-def steady_adamw(model: MTCAE) -> AdamW:
+def steady_adamw(model: nn.Module) -> AdamW:
     """Steps in proportion to the gradients: AdamW's own ones make much of rounding errors."""
-    optimizer = adamw(model, learning_rate=0.1, weight_decay=0.0, layer_decay=1.0)
+    settings = OptimizerSettings(learning_rate=0.1, weight_decay=0.0, layer_decay=1.0)
+    optimizer = adamw(model, settings)
     for group in optimizer.param_groups:
         group["eps"] = 1.0
     return optimizer
 
 
+def tiny_task(
+    validation: Iterable[Batch], mix: MixSettings = NO_MIXING, seed: int = 1
+) -> MTCAETask:
+    return MTCAETask(LOSS, mix, num_classes=NUM_CLASSES, seed=seed, validation=validation)
+
+
 def fit(
     fabric: Fabric,
-    model: MTCAE,
+    model: nn.Module,
     training: list[Batch],
-    validation: Iterable[Batch],
+    task: Task[Batch],
     *,
-    epochs: int,
-    early_stop: int = 1000,
-    max_clips_per_step: int = 1000,
-    mixing: Mixing = NO_MIXING,
-    clip_gradients: float = 1.0,
-    ema: float = 0.0,
     seed: int = 1,
-    on_epoch: Callable[[Epoch], None] = lambda line: None,
+    on_epoch: Callable[[Epoch], None] = lambda row: None,
     optimizer: AdamW | None = None,
-) -> Trained:
-    """Train on the same batches in every epoch, without a checkpoint to go on from."""
-    optimizer = optimizer or adamw(model, learning_rate=3e-3, weight_decay=0.0, layer_decay=1.0)
+    **engine: object,
+) -> Training:
+    """Train on the same batches in every epoch, without a checkpoint to go on from.
+
+    Args:
+        fabric: As in `train`.
+        model: As in `train`.
+        training: Batches of an epoch.
+        task: As in `train`.
+        seed: Of dropout.
+        on_epoch: As in `train`.
+        optimizer: AdamW without decay where none is given.
+        engine: Settings other than ENGINE's; parts are as large as the batches.
+    """
+    plain = OptimizerSettings(learning_rate=3e-3, weight_decay=0.0, layer_decay=1.0)
+    optimizer = optimizer or adamw(model, plain)
+    settings = ENGINE.model_copy(update={"micro_batch_size": 1000, **engine})
+    total_steps = settings.epochs * len(training)
+    torch.manual_seed(seed)
     with tempfile.TemporaryDirectory() as folder:
         return train(
             fabric,
             model,
             optimizer,
-            cosine_schedule(optimizer, warmup_steps=2, total_steps=epochs * len(training)),
-            train_batches=lambda epoch, step: islice(cycle(training), step, None),
-            steps_per_epoch=len(training),
-            validation_batches=validation,
-            epochs=epochs,
-            early_stop=early_stop,
-            max_clips_per_step=max_clips_per_step,
-            loss_weights=WEIGHTS,
-            label_smoothing=0.0,
-            mixing=mixing,
-            clip_gradients=clip_gradients,
-            ema=ema,
-            seed=seed,
-            checkpoints=Checkpoints(Path(folder) / "scratch"),
-            on_epoch=on_epoch,
+            cosine_schedule(optimizer, warmup_steps=2, total_steps=total_steps),
+            task,
+            SameBatches(training),
+            settings,
+            Checkpoints(Path(folder) / "scratch"),
+            on_epoch,
         )
 
 
@@ -177,13 +204,10 @@ def run(
     *,
     before_reading: Callable[[], None] = lambda: None,
     bad_clip: int | None = None,
-    epochs: int = 3,
-    batch_size: int = 3,
-    max_clips_per_step: int = 2,
     schedule: str = "cosine",
     random: bool = True,
-    ema: float = 0.0,
-    on_epoch: Callable[[Epoch], None] = lambda line: None,
+    on_epoch: Callable[[Epoch], None] = lambda row: None,
+    **engine: object,
 ) -> None:
     """Train on 7 clips, validate on 5, and write what came of it; goes on from the scratch folder.
 
@@ -193,76 +217,61 @@ def run(
         scratch: Of the checkpoints.
         before_reading: Called before each batch is read.
         bad_clip: Number of a clip whose boxes are no numbers.
-        epochs: As in `train`.
-        batch_size: On all devices together.
-        max_clips_per_step: As in `train`.
         schedule: cosine or plateau.
         random: With dropout, augmentation, mixing, and AdamW as it is.
-        ema: As in `train`.
         on_epoch: As in `train`.
+        engine: Settings other than ENGINE's.
     """
+    settings = EngineSettings.model_validate(ENGINE.model_dump() | engine)
     model = tiny_model(dropout=0.2 if random else 0.0)
-    if random:
-        optimizer = adamw(model, learning_rate=1e-3, weight_decay=0.05, layer_decay=0.9)
-    else:
-        optimizer = steady_adamw(model)
+    optimizer = adamw(model, ADAMW, model.layers_from_output) if random else steady_adamw(model)
     training = clips(7, known=0.6)
     if bad_clip is not None:
-        training.boxes[bad_clip], training.mask[bad_clip] = float("nan"), True
-    source = NoiseClips(training, before_reading)
-    steps = num_steps(7, batch_size)
-    rank, world_size = fabric.global_rank, fabric.world_size
-    checked = evaluation_batches(
-        NoiseClips(clips(5, seed=1, known=0.6)),
-        batch_size=2,
+        boxes = training.targets["boxes"]
+        boxes.values[bad_clip], boxes.known[bad_clip] = float("nan"), True
+    rank = Rank(fabric.global_rank, fabric.world_size)
+    batches = TrainingBatches(
+        NoiseClips(training, before_reading),
+        SOME_AUGMENTATION if random else NO_AUGMENTATION,
+        batch_size=settings.batch_size,
+        class_balanced=False,
+        seed=1,
         rank=rank,
-        world_size=world_size,
         num_workers=0,
     )
+    validation = evaluation_batches(
+        NoiseClips(clips(5, seed=1, known=0.6)), batch_size=2, rank=rank, num_workers=0
+    )
+    loss = LOSS.model_copy(update={"label_smoothing": 0.1})
+    task = MTCAETask(
+        loss,
+        SOME_MIXING if random else NO_MIXING,
+        num_classes=NUM_CLASSES,
+        seed=1,
+        validation=validation,
+    )
+    kind = ScheduleSettings.model_validate(
+        {"kind": schedule, "warmup_epochs": 1, "plateau_patience": 1}
+    )
+    steps = batches.steps_per_epoch
+    torch.manual_seed(1 + fabric.global_rank)
     trained = train(
         fabric,
         model,
         optimizer,
-        make_schedule(
-            "plateau" if schedule == "plateau" else "cosine",
-            optimizer,
-            epochs=epochs,
-            steps_per_epoch=steps,
-            warmup_epochs=1,
-            plateau_patience=1,
-        ),
-        train_batches=lambda epoch, step: training_batches(
-            source,
-            first_epoch=epoch,
-            first_step=step,
-            batch_size=batch_size,
-            rank=rank,
-            world_size=world_size,
-            class_balanced=False,
-            augmentation=Augmentation(0.5, 1, 5.0, 0.25) if random else Augmentation(),
-            seed=1,
-            num_workers=0,
-        ),
-        steps_per_epoch=steps,
-        validation_batches=checked,
-        epochs=epochs,
-        early_stop=1000,
-        max_clips_per_step=max_clips_per_step,
-        loss_weights=WEIGHTS,
-        label_smoothing=0.1,
-        mixing=Mixing(0.8, 1.0, 0.5, NUM_CLASSES) if random else NO_MIXING,
-        clip_gradients=1.0,
-        ema=ema,
-        seed=1,
-        checkpoints=Checkpoints(scratch, writer=fabric.is_global_zero),
-        on_epoch=on_epoch,
+        make_schedule(kind, optimizer, epochs=settings.epochs, steps_per_epoch=steps),
+        task,
+        batches,
+        settings,
+        Checkpoints(scratch, writer=fabric.is_global_zero),
+        on_epoch,
     )
-    tested = evaluate(fabric, model, checked, WEIGHTS)
+    tested = evaluate(fabric, model, validation, loss)
     if fabric.is_global_zero:
         torch.save(
             {
                 "weights": model.state_dict(),
-                "history": [tuple(line) for line in trained.history],
+                "history": trained.history,
                 "clips": tested.clips,
                 "probabilities": torch.from_numpy(tested.probabilities),
                 "losses": tested.losses,
@@ -282,7 +291,7 @@ def main() -> None:
     parser.add_argument("--settings", type=json.loads, default={})
     args = parser.parse_args()
     if args.save_always:
-        resume._SAVE_SECONDS = 0
+        checkpoints._SAVE_SECONDS = 0
     readings = iter(range(10**6))
 
     def before_reading() -> None:

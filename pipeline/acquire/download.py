@@ -4,17 +4,15 @@ A file grows in a hidden folder beside its target and moves to its place when it
 What an interrupted download has brought, even one that was killed, is where the next one goes on.
 """
 
-import logging
+import hashlib
 import re
 import shutil
 from collections.abc import Mapping
 from contextlib import suppress
-from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import pooch
 import requests
 from tqdm import tqdm
 
@@ -22,7 +20,7 @@ from pipeline.acquire.http import (
     Broken,
     DownloadFailed,
     Interrupted,
-    Patience,
+    RetryPolicy,
     ask,
     check_status,
     chunks_of,
@@ -30,9 +28,6 @@ from pipeline.acquire.http import (
     pause,
     plain,
 )
-
-# It would print whole addresses, passwords included.
-pooch.get_logger().setLevel(logging.ERROR)
 
 
 class _WrongFile(DownloadFailed):
@@ -47,7 +42,7 @@ def download(
     checksum: str,
     size: int,
     headers: Mapping[str, str] = {},
-    patience: Patience,
+    policy: RetryPolicy,
     progress: "tqdm[Any] | None" = None,
 ) -> None:
     """Bring the file at `url` to `path`, unless the right one is there.
@@ -59,7 +54,7 @@ def download(
         checksum: `md5:` or `sha256:` and the digest in hexadecimal.
         size: Of the whole file, in bytes.
         headers: To send to the host.
-        patience: How long to wait, how often to ask again.
+        policy: How long to wait, how often to ask again.
         progress: Advanced by `size` in all, also when nothing had to be done.
 
     Raises:
@@ -71,38 +66,44 @@ def download(
     algorithm, _, digest = checksum.lower().partition(":")
     counter = _Counter(progress)
     if path.is_file() and path.stat().st_size == size:
-        if pooch.file_hash(str(path), alg=algorithm) == digest:
+        if _digest(path, algorithm) == digest:
             counter.show(size)
             return
-    # A folder, because pooch's temporary files have random names: here a later call finds what a
-    # killed one left of them.
+    # A folder, so that what is left of another version of the file is found and removed.
     folder = path.absolute().with_name(f".{path.name}.download")
     folder.mkdir(parents=True, exist_ok=True)
     part = folder / digest
-    _take_over_leftovers(folder, part, size)
-    fetch = _Fetch(session, part, size, headers, patience, counter)
-    retrieve = partial(pooch.retrieve, url, checksum, path.name, str(folder), downloader=fetch)
+    for left in folder.iterdir():
+        if left != part or left.stat().st_size > size:
+            left.unlink()
+    fetch = _Fetch(session, url, part, size, headers, policy, counter)
     try:
-        try:
-            retrieve()
-        except ValueError:  # The checksum is wrong, and pooch has removed the file.
-            retrieve()
-        (folder / path.name).replace(path)
+        fetch.complete()
+        if _digest(part, algorithm) != digest:
+            part.unlink()
+            fetch.complete()
+        if (found := _digest(part, algorithm)) != digest:
+            raise _WrongFile(
+                f"{plain(url)} was fetched once more from the start and is not the file that was "
+                f"announced: its {algorithm} is {found}, not {digest}. If this goes on, look for a "
+                "new version or tell the host."
+            )
+        part.replace(path)
     except DownloadFailed as failure:
         counter.show(0)
         if not failure.worth_resuming:
             part.unlink(missing_ok=True)
         raise
-    except ValueError as error:
-        raise DownloadFailed(
-            f"{plain(url)} was fetched once more from the start and is not the file that was "
-            f"announced: {error} If this goes on, look for a new version or tell the host."
-        ) from None
     finally:
         if part.is_file() and part.stat().st_size == 0:
             part.unlink()
         with suppress(OSError):  # It stays while it holds something to go on with.
             folder.rmdir()
+
+
+def _digest(path: Path, algorithm: str) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, algorithm).hexdigest()
 
 
 def check_space(folder: Path, num_bytes: int) -> None:
@@ -135,65 +136,70 @@ class _Counter:
 
 
 class _Fetch(NamedTuple):
-    """What pooch calls to bring a file to the temporary name that it has chosen."""
+    """A file that grows at `part`."""
 
     session: requests.Session
+    url: str
     part: Path
     size: int
     headers: Mapping[str, str]
-    patience: Patience
+    policy: RetryPolicy
     counter: _Counter
 
-    def __call__(self, url: str, temporary: str, _: Any) -> None:
+    def complete(self) -> None:
+        """Bring all its bytes, right or wrong.
+
+        Raises:
+            DownloadFailed: They cannot be had.
+        """
         self.part.touch()
         furthest = self.part.stat().st_size
         fruitless = 0
         while (offset := self.part.stat().st_size) < self.size:
             self.counter.show(offset)
             try:
-                self._attempt(url, offset)
+                self._attempt(offset)
             except Broken as broken:
                 reached = self.part.stat().st_size
                 # A trickle does not count as getting further.
-                enough = self.patience.min_bytes_per_s * self.patience.stall_s
+                enough = self.policy.min_bytes_per_s * self.policy.stall_s
                 fruitless = 0 if reached - furthest >= enough else fruitless + 1
                 furthest = max(furthest, reached)
-                if fruitless >= self.patience.attempts and reached < self.size:
+                if fruitless >= self.policy.attempts and reached < self.size:
                     raise Interrupted(
-                        f"{plain(url)} broke off at {reached} of {self.size} bytes, {fruitless} "
-                        f"times in a row without getting further ({broken}); check the connection "
-                        "and run this again"
+                        f"{plain(self.url)} broke off at {reached} of {self.size} bytes, "
+                        f"{fruitless} times in a row without getting further ({broken}); check "
+                        "the connection and run this again"
                     ) from None
-                pause(fruitless, self.patience)
+                pause(fruitless, self.policy)
         self.counter.show(self.size)
-        self.part.replace(temporary)
 
-    def _attempt(self, url: str, offset: int) -> None:
+    def _attempt(self, offset: int) -> None:
         wanted = {"Range": f"bytes={offset}-"} if offset else {}
-        with ask(self.session, url, self.patience, {**self.headers, **wanted}) as answer:
+        with ask(self.session, self.url, self.policy, {**self.headers, **wanted}) as answer:
             given = answer.headers.get("Content-Range", "")
             right = re.fullmatch(rf"bytes {offset}-\d+/({self.size}|\*)", given)
             if (answer.status_code == 416 and offset) or (answer.status_code == 206 and not right):
                 self.part.write_bytes(b"")
                 raise Broken(f"asked for the bytes from {offset}, the host gave {given!r}")
-            check_status(answer, url, self.patience)
-            chunks = chunks_of(answer, self.patience)
+            check_status(answer, self.url, self.policy)
+            chunks = chunks_of(answer, self.policy)
             first = next(chunks, b"")
             if answer.status_code == 200:
                 offset = 0
                 if is_page(first):
                     raise DownloadFailed(
-                        f"{plain(url)} gives a web page in place of a file of {self.size} bytes; "
-                        "open it in a browser: it may ask for a login or have moved"
+                        f"{plain(self.url)} gives a web page in place of a file of {self.size} "
+                        "bytes; open it in a browser: it may ask for a login or have moved"
                     )
                 if (length := answer.headers.get("Content-Length", "")) not in ("", str(self.size)):
-                    raise self._wrong_size(url, length)
+                    raise self._wrong_size(length)
             try:
                 with self.part.open("ab" if offset else "wb") as file:
                     for chunk in chain([first], chunks):
                         offset += len(chunk)
                         if offset > self.size:
-                            raise self._wrong_size(url, "more")
+                            raise self._wrong_size("more")
                         file.write(chunk)
                         file.flush()  # So that a killed download leaves all that it has counted.
                         self.counter.show(offset)
@@ -205,17 +211,8 @@ class _Fetch(NamedTuple):
                 ) from error
             raise Broken("the host closed the connection")
 
-    def _wrong_size(self, url: str, found: str) -> _WrongFile:
+    def _wrong_size(self, found: str) -> _WrongFile:
         return _WrongFile(
-            f"{plain(url)} should be {self.size} bytes and the host sends {found}: not the file "
-            "that was announced; look for a new version"
+            f"{plain(self.url)} should be {self.size} bytes and the host sends {found}: not the "
+            "file that was announced; look for a new version"
         )
-
-
-def _take_over_leftovers(folder: Path, part: Path, size: int) -> None:
-    """Go on with a whole file that a killed process had not checked yet; remove what is no use."""
-    for left in folder.iterdir():
-        if left != part and left.stat().st_size == size:
-            left.replace(part)
-        elif left != part or left.stat().st_size > size:
-            left.unlink()

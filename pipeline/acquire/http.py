@@ -21,9 +21,6 @@ CHUNK_BYTES = 2**18
 MAX_JSON_BYTES = 2**26
 MAX_PAUSE_S = 600
 
-# It would print whole addresses, passwords included.
-logging.getLogger("urllib3").setLevel(logging.ERROR)
-
 
 class DownloadFailed(RuntimeError):
     """What could not be had, why, and what to do about it."""
@@ -49,7 +46,7 @@ class Broken(Exception):
     """An answer ended before its time; asking again may help."""
 
 
-class Patience(NamedTuple):
+class RetryPolicy(NamedTuple):
     """How long to wait for a host, and how often to ask it again."""
 
     # In a row without getting any further.
@@ -62,18 +59,20 @@ class Patience(NamedTuple):
     pause_s: float = 2
 
 
-def open_session(patience: Patience) -> requests.Session:
+def open_session(policy: RetryPolicy) -> requests.Session:
     """A session, which threads may share, that asks an overloaded or unreachable host again."""
+    # It would print whole addresses, passwords included.
+    logging.getLogger("urllib3").setLevel(logging.ERROR)
     session = requests.Session()
     # Cookies are the only thing in a session that answers change.
     session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
     # The size of a compressed answer is not that of the file.
     session.headers["Accept-Encoding"] = "identity"
     retry = Retry(
-        total=patience.attempts - 1,
+        total=policy.attempts - 1,
         status_forcelist={408, 429, 500, 502, 503, 504},
         allowed_methods=None,  # Nothing that is posted here changes anything at the host.
-        backoff_factor=patience.pause_s,
+        backoff_factor=policy.pause_s,
         retry_after_max=MAX_PAUSE_S,
         raise_on_status=False,
     )
@@ -82,17 +81,17 @@ def open_session(patience: Patience) -> requests.Session:
     return session
 
 
-def get_json(session: requests.Session, url: str, patience: Patience) -> Any:
+def get_json(session: requests.Session, url: str, policy: RetryPolicy) -> Any:
     """The JSON document at an address.
 
     Raises:
         DownloadFailed: It cannot be had, or what is there is no JSON, or larger than 64 MiB.
     """
-    return _json(session, url, patience, {}, None)
+    return _json(session, url, policy, {}, None)
 
 
 def post_json(
-    session: requests.Session, url: str, body: Any, headers: Mapping[str, str], patience: Patience
+    session: requests.Session, url: str, body: Any, headers: Mapping[str, str], policy: RetryPolicy
 ) -> Any:
     """The JSON document that the host answers to another one.
 
@@ -100,29 +99,29 @@ def post_json(
         DownloadFailed: As in `get_json`.
     """
     headers = {"Content-Type": "application/json", **headers}
-    return _json(session, url, patience, headers, json.dumps(body).encode())
+    return _json(session, url, policy, headers, json.dumps(body).encode())
 
 
 def _json(
     session: requests.Session,
     url: str,
-    patience: Patience,
+    policy: RetryPolicy,
     headers: Mapping[str, str],
     data: bytes | None,
 ) -> Any:
-    for attempt in range(1, patience.attempts + 1):
-        with ask(session, url, patience, headers, data) as answer:
-            check_status(answer, url, patience)
+    for attempt in range(1, policy.attempts + 1):
+        with ask(session, url, policy, headers, data) as answer:
+            check_status(answer, url, policy)
             try:
-                body = _read(answer, patience, MAX_JSON_BYTES + 1)
+                body = _read(answer, policy, MAX_JSON_BYTES + 1)
                 break
             except Broken as broken:
-                if attempt == patience.attempts:
+                if attempt == policy.attempts:
                     raise Interrupted(
                         f"{plain(url)} broke off {attempt} times ({broken}); check the connection "
                         "and run this again"
                     ) from None
-        pause(attempt, patience)
+        pause(attempt, policy)
     if len(body) > MAX_JSON_BYTES:
         raise DownloadFailed(f"{plain(url)} gives more than {MAX_JSON_BYTES >> 20} MiB of JSON")
     try:
@@ -138,7 +137,7 @@ def _json(
 def ask(
     session: requests.Session,
     url: str,
-    patience: Patience,
+    policy: RetryPolicy,
     headers: Mapping[str, str],
     data: bytes | None = None,
 ) -> requests.Response:
@@ -150,7 +149,7 @@ def ask(
     if not url.lower().startswith(("http://", "https://")):
         raise DownloadFailed(f"{plain(url)} is no http or https address")
     method = "GET" if data is None else "POST"
-    timeout = (patience.connect_s, patience.stall_s)
+    timeout = (policy.connect_s, policy.stall_s)
     try:
         return session.request(
             method, url, headers=dict(headers), data=data, stream=True, timeout=timeout
@@ -164,7 +163,7 @@ def ask(
         raise DownloadFailed(f"{plain(url)} cannot be fetched: {_reason(error)}") from None
 
 
-def check_status(answer: requests.Response, url: str, patience: Patience) -> None:
+def check_status(answer: requests.Response, url: str, policy: RetryPolicy) -> None:
     """Make sure that the answer is what was asked for.
 
     Raises:
@@ -174,7 +173,7 @@ def check_status(answer: requests.Response, url: str, patience: Patience) -> Non
     if status in (200, 206):
         return
     try:
-        reason = str(json.loads(_read(answer, patience, 2**16))["message"])
+        reason = str(json.loads(_read(answer, policy, 2**16))["message"])
     except (Broken, ValueError, TypeError, KeyError):  # Few hosts give a reason that can be read.
         reason = ""
     # A host's words reach a terminal.
@@ -189,7 +188,7 @@ def check_status(answer: requests.Response, url: str, patience: Patience) -> Non
     raise Refused(f"{plain(url)}: the host answers {said}; {advice}", status, reason)
 
 
-def chunks_of(answer: requests.Response, patience: Patience) -> Iterator[bytes]:
+def chunks_of(answer: requests.Response, policy: RetryPolicy) -> Iterator[bytes]:
     """The body as it comes in.
 
     Raises:
@@ -207,24 +206,24 @@ def chunks_of(answer: requests.Response, patience: Patience) -> Iterator[bytes]:
         yield chunk
         num_bytes += len(chunk)
         elapsed = time.monotonic() - since
-        if elapsed >= patience.stall_s:
-            if num_bytes < patience.min_bytes_per_s * elapsed:
-                raise Broken(f"fewer than {patience.min_bytes_per_s:.0f} bytes per second")
+        if elapsed >= policy.stall_s:
+            if num_bytes < policy.min_bytes_per_s * elapsed:
+                raise Broken(f"fewer than {policy.min_bytes_per_s:.0f} bytes per second")
             since, num_bytes = time.monotonic(), 0
 
 
-def _read(answer: requests.Response, patience: Patience, max_bytes: int) -> bytes:
+def _read(answer: requests.Response, policy: RetryPolicy, max_bytes: int) -> bytes:
     body = bytearray()
-    for chunk in chunks_of(answer, patience):
+    for chunk in chunks_of(answer, policy):
         body += chunk
         if len(body) >= max_bytes:
             break
     return bytes(body[:max_bytes])
 
 
-def pause(attempt: int, patience: Patience) -> None:
+def pause(attempt: int, policy: RetryPolicy) -> None:
     """Wait before the next attempt, longer each time."""
-    time.sleep(min(patience.pause_s * 2 ** max(attempt - 1, 0), MAX_PAUSE_S))
+    time.sleep(min(policy.pause_s * 2 ** max(attempt - 1, 0), MAX_PAUSE_S))
 
 
 def is_page(body: bytes) -> bool:

@@ -17,8 +17,8 @@ from pipeline.acquire.download import check_space, download
 from pipeline.acquire.http import (
     DownloadFailed,
     Interrupted,
-    Patience,
     Refused,
+    RetryPolicy,
     open_session,
     post_json,
 )
@@ -48,7 +48,7 @@ def fetch_objects(
     objects: Sequence[LfsObject],
     folder: Path,
     *,
-    patience: Patience,
+    policy: RetryPolicy,
     num_threads: int = 8,
 ) -> None:
     """Bring the objects to their paths in a folder, except those that are there and right.
@@ -57,7 +57,7 @@ def fetch_objects(
         address: The repository's, such as `https://github.com/owner/name.git`.
         objects: Of the repository.
         folder: Need not exist.
-        patience: How long to wait, how often to ask again.
+        policy: How long to wait, how often to ask again.
         num_threads: That download at the same time.
 
     Raises:
@@ -79,10 +79,10 @@ def fetch_objects(
     )
     check_space(folder, num_bytes)
     with (
-        open_session(patience) as session,
+        open_session(policy) as session,
         tqdm(total=num_bytes, unit="B", unit_scale=True, mininterval=1) as progress,
     ):
-        fetch = partial(_fetch_all, session, address, folder, patience, num_threads, progress)
+        fetch = partial(_fetch_all, session, address, folder, policy, num_threads, progress)
         failures = fetch(missing)
         # A link may have expired while it waited for its turn.
         refused = [item for item in failures if isinstance(failures[item], Refused)]
@@ -121,7 +121,7 @@ def _fetch_all(
     session: requests.Session,
     address: str,
     folder: Path,
-    patience: Patience,
+    policy: RetryPolicy,
     num_threads: int,
     progress: "tqdm[Any]",
     items: Sequence[LfsObject],
@@ -139,7 +139,7 @@ def _fetch_all(
             checksum=f"sha256:{item.sha256}",
             size=item.size,
             headers=headers,
-            patience=patience,
+            policy=policy,
             progress=progress,
         )
 
@@ -147,7 +147,7 @@ def _fetch_all(
     try:
         for start in range(0, len(items), BATCH_SIZE):
             batch = items[start : start + BATCH_SIZE]
-            answers = _ask(session, address, batch, patience)
+            answers = _ask(session, address, batch, policy)
             futures = {
                 pool.submit(fetch, item, answers.get(item.sha256, {})): item for item in batch
             }
@@ -169,7 +169,7 @@ def _fetch_all(
 
 
 def _ask(
-    session: requests.Session, address: str, items: Sequence[LfsObject], patience: Patience
+    session: requests.Session, address: str, items: Sequence[LfsObject], policy: RetryPolicy
 ) -> dict[Any, Mapping[str, Any]]:
     """What the host says about each object, by SHA-256."""
     url = f"{address.rstrip('/').removesuffix('.git')}.git/info/lfs/objects/batch"
@@ -182,7 +182,7 @@ def _ask(
     }
     try:
         answer = post_json(
-            session, url, body, {"Accept": MEDIA_TYPE, "Content-Type": MEDIA_TYPE}, patience
+            session, url, body, {"Accept": MEDIA_TYPE, "Content-Type": MEDIA_TYPE}, policy
         )
     except Refused as refused:
         _check_budget(address, refused.status, refused.reason)

@@ -1,4 +1,8 @@
-"""The record of one clip, and the manifest that carries every clip through the stages."""
+"""The record of one clip, and the manifests that carry every clip through the stages.
+
+Until its faces are found a clip is a `Clip`, usable or refused. A usable one with a face is stored
+in a shard, and becomes a `StoredClip`.
+"""
 
 import hashlib
 import re
@@ -6,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Self
+from typing import Self, TypeVar
 
 import pandas as pd
 
@@ -62,19 +66,69 @@ class Clip:
         return replace(self, reason=refusal.reason, message=refusal.message)
 
 
+@dataclass(frozen=True)
+class StoredClip:
+    """One labelled clip in a shard.
+
+    Attributes:
+        clip: As in `Clip`, and so are `path`, `label`, `sex`, `split`, `num_frames`, `seconds`
+            and `content`.
+        group: What folds keep together: the subject.
+        digest: SHA-256 of frames, boxes, points and mask, in hexadecimal.
+        shard: Name of the shard, a file in the manifest's folder.
+        first_byte: Where the clip begins in the shard.
+        end: Where it ends: the first byte after it.
+    """
+
+    clip: str
+    path: str
+    group: str
+    label: str
+    sex: str = ""
+    split: str = ""
+    num_frames: int = 0
+    seconds: float = 0.0
+    content: str = ""
+    digest: str = ""
+    shard: str = ""
+    first_byte: int = 0
+    end: int = 0
+
+
+Record = TypeVar("Record", Clip, StoredClip)
+
+
 def write_manifest(path: Path, clips: Iterable[Clip]) -> None:
     """Write the clips as Parquet, in the order given; the file appears only when whole."""
-    table = pd.DataFrame(
-        [asdict(clip) for clip in clips], columns=[field.name for field in fields(Clip)]
-    ).astype({field.name: field.type for field in fields(Clip)})
-    with atomic_path(path) as temporary:
-        table.to_parquet(temporary, index=False)
+    _write(path, clips, Clip)
 
 
 def read_manifest(path: Path) -> list[Clip]:
     """Read what `write_manifest` wrote."""
+    return _read(path, Clip)
+
+
+def write_stored(path: Path, clips: Iterable[StoredClip]) -> None:
+    """Write the manifest of shards as Parquet, in the order given."""
+    _write(path, clips, StoredClip)
+
+
+def read_stored(path: Path) -> list[StoredClip]:
+    """Read what `write_stored` wrote."""
+    return _read(path, StoredClip)
+
+
+def _write(path: Path, clips: Iterable[Record], kind: type[Record]) -> None:
+    table = pd.DataFrame(
+        [asdict(clip) for clip in clips], columns=[field.name for field in fields(kind)]
+    ).astype({field.name: field.type for field in fields(kind)})
+    with atomic_path(path) as temporary:
+        table.to_parquet(temporary, index=False)
+
+
+def _read(path: Path, kind: type[Record]) -> list[Record]:
     table = pd.read_parquet(path)
-    return [Clip(*row) for row in table.itertuples(index=False, name=None)]
+    return [kind(*row) for row in table.itertuples(index=False, name=None)]
 
 
 def unique_slugs(names: list[str]) -> list[str]:

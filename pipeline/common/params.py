@@ -19,7 +19,8 @@ class Preset:
     """Marks a field that holds the preset which another parameter chooses.
 
     `Annotated[ModelSize, Preset("models", chosen_by="model")]` reads `models.<value of model>`, and
-    with `key` one entry of that preset. In dvc.yaml the same field is written `models.${model}`.
+    with `key` one entry of that preset, such as `engine.precision`. In dvc.yaml the same field is
+    written `models.${model}`.
     """
 
     section: str
@@ -43,11 +44,11 @@ class Preset:
             known = ", ".join(map(str, presets))
             raise ValueError(f"{self.chosen_by} is {choice!r}; known are {known}")
         preset = presets[choice] or {}
-        if self.key is None:
-            return preset
-        if self.key not in preset:
-            raise ValueError(f"{self.section}.{choice} has no {self.key!r}")
-        return preset[self.key]
+        for part in self.key.split(".") if self.key else ():
+            if not isinstance(preset, dict) or part not in preset:
+                raise ValueError(f"{self.section}.{choice} has no {self.key!r}")
+            preset = preset[part]
+        return preset
 
 
 class StageParams(Section):

@@ -7,8 +7,18 @@ What DVC keeps is the checksum of every video; the next stage depends on that.
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
+from pipeline.common.clips import Clip
 from pipeline.common.files import project_root
+
+
+class Videos(NamedTuple):
+    """A data set's clips, the folders that their paths start from, and what is to be said."""
+
+    clips: list[Clip]
+    folders: list[Path]
+    remarks: list[str]
 
 
 def local_copy(dataset: str) -> Path:

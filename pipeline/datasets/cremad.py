@@ -12,9 +12,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from pipeline.acquire.lfs import LfsObject
+from pipeline.acquire.http import DownloadFailed, RetryPolicy
+from pipeline.acquire.lfs import BudgetSpent, LfsObject, fetch_objects
 from pipeline.common.clips import Clip, Refusal
 from pipeline.common.files import is_lfs_pointer, sha256_of
+from pipeline.common.params import Section
+from pipeline.common.sources import Videos, local_copy
+from pipeline.common.workers import map_in_threads
 
 MIRROR = "https://gitlab.com/cs-cooper-lab/crema-d-mirror.git"
 
@@ -33,6 +37,39 @@ KNOWN_BAD = {
     "1076_MTI_SAD_XX": "declares no duration",
 }
 _NAME = re.compile(r"(\d{4})_([A-Z]{3})_(ANG|DIS|FEA|HAP|NEU|SAD)_(LO|MD|HI|XX)")
+
+
+class Settings(Section):
+    """An existing clone, or the repository to download from."""
+
+    classes: list[str]
+    source: Path | None
+    address: str
+    keep_known_bad: bool
+    accept_licence: bool
+
+
+def collect(settings: Settings, tables: Path, folder: Path) -> Videos:
+    """The published clips, out of an existing clone or a download."""
+    videos = settings.source or local_copy("cremad")
+    objects = read_objects(tables / "files.csv")
+    sexes = read_sexes(tables / "actors.csv")
+    clips = list_clips(objects, sexes, keep_known_bad=settings.keep_known_bad)
+    if not settings.source:
+        wanted = {clip.path for clip in clips if not clip.reason}
+        chosen = [item for item in objects if item.path in wanted]
+        try:
+            fetch_objects(settings.address, chosen, videos, policy=RetryPolicy())
+        except BudgetSpent as error:
+            raise DownloadFailed(
+                f"{error} The mirror has the same files: -S datasets.cremad.address={MIRROR}"
+            ) from error
+    published = {item.path: item for item in objects}
+
+    def check(clip: Clip) -> Clip:
+        return check_file(clip, published[clip.path], videos)
+
+    return Videos(list(map_in_threads(check, clips, "checking")), [videos], [])
 
 
 def parse_name(path: str, sexes: Mapping[str, str]) -> Clip:

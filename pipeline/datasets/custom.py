@@ -15,9 +15,24 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 import pandas as pd
 
 from pipeline.common.clips import Clip, Refusal, unique_slugs
+from pipeline.common.params import Section
+from pipeline.common.sources import Videos
 from pipeline.common.vocabulary import normalise_label
 
 COLUMNS = ("path", "subject", "label")
+
+
+class Settings(Section):
+    """The classes, and the folder of videos that the table's paths start from."""
+
+    classes: list[str]
+    source: Path
+
+
+def collect(settings: Settings, tables: Path, folder: Path) -> Videos:
+    """Read the user's table; the videos stay where they are."""
+    clips = read_table(find_table(tables), settings.source, settings.classes)
+    return Videos(clips, [settings.source], [])
 
 
 def find_table(folder: Path) -> Path:

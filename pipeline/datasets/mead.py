@@ -14,7 +14,8 @@ from typing import Literal, NamedTuple
 
 from pipeline.acquire.archives import NothingWanted, is_whole, unpack
 from pipeline.common.clips import Clip
-from pipeline.common.sources import is_hidden
+from pipeline.common.params import Section
+from pipeline.common.sources import Videos, is_hidden, local_copy
 from pipeline.common.vocabulary import normalise_label
 
 View = Literal["front", "left_30", "left_60", "right_30", "right_60", "top", "down"]
@@ -35,6 +36,33 @@ _NUM_NEUTRAL_TEST_SENTENCES = 10
 _CLIP = re.compile(r"(?:^|/)([a-z]+(?:_\d\d)?)/([a-z]+)/level_([1-3])/(\d{3})\.mp4$")
 _ACTOR = re.compile(r"[MW]\d{3}")
 _MAX_UNPACKED = 200 * 2**30
+
+
+class Settings(Section):
+    """The folder of the actors' archives or unpacked trees, and what is used of it."""
+
+    classes: list[str]
+    source: Path | None
+    view: View
+    subset: Subset
+    accept_licence: bool
+
+
+def collect(settings: Settings, tables: Path, folder: Path) -> Videos:
+    """The chosen sentences of one view, out of unpacked trees and archives.
+
+    Raises:
+        ValueError: No folder is named, or there is no clip of that view in it.
+    """
+    if settings.source is None:
+        raise ValueError(
+            "MEAD is given out on request (datasets/mead/README.md): name the folder of its "
+            "archives or unpacked actors in datasets.mead.source"
+        )
+    unpacked = local_copy("mead")
+    unpack_archives(settings.source, unpacked, settings.view)
+    tree = find_clips([settings.source, unpacked], settings.view, settings.subset)
+    return Videos(tree.clips, [settings.source, unpacked], what_is_missing(tree, settings.view))
 
 
 class Tree(NamedTuple):

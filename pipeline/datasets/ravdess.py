@@ -9,19 +9,23 @@ Source: Livingstone and Russo 2018, the data set's own description (Zenodo recor
 
 import re
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
+import pandas as pd
 from pydantic import BaseModel, Field, ValidationError
 from tqdm import tqdm
 
 from pipeline.acquire.archives import is_whole, unpack
 from pipeline.acquire.download import check_space, download
-from pipeline.acquire.http import DownloadFailed, Patience, get_json, open_session
+from pipeline.acquire.http import DownloadFailed, RetryPolicy, get_json, open_session
 from pipeline.common.clips import Clip
-from pipeline.common.sources import is_hidden
+from pipeline.common.params import Section
+from pipeline.common.sources import Videos, is_hidden, local_copy
 
 RECORD = "1188976"
-ACTORS = range(1, 25)
+NUM_ACTORS = 24
 CLIPS_PER_ACTOR = 60
 
 EMOTIONS = {
@@ -40,6 +44,31 @@ _ARCHIVE = re.compile(r"Video_Speech_Actor_(\d\d)\.zip")
 _MAX_UNPACKED = 8 * 2**30
 
 
+class Settings(Section):
+    """An existing copy, or the host to download from."""
+
+    classes: list[str]
+    source: Path | None
+    address: str
+    accept_licence: bool
+
+
+class Archive(NamedTuple):
+    """A published archive of an actor: its name, MD5 in hexadecimal and size in bytes."""
+
+    name: str
+    md5: str
+    size: int
+
+    @property
+    def folder(self) -> str:
+        """Where its clips go: `Actor_01` and so on."""
+        match = _ARCHIVE.fullmatch(self.name)
+        if not match:
+            raise ValueError(f"{self.name} is no name of an actor's archive")
+        return f"Actor_{match[1]}"
+
+
 class _Links(BaseModel):
     address: str = Field(alias="self")
 
@@ -55,6 +84,21 @@ class _Record(BaseModel):
     """What is read of a Zenodo record."""
 
     files: list[_File]
+
+
+def collect(settings: Settings, tables: Path, folder: Path) -> Videos:
+    """The video-only speech clips of an existing copy or, where there is none, of a download."""
+    videos = settings.source or local_copy("ravdess")
+    if not settings.source:
+        fetch(settings.address, read_archives(tables / "files.csv"), videos, RetryPolicy())
+    clips = find_clips(videos, settings.classes)
+    return Videos(clips, [videos], what_is_missing(clips))
+
+
+def read_archives(table: Path) -> list[Archive]:
+    """The published archives, out of `files.csv`."""
+    rows = pd.read_csv(table, dtype={"name": "string", "md5": "string", "size": "int64"})
+    return [Archive(*row) for row in rows.itertuples(index=False, name=None)]
 
 
 def parse_name(path: str, classes: list[str]) -> Clip:
@@ -120,70 +164,82 @@ def find_clips(folder: Path, classes: list[str]) -> list[Clip]:
     ]
 
 
-def fetch(address: str, folder: Path, patience: Patience) -> None:
+def fetch(address: str, archives: Sequence[Archive], folder: Path, policy: RetryPolicy) -> None:
     """Download and unpack the actors that are not in the folder yet, one archive after the other.
 
-    An archive is checked against the checksum that the Zenodo record states, and deleted once its
-    video-only clips are unpacked.
+    An archive is checked against its MD5, and deleted once its video-only clips are unpacked.
 
     Args:
         address: The host of the record, such as https://zenodo.org.
+        archives: That are wanted.
         folder: Gets a folder `Actor_01` and so on, each of them whole from its first moment.
-        patience: How long to wait, and how often.
+        policy: How long to wait, and how often.
 
     Raises:
-        DownloadFailed: The record cannot be read, lists no archive of any actor, or an archive
-            cannot be fetched; what was fetched before stays.
+        DownloadFailed: The record cannot be read, lacks an archive or has another one of its name,
+            or an archive cannot be fetched; what was fetched before stays.
     """
-    absent = [i for i in ACTORS if not is_whole(folder / f"Actor_{i:02}")]
-    if not absent:
+    wanted = [archive for archive in archives if not is_whole(folder / archive.folder)]
+    if not wanted:
         return
-    session = open_session(patience)
-    answer = get_json(session, f"{address}/api/records/{RECORD}", patience)
+    session = open_session(policy)
+    addresses = _find_in_record(get_json(session, _record(address), policy), wanted, address)
+    num_bytes = sum(archive.size for archive in wanted)
+    print(f"ravdess: {len(wanted)} archives to fetch, {num_bytes / 1e9:.1f} GB")
+    # Half of an archive stays (the video-only clips), and one archive at a time lies beside it.
+    check_space(folder, num_bytes // 2 + max(archive.size for archive in wanted))
+    with tqdm(total=num_bytes, unit="B", unit_scale=True, desc="download") as progress:
+        for archive in wanted:
+            path = folder / archive.name
+            download(
+                session,
+                addresses[archive],
+                path,
+                checksum=f"md5:{archive.md5}",
+                size=archive.size,
+                policy=policy,
+                progress=progress,
+            )
+            unpack(
+                path,
+                folder / archive.folder,
+                lambda name: Path(name).name if is_wanted(name) else None,
+                max_bytes=_MAX_UNPACKED,
+            )
+            path.unlink()
+
+
+def _record(address: str) -> str:
+    return f"{address}/api/records/{RECORD}"
+
+
+def _find_in_record(answer: object, wanted: Sequence[Archive], address: str) -> dict[Archive, str]:
+    """The address of each archive, by a record that says the same of it as files.csv."""
     try:
-        listed = _Record.model_validate(answer).files
+        listed = {file.key: file for file in _Record.model_validate(answer).files}
     except ValidationError as error:
         raise DownloadFailed(
             f"{address} does not answer as Zenodo does; check the address"
         ) from error
-    archives = {int(match[1]): file for file in listed if (match := _ARCHIVE.fullmatch(file.key))}
-    wanted = {actor: archives[actor] for actor in absent if actor in archives}
-    sizes = [file.size for file in wanted.values()]
-    if not wanted and len(absent) < len(ACTORS):
-        return  # What is missing is said when the clips are listed.
-    if not wanted:
-        raise DownloadFailed(
-            f"{address} lists no archive of actors {', '.join(map(str, absent))} in record "
-            f"{RECORD}; it lists {', '.join(file.key for file in listed)}"
-        )
-    print(f"ravdess: {len(wanted)} archives to fetch, {sum(sizes) / 1e9:.1f} GB")
-    # Half of an archive stays (the video-only clips), and one archive at a time lies beside it.
-    check_space(folder, sum(sizes) // 2 + max(sizes))
-    with tqdm(total=sum(sizes), unit="B", unit_scale=True, desc="download") as progress:
-        for actor, file in wanted.items():
-            archive = folder / file.key
-            download(
-                session,
-                file.links.address,
-                archive,
-                checksum=file.checksum,
-                size=file.size,
-                patience=patience,
-                progress=progress,
+    for archive in wanted:
+        file = listed.get(archive.name)
+        if file is None:
+            raise DownloadFailed(
+                f"{_record(address)} lists no {archive.name}; it lists {', '.join(listed)}"
             )
-            unpack(
-                archive,
-                folder / f"Actor_{actor:02}",
-                lambda name: Path(name).name if is_wanted(name) else None,
-                max_bytes=_MAX_UNPACKED,
+        if (file.checksum, file.size) != (f"md5:{archive.md5}", archive.size):
+            raise DownloadFailed(
+                f"{_record(address)} has another {archive.name} ({file.checksum}, {file.size} "
+                f"bytes) than datasets/ravdess/files.csv (md5:{archive.md5}, {archive.size} "
+                "bytes): a new version? If you trust it, write its numbers into that table"
             )
-            archive.unlink()
+    return {archive: listed[archive.name].links.address for archive in wanted}
 
 
 def what_is_missing(clips: list[Clip]) -> list[str]:
     """What is missing of the published 24 x 60 clips, a line each."""
     counts = Counter(clip.subject for clip in clips)
-    actors = [f"actor_{i:02}" for i in ACTORS]
+    actors = [f"actor_{i:02}" for i in range(1, NUM_ACTORS + 1)]
     lines = []
     if absent := [actor for actor in actors if not counts[actor]]:
         lines.append(f"no clips of {', '.join(absent)}")

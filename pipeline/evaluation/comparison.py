@@ -12,35 +12,27 @@ from pipeline.evaluation.statistics import (
     holm,
     paired_difference,
     subject_confusions,
-    subject_intervals,
 )
-from pipeline.evaluation.summary import class_indices, fold_table
-from pipeline.mtcae.structures import structure_name
+from pipeline.evaluation.summary import class_indices, score_experiment
+from pipeline.mtcae.structures import Structure
 
 
 class Experiment(NamedTuple):
     """A finished experiment.
 
     Attributes:
-        arch: As in params.yaml.
-        decoder: As in params.yaml; it means nothing where arch is stl.
+        structure: Of its model.
         name: Of the DVC experiment.
         predictions: A row per test clip, of all folds.
         num_parameters: Of its model.
         training_seconds: Mean over the folds; None where nobody took the time.
     """
 
-    arch: str
-    decoder: str
+    structure: Structure
     name: str
     predictions: pd.DataFrame
     num_parameters: int
     training_seconds: float | None
-
-    @property
-    def structure(self) -> str:
-        """`stl`, `fully_shared vit` and so on."""
-        return structure_name(self.arch, self.decoder)
 
 
 def compare(
@@ -53,10 +45,9 @@ def compare(
 ) -> pd.DataFrame:
     """A row per experiment, in the order given.
 
-    UAR and WAR: `_mean` and `_sd` over the folds, `uar` and `war` over all clips with the ends of
-    their 95 % intervals over subjects (`_low`, `_high`), `_difference` to the reference with its
-    paired interval and its p-value, corrected for the number of comparisons (Holm). The published
-    columns are in per cent, as printed.
+    The columns of `Scores.flat`, and for UAR and WAR `_difference` to the reference with its paired
+    interval and its p-value, corrected for the number of comparisons (Holm). The published columns
+    are in per cent, as printed.
 
     Args:
         experiments: All tested on the same clips.
@@ -76,30 +67,24 @@ def compare(
                 "the same folds; run one of them again"
             )
     confusions = {
-        experiment.structure: _confusions(experiment.predictions, classes)
+        experiment.structure.name: _confusions(experiment.predictions, classes)
         for experiment in experiments
     }
     published = {
-        structure_name(str(result.arch), result.decoder): result
+        Structure(str(result.arch), str(result.decoder)).name: result
         for result in (ablation_results(dataset) if dataset in NUM_CLASSES else [])
     }
     rows = []
     for experiment in experiments:
-        folds = fold_table(experiment.predictions, classes)
-        counts = confusions[experiment.structure]
-        uar, war = subject_intervals(counts, num_resamples=NUM_RESAMPLES, seed=seed)
-        row: dict[str, object] = {"structure": experiment.structure, "experiment": experiment.name}
-        for name, interval in (("uar", uar), ("war", war)):
-            row |= {
-                f"{name}_mean": folds[name].mean(),
-                f"{name}_sd": folds[name].std(),
-                name: interval.value,
-                f"{name}_low": interval.low,
-                f"{name}_high": interval.high,
-            }
-        if reference in confusions and experiment.structure != reference:
+        structure = experiment.structure.name
+        row: dict[str, object] = {"structure": structure, "experiment": experiment.name}
+        row |= score_experiment(experiment.predictions, classes).flat()
+        if reference in confusions and structure != reference:
             found = paired_difference(
-                counts, confusions[reference], num_resamples=NUM_RESAMPLES, seed=seed
+                confusions[structure],
+                confusions[reference],
+                num_resamples=NUM_RESAMPLES,
+                seed=seed,
             )
             for name, interval, p_value in (
                 ("uar", found.uar, found.uar_p_value),
@@ -112,13 +97,11 @@ def compare(
                     f"{name}_p": p_value,
                 }
         row |= {
-            "box_iou": experiment.predictions["box_iou"].mean(),
-            "landmark_error": experiment.predictions["landmark_error"].mean(),
             "num_parameters": experiment.num_parameters,
             "training_seconds": experiment.training_seconds,
         }
-        if experiment.structure in published:
-            result = published[experiment.structure]
+        if structure in published:
+            result = published[structure]
             row |= {"published_uar": result.uar, "published_war": result.war}
         rows.append(row)
     table = pd.DataFrame(rows)

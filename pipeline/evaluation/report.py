@@ -24,8 +24,9 @@ from pipeline.evaluation.figures import (
     reliability_bins,
     reliability_svg,
 )
-from pipeline.evaluation.summary import class_indices, fold_table, subject_table, summarise
+from pipeline.evaluation.summary import class_indices, fold_table, score_experiment, subject_table
 from pipeline.evaluation.thumbnails import FOUND_COLOUR, PREDICTED_COLOUR
+from pipeline.mtcae.structures import Choices
 from pipeline.scores.metrics import NUM_BINS, Labels, confusion
 
 _TEMPLATE = Path(__file__).with_name("report.html.jinja")
@@ -35,16 +36,6 @@ _CURVES = {
     "validation_expression_loss": "expression loss, validation",
     "validation_uar": "UAR, validation",
 }
-
-
-class Experiment(NamedTuple):
-    """What was trained, in the words of params.yaml; `structure` is arch and decoder."""
-
-    dataset: str
-    structure: str
-    model: str
-    recipe: str
-    seed: int
 
 
 class ClassRow(NamedTuple):
@@ -70,7 +61,7 @@ class WrongClip(NamedTuple):
 
 
 def render(
-    experiment: Experiment,
+    experiment: Choices,
     predictions: pd.DataFrame,
     histories: Mapping[int, pd.DataFrame],
     classes: list[str],
@@ -111,7 +102,7 @@ def render(
     }
     return environment.get_template(_TEMPLATE.name).render(
         experiment=experiment,
-        summary=summarise(predictions, classes),
+        summary=score_experiment(predictions, classes).nested(),
         num_bins=NUM_BINS,
         folds=list(fold_table(predictions, classes).itertuples()),
         classes=class_table,

@@ -4,7 +4,7 @@ Shape letters: C classes.
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -19,6 +19,63 @@ from pipeline.scores.metrics import (
     macro_f1,
     recalls,
 )
+
+
+class FoldScore(NamedTuple):
+    """UAR or WAR of an experiment, as fractions; NaN for what does not exist.
+
+    Attributes:
+        mean: Unweighted, over the folds.
+        std: Over the folds, that of a sample (n - 1); none of one fold.
+        pooled: Over all clips.
+        low: Of the 95 % interval of the pooled value over subjects; none of one subject.
+        high: Likewise.
+    """
+
+    mean: float
+    std: float
+    pooled: float
+    low: float
+    high: float
+
+
+class Scores(NamedTuple):
+    """The scores of an experiment, in summary.json, in MLflow, in Table I and on the page.
+
+    Attributes:
+        uar: Unweighted mean of the classes' recalls.
+        war: Accuracy.
+        macro_f1: Of all clips.
+        calibration_error: Expected calibration error of all clips.
+        box_iou: Mean over the clips; NaN for a structure without box head.
+        landmark_error: Mean over the clips, in distances between the eyes; NaN likewise.
+        folds: That were tested.
+        clips: That were tested.
+    """
+
+    uar: FoldScore
+    war: FoldScore
+    macro_f1: float
+    calibration_error: float
+    box_iou: float
+    landmark_error: float
+    folds: int
+    clips: int
+
+    def nested(self) -> dict[str, Any]:
+        """As in summary.json: `uar` and `war` are objects; only what exists, with six decimals."""
+        values = self._asdict() | {"uar": self.uar._asdict(), "war": self.war._asdict()}
+        return _finite(values)
+
+    def flat(self) -> dict[str, float]:
+        """As in MLflow and in tables: `uar_mean`, `uar_pooled` and so on."""
+        flat: dict[str, float] = {}
+        for name, value in self._asdict().items():
+            if isinstance(value, FoldScore):
+                flat |= {f"{name}_{kind}": number for kind, number in value._asdict().items()}
+            else:
+                flat[name] = value
+        return flat
 
 
 def score(predictions: pd.DataFrame, classes: list[str]) -> Recalls:
@@ -89,45 +146,40 @@ def confusion_table(predictions: pd.DataFrame, classes: list[str]) -> pd.DataFra
     )
 
 
-def summarise(predictions: pd.DataFrame, classes: list[str]) -> dict[str, Any]:
-    """UAR and WAR of all folds, macro-F1, calibration error, box and landmark scores.
-
-    UAR and WAR have an unweighted mean and standard deviation over the folds, and the value over
-    all clips pooled with the ends of its 95 % interval over subjects. The deviation is that of a
-    sample (n - 1). What does not exist is left out: the deviation of one fold, the interval of one
-    subject, box and landmark scores of a structure without such heads.
-    """
+def score_experiment(predictions: pd.DataFrame, classes: list[str]) -> Scores:
+    """The scores of the predictions of all folds."""
     folds = fold_table(predictions, classes)
     actual, predicted = (
         class_indices(predictions[column], classes) for column in ("actual", "predicted")
     )
     counts = subject_confusions(actual, predicted, predictions["subject"], len(classes))
-    uar, war = subject_intervals(counts, num_resamples=NUM_RESAMPLES, seed=1)
-    summary: dict[str, Any] = {
-        name: {
-            "mean": folds[name].mean(),
-            "std": folds[name].std(),
-            "pooled": interval.value,
-            "low": interval.low,
-            "high": interval.high,
-        }
-        for name, interval in (("uar", uar), ("war", war))
-    }
+    uar, war = (
+        FoldScore(folds[name].mean(), folds[name].std(), *interval)
+        for name, interval in zip(
+            ("uar", "war"),
+            subject_intervals(counts, num_resamples=NUM_RESAMPLES, seed=1),
+            strict=True,
+        )
+    )
     probabilities = predictions[[f"probability_{name}" for name in classes]].to_numpy()
-    summary |= {
-        "macro_f1": macro_f1(actual, predicted, len(classes)),
-        "calibration_error": expected_calibration_error(actual, probabilities),
-    }
-    summary |= {name: predictions[name].mean() for name in ("box_iou", "landmark_error")}
-    return finite({**summary, "folds": len(folds), "clips": len(predictions)})
+    return Scores(
+        uar,
+        war,
+        macro_f1=macro_f1(actual, predicted, len(classes)),
+        calibration_error=expected_calibration_error(actual, probabilities),
+        box_iou=predictions["box_iou"].mean(),
+        landmark_error=predictions["landmark_error"].mean(),
+        folds=len(folds),
+        clips=len(predictions),
+    )
 
 
-def finite(values: Mapping[str, Any]) -> dict[str, Any]:
+def _finite(values: Mapping[str, Any]) -> dict[str, Any]:
     """The same, rounded to six decimals, without the numbers that are not finite."""
     kept: dict[str, Any] = {}
     for name, value in values.items():
         if isinstance(value, Mapping):
-            kept[name] = finite(value)
+            kept[name] = _finite(value)
         elif np.isfinite(value):
             kept[name] = round(value, 6)
     return kept
@@ -138,7 +190,7 @@ def markdown(
     folds: pd.DataFrame,
     per_class: pd.DataFrame,
     confusions: pd.DataFrame,
-    summary: Mapping[str, Any],
+    scores: Scores,
 ) -> str:
     """The experiment as a page of Markdown tables, in percent."""
     percent = folds.assign(
@@ -151,8 +203,8 @@ def markdown(
         [
             {
                 "fold": row,
-                "uar": _percent(summary["uar"].get(key)),
-                "war": _percent(summary["war"].get(key)),
+                "uar": _percent(getattr(scores.uar, key)),
+                "war": _percent(getattr(scores.war, key)),
             }
             for row, key in (
                 ("mean", "mean"),
@@ -163,7 +215,7 @@ def markdown(
             )
         ]
     )
-    scores = pd.concat([percent, totals]).fillna("").replace("nan", "-")
+    rows = pd.concat([percent, totals]).fillna("").replace("nan", "-")
     recalls_in_percent = per_class.assign(recall=per_class["recall"].map(_percent))
     parts = [
         f"# {title}",
@@ -171,9 +223,9 @@ def markdown(
         "exactly one fold, by a model that never saw them. Box IoU and landmark error (a fraction "
         "of the distance between the eyes) compare with MTCNN, not with marks made by people. The "
         "interval is a bootstrap over subjects (docs/tables.md).",
-        markdown_table(scores),
-        f"Macro-F1 {_percent(summary['macro_f1'])}, expected calibration error "
-        f"{_percent(summary['calibration_error'])}.",
+        markdown_table(rows),
+        f"Macro-F1 {_percent(scores.macro_f1)}, expected calibration error "
+        f"{_percent(scores.calibration_error)}.",
         "## Recall per class, all folds",
         markdown_table(recalls_in_percent),
         "## Confusion, all folds (rows: true, columns: predicted; clips and share of the row)",
@@ -193,5 +245,5 @@ def _with_shares(confusions: pd.DataFrame) -> pd.DataFrame:
     return confusions.astype(str) + percent
 
 
-def _percent(value: float | None) -> str:
-    return "-" if value is None or np.isnan(value) else f"{value:.2%}"
+def _percent(value: float) -> str:
+    return "-" if np.isnan(value) else f"{value:.2%}"

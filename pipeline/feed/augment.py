@@ -8,18 +8,76 @@ Shape letters: B clips, T frames, I side of a square frame in pixels, C classes.
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from math import cos, radians, sin
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from pydantic import Field, NonNegativeFloat, NonNegativeInt
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.data.auto_augment import LEVEL_TO_ARG, NAME_TO_OP
 from timm.data.mixup import cutmix_bbox_and_lam, mixup_target
 from timm.data.random_erasing import RandomErasing
 from torch import Tensor
+
+from pipeline.common.params import Section
+from pipeline.store.batch import Batch, Target
+
+Probability = Annotated[float, Field(ge=0, le=1)]
+
+
+class AugmentSettings(Section):
+    """Changes to single clips; see `augment_clip`.
+
+    Attributes:
+        flip_probability: Chance that a clip is mirrored.
+        rand_augment_ops: RandAugment's operations per clip, drawn with replacement and all applied,
+            as in the paper; 0 is off. timm applies each with a chance of one half: its n4 is 2 here
+            on average.
+        rand_augment_magnitude: 0 to 10; 10 rotates by 30 degrees, shears by 0.3, moves by 0.45 of
+            the frame, enhances by a factor of 0.1 or 1.9, solarizes from 0 and keeps 1 bit; at 0
+            only Posterize (4 bits), AutoContrast and Equalize do anything. Only signs are random.
+        erase_probability: Chance that a rectangle of a clip is erased.
+    """
+
+    flip_probability: Probability
+    rand_augment_ops: NonNegativeInt
+    rand_augment_magnitude: Annotated[float, Field(ge=0, le=10)]
+    erase_probability: Probability
+
+    @property
+    def changes(self) -> list[str]:
+        """What may change a clip, in words; nothing where every clip stays as it is."""
+        strengths = {
+            "flips": self.flip_probability,
+            "RandAugment": self.rand_augment_ops,
+            "erasing": self.erase_probability,
+        }
+        return [name for name, strength in strengths.items() if strength]
+
+
+class MixSettings(Section):
+    """Mixup and cutmix of the clips that a device takes at once; see `mix_batch`.
+
+    Attributes:
+        mixup_alpha: A clip keeps a share of itself drawn from Beta(alpha, alpha); 0 is off.
+        cutmix_alpha: The same of cutmix. Where both are on, each gets half of the mixed batches.
+        probability: Chance that the clips are mixed.
+    """
+
+    mixup_alpha: NonNegativeFloat
+    cutmix_alpha: NonNegativeFloat
+    probability: Probability
+
+    @property
+    def changes(self) -> list[str]:
+        """What may change a clip, in words; nothing where every clip stays as it is."""
+        strengths = {"mixup": self.mixup_alpha, "cutmix": self.cutmix_alpha}
+        return [name for name, strength in strengths.items() if strength]
+
 
 # With the geometric ones, the paper's operations without Identity, in timm's variants that grow
 # with the magnitude. timm has Invert and SolarizeAdd too; the paper has neither.
@@ -43,13 +101,10 @@ def augment_clip(
     boxes: Tensor,
     points: Tensor,
     mask: Tensor,
-    *,
-    rand_augment_ops: int,
-    rand_augment_magnitude: float,
-    erase_probability: float,
+    settings: AugmentSettings,
     generator: np.random.Generator,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """RandAugment, then random erasing, of one clip.
+    """RandAugment, then random erasing, of one clip; flips are `horizontal_flip`'s.
 
     Photometric operations come first, so that their histograms hold no fill; the geometric ones are
     one bilinear resampling, filled with grey (128). Erasing puts noise into one rectangle of all
@@ -60,12 +115,7 @@ def augment_clip(
         boxes: (T, 4) x, y, w, h, fractions of the frame; moved ones bound their corners, clipped.
         points: (T, 5, 2) x, y as fractions of the frame; moved ones may lie outside of it.
         mask: (T,) frames with known labels; False where the box's centre left the frame.
-        rand_augment_ops: Operations per clip, drawn with replacement and all applied, as in the
-            paper. timm applies each with a chance of one half: its n4 is 2 here on average.
-        rand_augment_magnitude: 0 to 10; 10 rotates by 30 degrees, shears by 0.3, moves by 0.45 of
-            the frame, enhances by a factor of 0.1 or 1.9, solarizes from 0 and keeps 1 bit; at 0
-            only Posterize (4 bits), AutoContrast and Equalize do anything. Only signs are random.
-        erase_probability: Chance that the clip is erased.
+        settings: How much.
         generator: Of all draws; advanced.
 
     Source: RandAugment (Cubuk et al., 2020), section 3; Random Erasing (Zhong et al., 2020); timm.
@@ -73,9 +123,10 @@ def augment_clip(
     photometric: list[tuple[str, tuple[float, ...]]] = []
     source = torch.eye(3, dtype=torch.float64)
     with _global_generators_seeded_by(generator):
-        for name in generator.choice([*_PHOTOMETRIC, *_GEOMETRIC], rand_augment_ops).tolist():
+        operations = [*_PHOTOMETRIC, *_GEOMETRIC]
+        for name in generator.choice(operations, settings.rand_augment_ops).tolist():
             to_arguments: Callable[..., tuple[float, ...]] | None = LEVEL_TO_ARG[name]
-            arguments = to_arguments(rand_augment_magnitude, {}) if to_arguments else ()
+            arguments = to_arguments(settings.rand_augment_magnitude, {}) if to_arguments else ()
             if name == "PosterizeIncreasing":
                 arguments = (max(1, *arguments),)  # timm's 0 bits at magnitude 10 are an error
             if name in _GEOMETRIC:
@@ -83,7 +134,7 @@ def augment_clip(
                 source @= source.new_tensor([*_GEOMETRIC[name](*arguments), [0, 0, 1]])
             else:
                 photometric.append((name, arguments))
-        erase = RandomErasing(erase_probability, device="cpu")  # type: ignore[no-untyped-call]
+        erase = RandomErasing(settings.erase_probability, device="cpu")  # type: ignore[no-untyped-call]
         erased = erase(torch.ones(1, *frames.shape[2:]))[0] == 0
     if photometric:
         frames = _recolour(frames, photometric)
@@ -101,42 +152,37 @@ def augment_clip(
 
 
 def mix_batch(
-    frames: Tensor,
-    labels: Tensor,
-    mask: Tensor,
+    batch: Batch,
+    settings: MixSettings,
     *,
-    mixup_alpha: float,
-    cutmix_alpha: float,
-    probability: float,
-    label_smoothing: float,
     num_classes: int,
+    label_smoothing: float,
     generator: np.random.Generator,
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> Batch:
     """Blend clip i with clip B - 1 - i, or paste a rectangle of that into all frames of this.
 
-    A batch is mixed in one way or not at all. The middle clip of an odd batch stays as it is.
+    A batch is mixed in one way or not at all. The middle clip of an odd batch stays as it is. Boxes
+    and points of mixed clips become unknown, because a blend of two faces has no one box.
 
     Args:
-        frames: (B, T, 3, I, I) uint8 or float; a blend of uint8 is rounded to the nearest integer.
-        labels: (B,) class indices.
-        mask: (B, T) frames with known boxes and landmarks; False in mixed clips, because a blend
-            of two faces has no one box.
-        mixup_alpha: A clip keeps a share of itself drawn from Beta(alpha, alpha); 0: no mixup.
-        cutmix_alpha: The same of cutmix. Where both are on, each gets half of the mixed batches.
-        probability: Chance that the batch is mixed.
-        label_smoothing: Probability spread over all C classes, as F.cross_entropy does it.
+        batch: Frames, with class indices (B,) as `expression`.
+        settings: How much.
         num_classes: C.
+        label_smoothing: Probability spread over all C classes, as F.cross_entropy does it.
         generator: Of all draws; advanced.
 
     Returns:
-        Frames, soft labels (B, C) with rows that sum to 1, and mask.
+        The batch with probabilities (B, C) as `expression`, whose rows sum to 1. A blend of uint8
+        frames is rounded to the nearest integer.
 
     Source: mixup (Zhang et al., 2018), CutMix (Yun et al., 2019); timm's mixup in mode "batch".
     """
-    own_share = 1.0
-    use_cutmix = cutmix_alpha > 0 and (mixup_alpha == 0 or generator.random() < 0.5)
-    alpha = cutmix_alpha if use_cutmix else mixup_alpha
-    if alpha > 0 and len(frames) > 1 and generator.random() < probability:
+    frames, own_share = batch.inputs, 1.0
+    use_cutmix = settings.cutmix_alpha > 0 and (
+        settings.mixup_alpha == 0 or generator.random() < 0.5
+    )
+    alpha = settings.cutmix_alpha if use_cutmix else settings.mixup_alpha
+    if alpha > 0 and len(batch) > 1 and generator.random() < settings.probability:
         own_share = generator.beta(alpha, alpha)
         partners = frames.flip(0)
         if use_cutmix:
@@ -148,10 +194,16 @@ def mix_batch(
         else:
             blend = torch.lerp(frames.float(), partners.float(), 1 - own_share)
             frames = (blend if frames.is_floating_point() else blend.round()).to(frames.dtype)
+    labels, known = batch.targets["expression"]
     soft_labels: Tensor = mixup_target(labels, num_classes, own_share, label_smoothing)  # type: ignore[no-untyped-call]
-    clips = torch.arange(len(labels), device=mask.device)
-    mixed = (clips != clips.flip(0)) & bool(own_share < 1)
-    return frames, soft_labels, mask & ~mixed[:, None]
+    clips = torch.arange(len(batch), device=labels.device)
+    whole = (clips == clips.flip(0)) | bool(own_share >= 1)
+    targets = {
+        name: Target(target.values, target.known & whole[:, None])
+        for name, target in batch.targets.items()
+    }
+    targets["expression"] = Target(soft_labels, known)
+    return replace(batch, inputs=frames, targets=targets)
 
 
 @contextmanager

@@ -1,253 +1,172 @@
-"""Which clips make up each step of the training, who takes them, and how they are augmented.
+"""The batches of a training and of an evaluation, for one device.
 
-All of it is a function of the seed, the epoch and the clip: not of the number of devices or of
-workers, nor of whether the training was interrupted.
+Augmentation is a function of the seed, the epoch and the clip, as the order is.
 """
 
 import hashlib
 from collections.abc import Iterator
-from typing import NamedTuple, Protocol
+from dataclasses import replace
+from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
-import pandas as pd
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from pipeline.feed.augment import augment_clip
-from pipeline.feed.loader import load
+from pipeline.feed.augment import AugmentSettings, augment_clip
+from pipeline.feed.loader import Source, load, load_in_order
+from pipeline.feed.order import Numbers, Rank, Share, epoch_order, num_steps, shares
 from pipeline.feed.transforms import horizontal_flip
-from pipeline.mtcae.loss import NO_LABEL
-from pipeline.store.shards import Batch
-
-Numbers = npt.NDArray[np.int64]
+from pipeline.store.batch import Batch, Target
 
 
-class ClipSource(Protocol):
-    """Clips numbered from 0, such as `Clips` of shards.
-
-    Attributes:
-        labels: A class index per clip.
-    """
+class LabelledSource(Source, Protocol):
+    """Samples with a class index each, (N,)."""
 
     labels: Numbers
 
-    def __getitem__(self, numbers: list[int], /) -> Batch: ...
 
+class TrainingBatches:
+    """One device's batches, epoch after epoch.
 
-class Augmentation(NamedTuple):
-    """Changes to single clips; see `augment_clip`."""
-
-    flip_probability: float = 0.0
-    rand_augment_ops: int = 0
-    rand_augment_magnitude: float = 0.0
-    erase_probability: float = 0.0
-
-    @property
-    def changes_nothing(self) -> bool:
-        """Whether every clip stays as it is."""
-        return not (self.flip_probability or self.rand_augment_ops or self.erase_probability)
-
-
-class Share(NamedTuple):
-    """What one device takes of a step.
-
-    A device for which no clip is left takes one that another has, without its labels, so that it
-    has something to answer when the devices sum up their gradients.
+    Args:
+        source: Of the training subjects.
+        augment: Changes to single clips.
+        batch_size: Samples per step, on all devices together.
+        class_balanced: See `epoch_order`.
+        seed: Of the training.
+        rank: The device.
+        num_workers: Processes of this device that read and decode.
 
     Attributes:
-        epoch: From 1.
-        clips: Their numbers.
-        repeats: How often each of them came before in this epoch.
-        labelled: False where no clip is left.
+        steps_per_epoch: Batches of an epoch.
     """
 
-    epoch: int
-    clips: list[int]
-    repeats: list[int]
-    labelled: bool
+    def __init__(
+        self,
+        source: LabelledSource,
+        augment: AugmentSettings,
+        *,
+        batch_size: int,
+        class_balanced: bool,
+        seed: int,
+        rank: Rank,
+        num_workers: int,
+    ) -> None:
+        self.steps_per_epoch = num_steps(len(source), batch_size)
+        self.samples = _Augmented(source, augment, seed)
+        self.labels = source.labels
+        self.batch_size = batch_size
+        self.class_balanced = class_balanced
+        self.seed = seed
+        self.rank = rank
+        self.num_workers = num_workers
+
+    def starting_at(self, epoch: int, step: int) -> Iterator[Batch]:
+        """The batches from a step on, without end; nothing that comes before it is read.
+
+        Workers go on to the next epoch while the last one is validated.
+
+        Args:
+            epoch: From 1.
+            step: Steps of that epoch which were taken before.
+        """
+        return iter(load(self.samples, _Steps(self, epoch, step), num_workers=self.num_workers))
 
 
-def epoch_order(labels: Numbers, *, seed: int, epoch: int, class_balanced: bool) -> Numbers:
-    """The numbers of the clips in the order of an epoch.
+class _Steps:
+    """The shares of a device, from a step on."""
 
-    Every clip once or, class-balanced, every class equally often, give or take one: clips of large
-    classes are left out in turn and those of small ones repeated, no clip of a class a second time
-    before all of them came once. The number of clips stays the same.
+    def __init__(self, batches: TrainingBatches, epoch: int, step: int) -> None:
+        self.batches = batches
+        self.epoch = epoch
+        self.step = step
 
-    Args:
-        labels: (N,) class indices.
-        seed: Of the training.
-        epoch: From 1.
-        class_balanced: See above.
-    """
-    random = np.random.default_rng((seed, epoch))
-    if not class_balanced:
-        return random.permutation(len(labels))
-    classes = random.permutation(np.unique(labels))
-    chosen = []
-    for i, label in enumerate(classes):
-        members = np.flatnonzero(labels == label)
-        wanted = len(range(i, len(labels), len(classes)))
-        rounds = [random.permutation(members) for _ in range(-(-wanted // len(members)))]
-        chosen.append(np.concatenate(rounds)[:wanted])
-    return random.permutation(np.concatenate(chosen))
-
-
-def num_steps(num_clips: int, batch_size: int) -> int:
-    """Steps of an epoch; the last batch may be smaller."""
-    return -(-num_clips // batch_size)
-
-
-def shares(
-    order: Numbers, *, epoch: int, batch_size: int, rank: int, world_size: int
-) -> list[Share]:
-    """One device's part of every step of an epoch; all parts together are every clip once.
-
-    Args:
-        order: Of `epoch_order`.
-        epoch: Its number.
-        batch_size: Clips per step, on all devices together.
-        rank: Of the device.
-        world_size: Number of devices.
-    """
-    parts = []
-    repeats = pd.Series(order).groupby(order).cumcount().to_numpy()
-    for i in range(0, len(order), batch_size):
-        batch = np.arange(i, min(i + batch_size, len(order)))
-        own = np.array_split(batch, world_size)[rank]
-        taken = own if len(own) else batch[:1]
-        parts.append(
-            Share(epoch, order[taken].tolist(), repeats[taken].tolist(), labelled=bool(len(own)))
-        )
-    return parts
-
-
-def training_batches(
-    clips: ClipSource,
-    *,
-    first_epoch: int,
-    first_step: int,
-    batch_size: int,
-    rank: int,
-    world_size: int,
-    class_balanced: bool,
-    augmentation: Augmentation,
-    seed: int,
-    num_workers: int,
-) -> Iterator[Batch]:
-    """One device's batches from a step on, epoch after epoch without end.
-
-    Workers go on to the next epoch while the last one is validated. Nothing of the clips before the
-    first step is read.
-
-    Args:
-        clips: Of the training subjects.
-        first_epoch: From 1.
-        first_step: Steps of that epoch which were taken before.
-        batch_size: Clips per step, on all devices together.
-        rank: Of the device.
-        world_size: Number of devices.
-        class_balanced: See `epoch_order`.
-        augmentation: Of single clips.
-        seed: Of the training.
-        num_workers: Processes of this device that read and decode.
-    """
-
-    class Steps:
-        def __iter__(self) -> Iterator[Share]:
-            epoch, step = first_epoch, first_step
-            while True:
-                order = epoch_order(
-                    clips.labels, seed=seed, epoch=epoch, class_balanced=class_balanced
-                )
-                yield from shares(
-                    order, epoch=epoch, batch_size=batch_size, rank=rank, world_size=world_size
-                )[step:]
-                epoch, step = epoch + 1, 0
-
-    return iter(load(_Augmented(clips, augmentation, seed), Steps(), num_workers=num_workers))
+    def __iter__(self) -> Iterator[Share]:
+        own, epoch, step = self.batches, self.epoch, self.step
+        while True:
+            order = epoch_order(
+                own.labels, seed=own.seed, epoch=epoch, class_balanced=own.class_balanced
+            )
+            yield from shares(order, epoch=epoch, batch_size=own.batch_size, rank=own.rank)[step:]
+            epoch, step = epoch + 1, 0
 
 
 def evaluation_batches(
-    clips: ClipSource, *, batch_size: int, rank: int, world_size: int, num_workers: int
+    source: Source, *, batch_size: int, rank: Rank, num_workers: int
 ) -> DataLoader[Batch]:
-    """One device's share of all clips, once and in order; the devices' shares follow one another.
+    """One device's share of all samples, once and in order; the devices' shares follow one another.
 
     Args:
-        clips: Of the subjects to be predicted.
-        batch_size: Most clips of a batch of one device.
-        rank: Of the device.
-        world_size: Number of devices.
+        source: Of the subjects to be predicted.
+        batch_size: Most samples of a batch of one device.
+        rank: The device.
         num_workers: Processes of this device that read and decode.
     """
-    own = np.array_split(np.arange(len(clips.labels)), world_size)[rank].tolist()
-    batches = [own[i : i + batch_size] for i in range(0, len(own), batch_size)]
-    return load(_Plain(clips), batches, num_workers=num_workers)
+    own = np.array_split(np.arange(len(source)), rank.world_size)[rank.number].tolist()
+    return load_in_order(_Part(source, own), batch_size=batch_size, num_workers=num_workers)
 
 
-class _Plain(Dataset[Batch]):
-    def __init__(self, clips: ClipSource) -> None:
-        self.clips = clips
+class _Part:
+    """Some of the samples, numbered anew."""
 
-    def __getitem__(self, numbers: list[int]) -> Batch:
-        return self.clips[numbers]
+    def __init__(self, source: Source, numbers: list[int]) -> None:
+        self.source = source
+        self.numbers = numbers
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __getitem__(self, numbers: list[int], /) -> Batch:
+        return self.source[[self.numbers[number] for number in numbers]]
 
 
 class _Augmented(Dataset[Batch]):
-    def __init__(self, clips: ClipSource, augmentation: Augmentation, seed: int) -> None:
-        self.clips = clips
-        self.augmentation = augmentation
+    def __init__(self, source: Source, augment: AugmentSettings, seed: int) -> None:
+        self.source = source
+        self.augment = augment
         self.seed = seed
 
     def __getitem__(self, share: Share) -> Batch:
-        batch = self.clips[share.clips]
-        if not share.labelled:
-            labels = torch.full_like(batch.labels, NO_LABEL)
-            return batch._replace(labels=labels, mask=torch.zeros_like(batch.mask))
-        return augment(
-            batch, self.augmentation, seed=self.seed, epoch=share.epoch, repeats=share.repeats
+        batch = self.source[share.numbers]
+        if share.idle:
+            return batch.without_targets()
+        return augment_batch(
+            batch, self.augment, seed=self.seed, epoch=share.epoch, repeats=share.repeats
         )
 
 
-def augment(
-    batch: Batch, augmentation: Augmentation, *, seed: int, epoch: int, repeats: list[int]
+def augment_batch(
+    batch: Batch, settings: AugmentSettings, *, seed: int, epoch: int, repeats: list[int]
 ) -> Batch:
     """Every clip changed by draws that depend on the seed, the epoch, its name and its repeat.
 
     Args:
-        batch: Frames, without tokens.
-        augmentation: See `Augmentation`.
+        batch: Frames, as `StoredFrames` gives them.
+        settings: See `AugmentSettings`.
         seed: Of the training.
         epoch: From 1.
         repeats: How often each clip came before in this epoch.
-
-    Raises:
-        ValueError: The batch carries tokens, which cannot be augmented.
     """
-    if augmentation.changes_nothing:
+    if not settings.changes:
         return batch
-    if batch.tokens is not None:
-        raise ValueError(f"{augmentation} needs frames, and the batch carries an encoder's tokens")
-    parts = []
-    for i, (name, repeat) in enumerate(zip(batch.clips, repeats, strict=True)):
+    assert batch.inputs.ndim == 5, "frames can be augmented, tokens cannot"
+    boxes, points = batch.targets["boxes"], batch.targets["points"]
+    clips = []
+    for i, (name, repeat) in enumerate(zip(batch.ids, repeats, strict=True)):
         digest = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big")
         random = np.random.default_rng((seed, epoch, digest, *([repeat] if repeat else [])))
-        mirrored = torch.tensor([random.random() < augmentation.flip_probability])
-        frames, boxes, points = horizontal_flip(
-            batch.frames[i : i + 1], batch.boxes[i : i + 1], batch.points[i : i + 1], mirrored
+        mirrored = torch.tensor([random.random() < settings.flip_probability])
+        frames, moved_boxes, moved_points = horizontal_flip(
+            batch.inputs[i : i + 1],
+            boxes.values[i : i + 1],
+            points.values[i : i + 1],
+            mirrored,
         )
-        parts.append(
+        clips.append(
             augment_clip(
-                frames[0],
-                boxes[0],
-                points[0],
-                batch.mask[i],
-                rand_augment_ops=augmentation.rand_augment_ops,
-                rand_augment_magnitude=augmentation.rand_augment_magnitude,
-                erase_probability=augmentation.erase_probability,
-                generator=random,
+                frames[0], moved_boxes[0], moved_points[0], boxes.known[i], settings, random
             )
         )
-    frames, boxes, points, mask = (torch.stack(column) for column in zip(*parts, strict=True))
-    return batch._replace(frames=frames, boxes=boxes, points=points, mask=mask)
+    frames, moved_boxes, moved_points, mask = map(torch.stack, zip(*clips, strict=True))
+    moved = {"boxes": Target(moved_boxes, mask), "points": Target(moved_points, mask)}
+    return replace(batch, inputs=frames, targets={**batch.targets, **moved})

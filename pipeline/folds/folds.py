@@ -1,10 +1,12 @@
-"""Subject-independent folds: nobody who is tested was seen in training or model selection.
+"""Folds: nobody who is tested was seen in training or in the choice of the epoch.
+
+What is kept together is a group: the clips of a subject. On disk folds are a table of clips x folds
+that says the part of every clip, so that folds by clip fit as well.
 
 Source: MTCAE-DFER, section IV.A (5-fold, subject-independent; the paper does not publish its
 folds).
 """
 
-import json
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,24 +16,36 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 from sklearn.model_selection import StratifiedGroupKFold
 
-from pipeline.common.clips import Clip
-from pipeline.common.files import write_json
+from pipeline.common.clips import StoredClip
+from pipeline.common.files import atomic_path
 
 PARTS = ("train", "validation", "test")
 
 
-class Fold(NamedTuple):
+class GroupFold(NamedTuple):
     """Subjects of one fold; the three lists are disjoint and sorted."""
 
-    fold: int
+    number: int
     train: list[str]
     validation: list[str]
     test: list[str]
 
 
-def balanced_tests(clips: Sequence[Clip], num_folds: int, seed: int) -> list[list[str]]:
+class Fold(NamedTuple):
+    """One fold, clip by clip: the part of every clip that is in one."""
+
+    number: int
+    parts: dict[str, str]
+
+    def rows(self, clips: Sequence[StoredClip], part: str) -> list[int]:
+        """Where the clips of a part stand in a manifest."""
+        return [i for i, clip in enumerate(clips) if self.parts.get(clip.clip) == part]
+
+
+def balanced_tests(clips: Sequence[StoredClip], num_folds: int, seed: int) -> list[list[str]]:
     """Test subjects of each fold, with classes and sexes as even as can be.
 
     Every subject is tested in exactly one fold.
@@ -52,13 +66,13 @@ def balanced_tests(clips: Sequence[Clip], num_folds: int, seed: int) -> list[lis
 
 
 def make_folds(
-    clips: Sequence[Clip],
+    clips: Sequence[StoredClip],
     tests: Sequence[Sequence[str]],
     *,
     validation_fraction: float,
     seed: int,
     validation: Sequence[str] = (),
-) -> list[Fold]:
+) -> list[GroupFold]:
     """Folds, numbered from 1, out of the test subjects of each.
 
     Args:
@@ -73,11 +87,12 @@ def make_folds(
     """
     folds = []
     for number, test in enumerate(tests, start=1):
-        others = [clip for clip in clips if clip.subject not in set(test)]
+        tested = set(test)
+        others = [clip for clip in clips if clip.group not in tested]
         chosen = sorted(validation) or _part(others, validation_fraction, seed)
-        fold = Fold(
+        fold = GroupFold(
             number,
-            train=_subjects(clip for clip in others if clip.subject not in set(chosen)),
+            train=sorted({clip.group for clip in others}.difference(chosen)),
             validation=chosen,
             test=sorted(test),
         )
@@ -87,7 +102,8 @@ def make_folds(
                     f"fold {number} has no {part} subjects: too few subjects, or too uneven ones, "
                     f"for {len(tests)} folds; make fewer folds, or add subjects"
                 )
-        trained = {clip.label for clip in clips if clip.subject in set(fold.train)}
+        train = set(fold.train)
+        trained = {clip.label for clip in clips if clip.group in train}
         if missing := {clip.label for clip in clips} - trained:
             raise ValueError(
                 f"fold {number} would train without any clip of {', '.join(sorted(missing))}: "
@@ -98,13 +114,13 @@ def make_folds(
 
 
 def published_folds(
-    clips: Sequence[Clip],
+    clips: Sequence[StoredClip],
     tests: Sequence[Sequence[str]],
     classes: Iterable[str],
     *,
     validation_fraction: float,
     seed: int,
-) -> list[Fold]:
+) -> list[GroupFold]:
     """Folds of a published protocol, whose subjects and classes must be there to the last one.
 
     Raises:
@@ -125,8 +141,8 @@ def published_folds(
 
 
 def holdout_fold(
-    clips: Sequence[Clip], *, test_fraction: float, validation_fraction: float, seed: int
-) -> list[Fold]:
+    clips: Sequence[StoredClip], *, test_fraction: float, validation_fraction: float, seed: int
+) -> list[GroupFold]:
     """One fold, as the table's `split` column says or, where it is empty, with drawn subjects.
 
     Raises:
@@ -159,40 +175,38 @@ def holdout_fold(
     )
 
 
-def refuse_leaks(fold: Fold, clips: Sequence[Clip]) -> None:
+def refuse_leaks(fold: Fold, clips: Sequence[StoredClip]) -> None:
     """Check that nothing which is tested can have been seen before.
 
     Raises:
         ValueError: A subject, or one and the same sequence of frames, is in two parts.
     """
-    part_of: dict[str, str] = {}
-    for part in PARTS:
-        for subject in getattr(fold, part):
-            if subject in part_of:
-                raise ValueError(
-                    f"fold {fold.fold} is not trained: subject {subject} is in {part_of[subject]} "
-                    f"and in {part}; run the split stage again"
-                )
-            part_of[subject] = part
-    first: dict[str, Clip] = {}
+    part_of_subject: dict[str, str] = {}
+    first_with: dict[str, StoredClip] = {}
     for clip in clips:
-        if clip.subject not in part_of:
+        part = fold.parts.get(clip.clip)
+        if part is None:
             continue
-        twin = first.setdefault(clip.content, clip)
-        if part_of[twin.subject] != part_of[clip.subject]:
+        other = part_of_subject.setdefault(clip.group, part)
+        if other != part:
             raise ValueError(
-                f"fold {fold.fold} is not trained: {twin.path} of subject {twin.subject} "
-                f"({part_of[twin.subject]}) and {clip.path} of subject {clip.subject} "
-                f"({part_of[clip.subject]}) are the same pictures; remove one, or give both the "
-                "same subject"
+                f"fold {fold.number} is not trained: subject {clip.group} is in {other} and in "
+                f"{part}; run the split stage again"
+            )
+        twin = first_with.setdefault(clip.content, clip)
+        if fold.parts[twin.clip] != part:
+            raise ValueError(
+                f"fold {fold.number} is not trained: {twin.path} of subject {twin.group} "
+                f"({fold.parts[twin.clip]}) and {clip.path} of subject {clip.group} ({part}) are "
+                "the same pictures; remove one, or give both the same subject"
             )
 
 
-def _subjects(clips: Iterable[Clip]) -> list[str]:
-    return sorted({clip.subject for clip in clips})
+def _subjects(clips: Iterable[StoredClip]) -> list[str]:
+    return sorted({clip.group for clip in clips})
 
 
-def _part(clips: Sequence[Clip], fraction: float, seed: int) -> list[str]:
+def _part(clips: Sequence[StoredClip], fraction: float, seed: int) -> list[str]:
     """About that fraction of the subjects, with classes and sexes as even as can be."""
     subjects = _subjects(clips)
     if len(subjects) < 2:
@@ -206,7 +220,7 @@ def _part(clips: Sequence[Clip], fraction: float, seed: int) -> list[str]:
 
 
 def _split(
-    clips: Sequence[Clip], num_parts: int, seed: int
+    clips: Sequence[StoredClip], num_parts: int, seed: int
 ) -> Iterator[tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]]:
     splitter = StratifiedGroupKFold(num_parts, shuffle=True, random_state=seed)
     # With few clips the strata are coarser: scikit-learn wants one that reaches into every part.
@@ -219,16 +233,27 @@ def _split(
         )
         if max(Counter(names).values()) >= num_parts
     )
-    subjects = [clip.subject for clip in clips]
+    subjects = [clip.group for clip in clips]
     with warnings.catch_warnings():
         # A class with fewer clips than folds is checked above, with a message that says what to do.
         warnings.filterwarnings("ignore", message="The least populated class", category=UserWarning)
         yield from splitter.split(clips, strata, subjects)
 
 
-def write_folds(path: Path, folds: list[Fold]) -> None:
-    """Write the folds as JSON."""
-    write_json(path, [fold._asdict() for fold in folds])
+def write_folds(path: Path, clips: Sequence[StoredClip], folds: Sequence[GroupFold]) -> None:
+    """Write the folds as a CSV table: `clip`, and a column per fold with the part of the clip."""
+    table = pd.DataFrame({"clip": [clip.clip for clip in clips]})
+    for fold in folds:
+        part_of = {subject: part for part in PARTS for subject in getattr(fold, part)}
+        table[_column(fold.number)] = [part_of.get(clip.group, "") for clip in clips]
+    with atomic_path(path) as temporary:
+        table.to_csv(temporary, index=False)
+
+
+def read_folds(path: Path) -> list[Fold]:
+    """Read what `write_folds` wrote."""
+    table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    return [_fold(table, number) for number in range(1, len(table.columns))]
 
 
 def read_fold(path: Path, number: int) -> Fold:
@@ -237,10 +262,20 @@ def read_fold(path: Path, number: int) -> Fold:
     Raises:
         ValueError: There is no fold of that number.
     """
-    folds = [Fold(**fold) for fold in json.loads(path.read_text(encoding="utf-8"))]
-    for fold in folds:
-        if fold.fold == number:
-            return fold
-    raise ValueError(
-        f"{path} has the folds 1 to {len(folds)}, not {number}; check `folds` in params.yaml"
-    )
+    columns = pd.read_csv(path, nrows=0).columns
+    if _column(number) not in columns:
+        raise ValueError(
+            f"{path} has the folds 1 to {len(columns) - 1}, not {number}; check `folds` in "
+            "params.yaml"
+        )
+    wanted = ["clip", _column(number)]
+    return _fold(pd.read_csv(path, usecols=wanted, dtype=str, keep_default_na=False), number)
+
+
+def _column(number: int) -> str:
+    return f"fold{number}"
+
+
+def _fold(table: pd.DataFrame, number: int) -> Fold:
+    parts = zip(table["clip"], table[_column(number)], strict=True)
+    return Fold(number, {clip: part for clip, part in parts if part})

@@ -1,4 +1,4 @@
-"""Weights in and out: our own saved models, and the encoder checkpoints that others have published.
+"""The encoder checkpoints that people have, published or saved by this project.
 
 Public checkpoints of a plain video or image ViT are renamed to the layout of VideoMAEEncoder; what
 is not such a ViT is refused. docs/checkpoints.md says where to get each of them.
@@ -7,68 +7,19 @@ is not such a ViT is refused. docs/checkpoints.md says where to get each of them
 from __future__ import annotations
 
 import argparse
-import json
 import pickle
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from pipeline.models.encoder import VideoMAEEncoder
 from pipeline.models.families import find_family
-from pipeline.mtcae.model import MTCAE
-
-
-def save_model(path: Path, model: MTCAE, *, metadata: Mapping[str, Any]) -> None:
-    """Write the weights to `path` and all that is needed to use them to the .json beside it.
-
-    Equal models and metadata give equal bytes. Either file appears only when it is whole.
-
-    Args:
-        path: The weights' file, model.safetensors.
-        model: The model, not wrapped by torch.compile or a trainer.
-        metadata: What a user of the model must know: classes in order, data set, fold, metrics.
-
-    Raises:
-        ValueError: `metadata` holds a number that JSON does not know, NaN or infinity.
-    """
-    encoder = model.encoder
-    description = {
-        "model": model.config,
-        "encoder": encoder.config,
-        "normalisation": {
-            "mean": [round(x, 6) for x in encoder.mean.flatten().tolist()],
-            "std": [round(x, 6) for x in encoder.std.flatten().tolist()],
-        },
-        "metadata": dict(metadata),
-    }
-    text = json.dumps(description, indent=2, sort_keys=True, allow_nan=False) + "\n"
-    partial_weights = path.with_suffix(".safetensors.partial")
-    partial_json = path.with_suffix(".json.partial")
-    # No header metadata: safetensors writes it in random order.
-    save_file({name: tensor.cpu() for name, tensor in model.state_dict().items()}, partial_weights)
-    partial_json.write_text(text)
-    partial_json.replace(path.with_suffix(".json"))
-    partial_weights.replace(path)
-
-
-def load_model(path: Path) -> tuple[MTCAE, dict[str, Any]]:
-    """The model that save_model wrote to `path`, in evaluation mode on the CPU, and its metadata.
-
-    Its outputs are those of the saved model to the bit.
-    """
-    description = json.loads(path.with_suffix(".json").read_text())
-    model = MTCAE(VideoMAEEncoder(**description["encoder"]), **description["model"])
-    model.load_state_dict(load_file(path))
-    model.eval()
-    metadata: dict[str, Any] = description["metadata"]
-    return model, metadata
-
 
 # What torch.save begins a file with: a zip archive, or before torch 1.6 a pickled magic number.
 TORCH_FILE_HEADS = (b"PK\x03\x04", b"\x80\x02\x8a\nl\xfc\x9cF\xf9")
@@ -113,11 +64,11 @@ def load_encoder(encoder: VideoMAEEncoder, path: Path) -> LoadReport:
     if family.normalisation is not None:
         for name, values in zip(("mean", "std"), family.normalisation, strict=True):
             weights[name] = torch.tensor(values).view(3, 1, 1)
-    _fuse_attention(weights, encoder.depth)
+    _fuse_attention(weights, encoder.size.depth)
     patches = weights["patch_embed.proj.weight"]
     if patches.ndim == 4:
         # Each frame of a tubelet gets an equal share, so that a still video embeds like its image.
-        length = encoder.tubelet_size
+        length = encoder.size.tubelet_size
         weights["patch_embed.proj.weight"] = patches[:, :, None].repeat(1, 1, length, 1, 1) / length
 
     wanted = encoder.state_dict().keys()
@@ -179,10 +130,11 @@ def _check_fit(
     """Refuse weights that are not all of the encoder's, or are an encoder's of another kind."""
     dim = weights["patch_embed.proj.weight"].shape[0]
     depth = len({key.split(".")[1] for key in weights if key.startswith("blocks.")})
-    if (dim, depth) != (encoder.dim, encoder.depth):
+    size = encoder.size
+    if (dim, depth) != (size.dim, size.depth):
         raise ValueError(
             f"{source}: an encoder {dim} wide and {depth} blocks deep, where the model's is "
-            f"{encoder.dim} wide and {encoder.depth} deep"
+            f"{size.dim} wide and {size.depth} deep"
         )
     wanted = dict(encoder.named_parameters())
     missing = sorted(wanted.keys() - weights.keys())

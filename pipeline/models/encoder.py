@@ -10,12 +10,35 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
+from pydantic import PositiveInt
 from timm.models.beit import Block
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from pipeline.common.params import Section
+
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+class EncoderSize(Section):
+    """Size of an encoder.
+
+    Attributes:
+        image_size: Height and width of a frame in pixels; a multiple of `patch_size`.
+        patch_size: Side of a tubelet in pixels.
+        tubelet_size: Length of a tubelet in frames.
+        dim: Token width D.
+        depth: Number of blocks.
+        num_heads: Attention heads; divides `dim`.
+    """
+
+    image_size: PositiveInt
+    patch_size: PositiveInt
+    tubelet_size: PositiveInt
+    dim: PositiveInt
+    depth: PositiveInt
+    num_heads: PositiveInt
 
 
 def sinusoid_positions(num_tokens: int, dim: int) -> Tensor:
@@ -60,21 +83,18 @@ class VideoMAEEncoder(nn.Module):
     Weights start as in VideoMAE: truncated normal with deviation 0.02, zero biases.
 
     Args:
-        dim: Token width D.
-        depth: Number of blocks.
-        num_heads: Attention heads; divides `dim`.
-        mlp_ratio: Hidden width of a block's MLP over `dim`.
-        image_size: Height and width of a frame in pixels; a multiple of `patch_size`.
-        num_frames: Frames T of a clip; a multiple of `tubelet_size`.
-        patch_size: Side of a tubelet in pixels.
-        tubelet_size: Length of a tubelet in frames.
+        size: Sizes.
+        num_frames: Frames T of a clip; a multiple of the tubelet's.
         drop_path: Stochastic-depth rate of the last block; the blocks rise linearly from 0 to it.
         checkpointing: Recompute the blocks' activations in the backward pass, to save memory.
-        mean: Per-channel mean of RGB in [0, 1] that the weights expect to be subtracted.
-        std: Per-channel deviation of RGB in [0, 1] that the weights expect to be divided by.
+
+    Attributes:
+        mean: Per-channel mean of RGB in [0, 1] that the weights expect to be subtracted; of
+            ImageNet, until weights of another kind are loaded.
+        std: Per-channel deviation that they expect to be divided by.
 
     Raises:
-        ValueError: `image_size` or `num_frames` is no multiple of the tubelet's sides.
+        ValueError: The frames' side or number is no multiple of the tubelet's.
     """
 
     # Persistent: the normalisation belongs to the weights and is saved with them.
@@ -84,81 +104,62 @@ class VideoMAEEncoder(nn.Module):
 
     def __init__(
         self,
+        size: EncoderSize,
         *,
-        dim: int,
-        depth: int,
-        num_heads: int,
-        mlp_ratio: float = 4.0,
-        image_size: int = 224,
-        num_frames: int = 16,
-        patch_size: int = 16,
-        tubelet_size: int = 2,
+        num_frames: int,
         drop_path: float = 0.0,
         checkpointing: bool = False,
-        mean: tuple[float, float, float] = IMAGENET_MEAN,
-        std: tuple[float, float, float] = IMAGENET_STD,
     ) -> None:
         super().__init__()
-        if image_size % patch_size or num_frames % tubelet_size:
+        if size.image_size % size.patch_size or num_frames % size.tubelet_size:
             raise ValueError(
-                f"{num_frames} frames of {image_size} px do not divide into tubelets of "
-                f"{tubelet_size} frames x {patch_size} px"
+                f"{num_frames} frames of {size.image_size} px do not divide into tubelets of "
+                f"{size.tubelet_size} frames x {size.patch_size} px"
             )
-        self.dim = dim
-        self.depth = depth
-        self.num_heads = num_heads
-        self.image_size = image_size
+        self.size = size
         self.num_frames = num_frames
-        self.tubelet_size = tubelet_size
-        self.num_tokens = num_frames // tubelet_size * (image_size // patch_size) ** 2
+        self.num_tokens = (
+            num_frames // size.tubelet_size * (size.image_size // size.patch_size) ** 2
+        )
         self.checkpointing = checkpointing
         self.frozen = False
-        # The arguments that, with the weights, rebuild this encoder; written beside saved weights.
-        self.config = {
-            "dim": dim,
-            "depth": depth,
-            "num_heads": num_heads,
-            "mlp_ratio": mlp_ratio,
-            "image_size": image_size,
-            "num_frames": num_frames,
-            "patch_size": patch_size,
-            "tubelet_size": tubelet_size,
-            "drop_path": drop_path,
-        }
 
-        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1))
-        self.register_buffer("std", torch.tensor(std).view(3, 1, 1))
+        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(3, 1, 1))
+        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(3, 1, 1))
         self.register_buffer(
-            "positions", sinusoid_positions(self.num_tokens, dim), persistent=False
+            "positions", sinusoid_positions(self.num_tokens, size.dim), persistent=False
         )
 
-        self.patch_embed = TubeletEmbedding(dim, patch_size, tubelet_size)
+        self.patch_embed = TubeletEmbedding(size.dim, size.patch_size, size.tubelet_size)
         # timm's BEiT block is VideoMAE's: biases on q and v, none on k, an epsilon of 1e-6.
         self.blocks = nn.ModuleList(
             Block(
-                dim,
-                num_heads,
+                size.dim,
+                size.num_heads,
                 qkv_bias=True,
-                mlp_ratio=mlp_ratio,
-                drop_path=drop_path * i / max(depth - 1, 1),
+                mlp_ratio=4.0,
+                drop_path=drop_path * i / max(size.depth - 1, 1),
             )
-            for i in range(depth)
+            for i in range(size.depth)
         )
-        self.norm = nn.LayerNorm(dim, eps=1e-6)
+        self.norm = nn.LayerNorm(size.dim, eps=1e-6)
         self.apply(_init_weights)
 
     def forward(self, frames: Tensor) -> Tensor:
-        """Final-norm tokens (B, N, D) of `frames` (B, T, 3, H, W), RGB in [0, 1].
+        """Final-norm tokens (B, N, D) of RGB frames (B, T, 3, H, W).
+
+        As in torchvision, uint8 frames are from 0 to 255, floating ones from 0 to 1.
 
         Raises:
             ValueError: The frames' number or size is not what the encoder was built for.
         """
-        expected = (self.num_frames, 3, self.image_size, self.image_size)
+        expected = (self.num_frames, 3, self.size.image_size, self.size.image_size)
         if frames.shape[1:] != expected:
             raise ValueError(
                 f"frames are {tuple(frames.shape)}, this encoder takes (B, *{expected})"
             )
-        x = self.patch_embed((frames - self.mean) / self.std) + self.positions
+        pixels = frames if frames.is_floating_point() else frames / 255
+        x = self.patch_embed((pixels - self.mean) / self.std) + self.positions
         for block in self.blocks:
             if self.checkpointing and torch.is_grad_enabled():
                 x = checkpoint(block, x, use_reentrant=False)

@@ -39,7 +39,7 @@ FAMILIES = (
         name="model saved by this project",
         known_by=r"encoder\.mean",
         known_ndim=3,
-        not_encoder=r"project\.|decoders\.|heads\.",
+        not_encoder=r"tasks\.",
         renames=((r"^encoder\.", ""),),
         normalisation=None,
     ),

@@ -1,31 +1,97 @@
-"""Where the encoder of a training comes from."""
+"""How the encoder of a training begins, and what it does in it."""
 
 from pathlib import Path
+from typing import Annotated, Literal
 
+from pydantic import Field
+
+from pipeline.common.files import sha256_of
+from pipeline.common.params import Section
 from pipeline.models.checkpoints import load_encoder
-from pipeline.models.encoder import VideoMAEEncoder
+from pipeline.models.encoder import EncoderSize, VideoMAEEncoder
+from pipeline.store.tokens import Origin
 
 # In the place of a checkpoint: DVC can depend on a file, but not on "no file".
 FROM_SCRATCH = "from_scratch"
-NO_WEIGHTS = (
-    "a frozen encoder without weights would stay random: name a checkpoint in encoder.weights "
-    "(docs/checkpoints.md), or take a recipe with `encoder: full`"
-)
 
 
-def start_encoder(encoder: VideoMAEEncoder, weights: Path, *, frozen: bool) -> None:
-    """Fill the encoder from a checkpoint, unless its name is `from_scratch`, and freeze it.
+class EncoderWeights(Section):
+    """The checkpoint that the encoder starts from; docs/checkpoints.md."""
+
+    weights: Path
+
+
+class EncoderTraining(Section):
+    """What a recipe does with the encoder.
+
+    Attributes:
+        mode: `full`: it is trained; `frozen`: it stays as its checkpoint is.
+        drop_path: Stochastic-depth rate of the last block; the blocks rise linearly from 0 to it.
+        checkpointing: Recompute activations in the backward pass, to save memory.
+    """
+
+    mode: Literal["full", "frozen"]
+    drop_path: Annotated[float, Field(ge=0, le=1)]
+    checkpointing: bool
+
+
+def require_weights(training: EncoderTraining, weights: Path) -> None:
+    """Make sure that an encoder which stays as it is has something to be.
 
     Raises:
-        ValueError: The encoder is to be frozen and there is no checkpoint, or it does not fit.
+        ValueError: It is to be frozen and there is no checkpoint.
     """
-    if weights.name == FROM_SCRATCH and frozen:
-        raise ValueError(NO_WEIGHTS)
+    if training.mode == "frozen" and weights.name == FROM_SCRATCH:
+        raise ValueError(
+            "a frozen encoder without weights would stay random: name a checkpoint in "
+            "encoder.weights (docs/checkpoints.md), or take a recipe with `encoder.mode: full`"
+        )
+
+
+def build_encoder(
+    size: EncoderSize, num_frames: int, training: EncoderTraining, weights: Path
+) -> VideoMAEEncoder:
+    """An encoder filled from a checkpoint, or at random where its name is `from_scratch`.
+
+    Raises:
+        ValueError: It is to be frozen and there is no checkpoint, or the checkpoint does not fit.
+    """
+    require_weights(training, weights)
+    encoder = VideoMAEEncoder(
+        size,
+        num_frames=num_frames,
+        drop_path=training.drop_path,
+        checkpointing=training.checkpointing,
+    )
     if weights.name != FROM_SCRATCH:
         report = load_encoder(encoder, weights)
         print(
             f"encoder: {len(report.matched)} weights from {weights.name} ({report.family}); left "
             f"aside: {len(report.dropped)} known, unknown: {report.unexpected or 'none'}"
         )
-    if frozen:
+    if training.mode == "frozen":
         encoder.freeze()
+    return encoder
+
+
+def why_tokens_vary(training: EncoderTraining, changes: list[str]) -> str:
+    """Why an encoder says something else of a clip in every epoch; empty where it does not.
+
+    Args:
+        training: Of the encoder.
+        changes: What may change the frames of a clip, in words.
+    """
+    if training.mode != "frozen":
+        return "the encoder is trained"
+    return f"the frames are augmented: {', '.join(changes)}" if changes else ""
+
+
+def token_origin(encoder: VideoMAEEncoder, weights: Path, precision: str) -> Origin:
+    """The origin of tokens that an encoder with this checkpoint computes."""
+    described = {
+        **encoder.size.model_dump(),
+        "num_frames": encoder.num_frames,
+        "mean": encoder.mean.flatten().tolist(),
+        "std": encoder.std.flatten().tolist(),
+    }
+    return Origin(described, sha256_of(weights), precision)

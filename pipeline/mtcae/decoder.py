@@ -9,8 +9,38 @@ width, the MLP and the dropout open; they follow the authors' released notebook
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch.nn.functional as F
+from pydantic import Field, PositiveInt
 from torch import Tensor, nn
+
+from pipeline.common.params import Section
+
+Probability = Annotated[float, Field(ge=0, le=1)]
+
+
+class DecoderSize(Section):
+    """Size of the decoders and heads.
+
+    Attributes:
+        dim: Decoder width d.
+        num_heads: Attention heads H of a ViT decoder.
+        head_dim: Width K of one head; the authors take `dim`.
+        num_layers: Layers of every decoder.
+        dropout: On the encoder's tokens and in the decoders.
+        head_dropout: In the task heads.
+        norm_before_pool: The task heads norm every token and then take the mean, as the paper
+            writes it, rather than the notebook's norm of the mean.
+    """
+
+    dim: PositiveInt
+    num_heads: PositiveInt
+    head_dim: PositiveInt
+    num_layers: PositiveInt
+    dropout: Probability
+    head_dropout: Probability
+    norm_before_pool: bool
 
 
 class CrossAttention(nn.Module):

@@ -3,49 +3,58 @@
 Shape letters: B clips, T frames, C classes.
 """
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Annotated, NamedTuple
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field, NonNegativeFloat
 from torch import Tensor
 
+from pipeline.common.params import Section
 from pipeline.mtcae.model import Predictions
+from pipeline.store.batch import Target
 
-# In the place of a class index: a clip that adds nothing to the loss.
-NO_LABEL = -100
+# In the place of a class index, for F.cross_entropy: a clip that adds nothing to the loss.
+_NO_LABEL = -100
 
 
-class LossWeights(NamedTuple):
-    """Weights of the three terms.
+class LossSettings(Section):
+    """Weights of the three terms, and of the uniform distribution in the labels.
+
+    Attributes:
+        boxes: Weight of the boxes' squared errors.
+        points: Weight of the landmarks' squared errors.
+        expression: Weight of the cross-entropy.
+        label_smoothing: Probability spread over all classes.
 
     Source: MTCAE-DFER, section III.E.
     """
 
-    boxes: float = 0.5
-    points: float = 0.5
-    expression: float = 1.5
+    boxes: NonNegativeFloat
+    points: NonNegativeFloat
+    expression: NonNegativeFloat
+    label_smoothing: Annotated[float, Field(ge=0, le=1)]
 
 
-class Counts(NamedTuple):
+class Totals(NamedTuple):
     """What sums of errors are divided by: scalars, counted over a whole batch.
 
-    A batch may be computed in parts, one after the other or on several devices: with the counts of
+    A batch may be computed in parts, one after the other or on several devices: with the totals of
     the whole, the losses of the parts add up to its loss.
+
+    Attributes:
+        clips: With a known label.
+        frames: With a known face.
     """
 
     clips: Tensor
     frames: Tensor
 
 
-def count(mask: Tensor, labels: Tensor) -> Counts:
-    """The clips with a label, and the frames whose boxes and points are known.
-
-    Args:
-        mask: (B, T).
-        labels: (B,) class indices, or (B, C) probabilities.
-    """
-    labelled = labels.ne(NO_LABEL) if labels.ndim == 1 else labels.sum(dim=1) > 0
-    return Counts(labelled.sum(), mask.sum())
+def count(targets: Mapping[str, Target]) -> Totals:
+    """The clips and frames of which something is known."""
+    return Totals(targets["expression"].known.sum(), targets["boxes"].known.sum())
 
 
 class Losses(NamedTuple):
@@ -58,15 +67,7 @@ class Losses(NamedTuple):
 
 
 def multitask_loss(
-    predictions: Predictions,
-    boxes: Tensor,
-    points: Tensor,
-    mask: Tensor,
-    labels: Tensor,
-    *,
-    weights: LossWeights,
-    label_smoothing: float = 0.0,
-    counts: Counts | None = None,
+    predictions: Predictions, targets: Mapping[str, Target], settings: LossSettings, totals: Totals
 ) -> Losses:
     """Weighted sum of squared box and landmark errors and cross-entropy.
 
@@ -75,39 +76,44 @@ def multitask_loss(
 
     Args:
         predictions: The model's output.
-        boxes: (B, T, 4) targets, fractions of the frame.
-        points: (B, T, 5, 2) targets, fractions of the frame.
-        mask: (B, T) frames whose targets are known; the others add nothing.
-        labels: (B,) class indices, NO_LABEL among them, or (B, C) probabilities.
-        weights: Weight of each term.
-        label_smoothing: Probability spread over all classes.
-        counts: Of the batch that these clips are a part of; None where they are all of it.
+        targets: `boxes` (B, T, 4) and `points` (B, T, 5, 2), fractions of the frame, and
+            `expression`, class indices (B,), or probabilities (B, C), which are taken as they are.
+        settings: Weights, and the smoothing of class indices.
+        totals: Of the batch that these clips are, or are a part of.
     """
-    if counts is None:
-        counts = count(mask, labels)
-    # In float32 also under bf16 autocast: a box error of a pixel squared is 2e-5.
-    logits = predictions.logits.float()
-    expression = (
-        F.cross_entropy(
-            logits,
-            labels,
-            label_smoothing=label_smoothing,
-            ignore_index=NO_LABEL,
-            reduction="sum",
-        )
-        / counts.clips
-    )
+    expression = _cross_entropy(predictions.logits, targets["expression"], settings) / totals.clips
     if predictions.boxes is None or predictions.points is None:
         zero = torch.zeros_like(expression)
         return Losses(expression, zero, zero, expression)
-    box_error = masked_mse(predictions.boxes.float(), boxes, mask, counts.frames)
+    boxes, points = targets["boxes"], targets["points"]
+    # In float32 also under bf16 autocast: a box error of a pixel squared is 2e-5.
+    box_error = masked_mse(predictions.boxes.float(), boxes.values, boxes.known, totals.frames)
     point_error = masked_mse(
-        predictions.points.float().flatten(2), points.flatten(2), mask, counts.frames
+        predictions.points.float().flatten(2),
+        points.values.flatten(2),
+        points.known,
+        totals.frames,
     )
     total = (
-        weights.boxes * box_error + weights.points * point_error + weights.expression * expression
+        settings.boxes * box_error
+        + settings.points * point_error
+        + settings.expression * expression
     )
     return Losses(total, box_error, point_error, expression)
+
+
+def _cross_entropy(logits: Tensor, target: Target, settings: LossSettings) -> Tensor:
+    """Sum over the clips whose label is known, in float32."""
+    labels, known = target
+    if labels.ndim > 1:
+        return F.cross_entropy(logits.float(), labels * known[:, None], reduction="sum")
+    return F.cross_entropy(
+        logits.float(),
+        labels.masked_fill(~known, _NO_LABEL),
+        label_smoothing=settings.label_smoothing,
+        ignore_index=_NO_LABEL,
+        reduction="sum",
+    )
 
 
 def masked_mse(predicted: Tensor, target: Tensor, mask: Tensor, num_frames: Tensor) -> Tensor:

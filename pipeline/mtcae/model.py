@@ -14,9 +14,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from pipeline.models.encoder import VideoMAEEncoder
-from pipeline.mtcae.decoder import MLPDecoder, ViTDecoder, init_as_keras
-from pipeline.mtcae.structures import STRUCTURES, structure_name
+from pipeline.common.params import Section
+from pipeline.models.encoder import EncoderSize, VideoMAEEncoder
+from pipeline.mtcae.decoder import DecoderSize, MLPDecoder, ViTDecoder, init_as_keras
+from pipeline.mtcae.structures import STRUCTURES, Structure
 
 NUM_POINTS = 5
 
@@ -33,6 +34,13 @@ WIRING: dict[str, dict[str, str]] = {
     },
     "cascaded": {"boxes": "features", "points": "boxes", "expression": "points"},
 }
+
+
+class ModelSize(Section):
+    """A preset of `models` in params.yaml."""
+
+    encoder: EncoderSize
+    decoder: DecoderSize
 
 
 class Predictions(NamedTuple):
@@ -81,114 +89,79 @@ class Head(nn.Module):
         return outputs
 
 
-class MTCAE(nn.Module):
-    """The multi-task model in one of the structures of Table I.
+class TaskDecoders(nn.Module):
+    """All that comes after the encoder: (B, N, D) tokens -> `Predictions`.
 
     Args:
-        encoder: The video encoder; its frozen or trainable state is left as it is.
-        arch: stl, non_fully_shared, fully_shared or cascaded (the proposed model).
-        decoder: vit or mlp; cascaded takes only vit, stl has no decoder and ignores it.
+        structure: One of the six; stl has no decoder.
+        size: Of decoders and heads.
+        encoder_dim: Width D of the tokens.
+        num_frames: T.
         num_classes: Expressions C.
-        decoder_dim: Decoder width d.
-        decoder_heads: Attention heads of a ViT decoder.
-        decoder_head_dim: Width of one head; the authors take `decoder_dim`.
-        decoder_layers: Layers of every decoder.
-        dropout: Dropout probability on the encoder's tokens and in the decoders.
-        head_dropout: Dropout probability in the heads.
-        norm_before_pool: The paper's order of norm and pooling in the heads; see Head.
 
     Raises:
-        ValueError: `arch` and `decoder` name none of the six structures.
+        ValueError: The structure is none of the six.
     """
 
     def __init__(
         self,
-        encoder: VideoMAEEncoder,
+        structure: Structure,
+        size: DecoderSize,
         *,
-        arch: str,
-        decoder: str,
+        encoder_dim: int,
+        num_frames: int,
         num_classes: int,
-        decoder_dim: int = 512,
-        decoder_heads: int = 3,
-        decoder_head_dim: int = 512,
-        decoder_layers: int = 5,
-        dropout: float = 0.3,
-        head_dropout: float = 0.1,
-        norm_before_pool: bool = False,
     ) -> None:
         super().__init__()
-        if arch != "stl" and (arch, decoder) not in STRUCTURES:
-            allowed = ", ".join(structure_name(*structure) for structure in STRUCTURES)
+        if structure.arch != "stl" and structure not in STRUCTURES:
             raise ValueError(
-                f"no structure with arch={arch!r} and decoder={decoder!r}; use {allowed}"
+                f"no structure with arch={structure.arch!r} and decoder={structure.decoder!r}; use "
+                f"{', '.join(known.name for known in STRUCTURES)}"
             )
-        self.arch = arch
-        self.decoder = decoder
-        self.num_frames = encoder.num_frames
-        self.encoder = encoder
-        # The arguments that, with the encoder, rebuild this model; written beside saved weights.
-        self.config = {
-            "arch": arch,
-            "decoder": decoder,
-            "num_classes": num_classes,
-            "decoder_dim": decoder_dim,
-            "decoder_heads": decoder_heads,
-            "decoder_head_dim": decoder_head_dim,
-            "decoder_layers": decoder_layers,
-            "dropout": dropout,
-            "head_dropout": head_dropout,
-            "norm_before_pool": norm_before_pool,
-        }
+        self.structure = structure
+        self.size = size
+        self.num_frames = num_frames
 
         def build_decoder() -> nn.Module:
-            if decoder == "mlp":
-                return MLPDecoder(decoder_dim, decoder_layers, dropout=dropout)
+            if structure.decoder == "mlp":
+                return MLPDecoder(size.dim, size.num_layers, dropout=size.dropout)
             return ViTDecoder(
-                decoder_dim, decoder_heads, decoder_head_dim, decoder_layers, dropout=dropout
+                size.dim, size.num_heads, size.head_dim, size.num_layers, dropout=size.dropout
             )
 
         num_outputs = {
-            "boxes": self.num_frames * 4,
-            "points": self.num_frames * NUM_POINTS * 2,
+            "boxes": num_frames * 4,
+            "points": num_frames * NUM_POINTS * 2,
             "expression": num_classes,
         }
-        self.decoders = nn.ModuleDict({name: build_decoder() for name in WIRING[arch]})
-        if arch == "stl":
-            head_dim, tasks = encoder.dim, ["expression"]
+        self.decoders = nn.ModuleDict({name: build_decoder() for name in WIRING[structure.arch]})
+        if structure.arch == "stl":
+            head_dim, tasks = encoder_dim, ["expression"]
         else:
-            head_dim, tasks = decoder_dim, list(num_outputs)
+            head_dim, tasks = size.dim, list(num_outputs)
             # One projection of the tokens is the memory and the first query of every decoder.
             self.project = nn.Sequential(
-                nn.Dropout(dropout), nn.Linear(encoder.dim, decoder_dim, bias=False)
+                nn.Dropout(size.dropout), nn.Linear(encoder_dim, size.dim, bias=False)
             )
             self.project.apply(init_as_keras)
         self.heads = nn.ModuleDict(
             {
-                task: Head(head_dim, num_outputs[task], head_dropout, norm_before_pool)
+                task: Head(head_dim, num_outputs[task], size.head_dropout, size.norm_before_pool)
                 for task in tasks
             }
         )
 
-    def forward(self, frames_or_tokens: Tensor, encoded: bool = False) -> Predictions:
-        """Predictions for frames (B, T, 3, H, W), RGB in [0, 1].
-
-        With `encoded` the input is what the encoder said of them before, its final-norm tokens
-        (B, N, D) of any floating type, and the encoder is skipped.
-        """
-        if encoded:
-            # Stored tokens are half as wide; they widen here, on the model's device.
-            return self.decode(frames_or_tokens.float())
-        return self.decode(self.encoder(frames_or_tokens))
-
-    def decode(self, tokens: Tensor) -> Predictions:
-        """Predictions from the encoder's `tokens` (B, N, D)."""
-        if self.arch == "stl":
+    def forward(self, tokens: Tensor) -> Predictions:
+        """Predictions from the encoder's final-norm tokens (B, N, D), of any floating type."""
+        # Stored tokens are half as wide; they widen here, on the model's device.
+        tokens = tokens.float()
+        if self.structure.arch == "stl":
             return Predictions(None, None, self.heads["expression"](tokens))
         features = self.project(tokens)
         outputs = {"features": features}
-        for name, source in WIRING[self.arch].items():
+        for name, source in WIRING[self.structure.arch].items():
             decode = self.decoders[name]
-            if self.decoder == "mlp":
+            if self.structure.decoder == "mlp":
                 outputs[name] = decode(outputs[source])
             else:
                 outputs[name] = decode(outputs[source], features)
@@ -200,3 +173,57 @@ class MTCAE(nn.Module):
             points=points.unflatten(1, (self.num_frames, NUM_POINTS, 2)),
             logits=logits,
         )
+
+
+class MTCAE(nn.Module):
+    """The multi-task model in one of the structures of Table I.
+
+    Args:
+        encoder: The video encoder; its frozen or trainable state is left as it is.
+        structure: One of the six.
+        size: Of decoders and heads.
+        num_classes: Expressions C.
+
+    Attributes:
+        tasks: Decoders and heads, trained alone where a frozen encoder's tokens are stored.
+
+    Raises:
+        ValueError: The structure is none of the six.
+    """
+
+    def __init__(
+        self,
+        encoder: VideoMAEEncoder,
+        structure: Structure,
+        size: DecoderSize,
+        *,
+        num_classes: int,
+    ) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.num_classes = num_classes
+        self.tasks = TaskDecoders(
+            structure,
+            size,
+            encoder_dim=encoder.size.dim,
+            num_frames=encoder.num_frames,
+            num_classes=num_classes,
+        )
+
+    def forward(self, frames: Tensor) -> Predictions:
+        """Predictions for RGB frames (B, T, 3, H, W); see `VideoMAEEncoder.forward`."""
+        predictions: Predictions = self.tasks(self.encoder(frames))
+        return predictions
+
+    def layers_from_output(self, name: str) -> int:
+        """How deep a parameter lies, for rates that fall from layer to layer.
+
+        0 above the encoder's blocks, 1 in its last block, depth + 1 in its embedding.
+
+        Args:
+            name: Of the parameter, in this model.
+        """
+        depth = self.encoder.size.depth
+        if name.startswith("encoder.blocks."):
+            return depth - int(name.split(".")[2])
+        return depth + 1 if name.startswith("encoder.patch_embed.") else 0

@@ -3,7 +3,7 @@
 Shape letters: N clips, T frames, C classes.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -13,10 +13,10 @@ import torch
 from lightning.fabric import Fabric
 from torch import nn
 
-from pipeline.mtcae.loss import LossWeights, multitask_loss
+from pipeline.mtcae.loss import LossSettings, count, multitask_loss
 from pipeline.mtcae.model import Predictions
 from pipeline.scores.metrics import box_iou, landmark_error
-from pipeline.store.shards import Batch
+from pipeline.store.batch import Batch, concatenate
 from pipeline.training.devices import gather
 
 
@@ -49,58 +49,47 @@ class Evaluation(NamedTuple):
     losses: dict[str, float]
 
 
-def predict(module: nn.Module, batch: Batch) -> Predictions:
-    """The model's answer to a batch on its device: to the frames, or to the encoder's tokens."""
-    predictions: Predictions
-    if batch.tokens is not None:
-        predictions = module(batch.tokens, encoded=True)
-    else:
-        predictions = module(batch.frames / 255)
-    return predictions
-
-
 @torch.no_grad()
 def evaluate(
-    fabric: Fabric, module: nn.Module, batches: Iterable[Batch], loss_weights: LossWeights
+    fabric: Fabric, module: nn.Module, batches: Iterable[Batch], loss: LossSettings
 ) -> Evaluation:
     """Predict every clip of the batches once, without augmentation or label smoothing.
 
     Args:
         fabric: Device, precision, and the other processes.
-        module: The model, not wrapped for training on several devices: they may differ in how many
-            batches they have.
+        module: From the batches' inputs to `Predictions`; not wrapped for training on several
+            devices, which may differ in how many batches they have.
         batches: Of this process, which has no clip in common with others; the clips of all of them
             are in the result, which all of them get.
-        loss_weights: See `multitask_loss`.
+        loss: Weights of the losses.
     """
     module.eval()
     seen: list[Batch] = []
     outputs: list[Predictions] = []
     for batch in batches:
         with fabric.autocast():
-            outputs.append(predict(module, fabric.to_device(batch)))
-        # The pixels are most of a batch and are not needed again. The rest is copied: what came
-        # from a worker is shared memory, which holds a file open for each tensor.
-        copies = (column.clone() for column in batch[3:7])
-        seen.append(Batch(batch.clips, batch.subjects, torch.empty(0), *copies))
-    gathered = gather(fabric, (seen, [_on_cpu(part) for part in outputs]))
-    seen = [batch for batches_of_one, _ in gathered for batch in batches_of_one]
-    whole = _concatenated([part for _, outputs_of_one in gathered for part in outputs_of_one])
-    boxes, points, mask, labels = (
-        torch.cat([getattr(batch, name) for batch in seen])
-        for name in ("boxes", "points", "mask", "labels")
+            outputs.append(_on_cpu(module(batch.inputs.to(fabric.device, non_blocking=True))))
+        seen.append(batch.without_inputs())  # The pixels are most of it.
+    gathered = gather(fabric, (seen, outputs))
+    truth = concatenate([batch for one, _ in gathered for batch in one])
+    whole = _concatenated([part for _, one in gathered for part in one])
+    losses = multitask_loss(
+        whole,
+        truth.targets,
+        loss.model_copy(update={"label_smoothing": 0.0}),
+        count(truth.targets),
     )
-    losses = multitask_loss(whole, boxes, points, mask, labels, weights=loss_weights)
+    boxes, points = truth.targets["boxes"], truth.targets["points"]
     return Evaluation(
-        clips=[clip for batch in seen for clip in batch.clips],
-        subjects=[subject for batch in seen for subject in batch.subjects],
-        labels=labels.numpy(),
+        clips=truth.ids,
+        subjects=truth.groups,
+        labels=truth.targets["expression"].values.numpy(),
         probabilities=whole.logits.softmax(dim=1).numpy(),
         boxes=None if whole.boxes is None else whole.boxes.numpy(),
         points=None if whole.points is None else whole.points.numpy(),
-        target_boxes=boxes.numpy(),
-        target_points=points.numpy(),
-        mask=mask.numpy(),
+        target_boxes=boxes.values.numpy(),
+        target_points=points.values.numpy(),
+        mask=boxes.known.numpy(),
         losses={name: loss.item() for name, loss in losses._asdict().items()},
     )
 
@@ -121,7 +110,7 @@ def _concatenated(parts: list[Predictions]) -> Predictions:
     )
 
 
-def predictions_table(tested: Evaluation, fold: int, classes: list[str]) -> pd.DataFrame:
+def predictions_table(tested: Evaluation, fold: int, classes: Sequence[str]) -> pd.DataFrame:
     """A row per test clip: who, truth, prediction, probabilities, box overlap, landmark error.
 
     `boxes` (T * 4 numbers) and `points` (T * 10) are what was predicted, as fractions of the frame;

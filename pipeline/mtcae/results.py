@@ -1,6 +1,7 @@
 """The files of a fold beside its model: the same in every run, so without what a clock says."""
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,7 +20,7 @@ class FoldResult(NamedTuple):
     metrics: dict[str, float]
 
 
-def fold_result(tested: Evaluation, fold: int, classes: list[str]) -> FoldResult:
+def fold_result(tested: Evaluation, fold: int, classes: Sequence[str]) -> FoldResult:
     """Predictions and metrics of the test clips of a fold."""
     predictions = predictions_table(tested, fold, classes)
     scores = recalls(tested.labels, tested.probabilities.argmax(axis=1), len(classes))

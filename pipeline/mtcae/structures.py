@@ -1,9 +1,17 @@
-"""The structures that are compared, by the words of params.yaml.
+"""The structures that are compared, and the choices of an experiment, by the words of params.yaml.
 
 Source: MTCAE-DFER, Table I.
 """
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple, Self
+
+from pydantic import NonNegativeInt
+
+from pipeline.common.params import Section
+
+Arch = Literal["stl", "non_fully_shared", "fully_shared", "cascaded"]
+Decoder = Literal["vit", "mlp"]
 
 
 class Structure(NamedTuple):
@@ -11,6 +19,11 @@ class Structure(NamedTuple):
 
     arch: str
     decoder: str
+
+    @property
+    def name(self) -> str:
+        """How it is called in tables: `stl`, `fully_shared vit` and so on."""
+        return self.arch if self.arch == "stl" else f"{self.arch} {self.decoder}"
 
 
 STRUCTURES = (
@@ -23,6 +36,27 @@ STRUCTURES = (
 )
 
 
-def structure_name(arch: str, decoder: str | None) -> str:
-    """How a structure is called in tables: `stl`, `fully_shared vit` and so on."""
-    return arch if arch == "stl" else f"{arch} {decoder}"
+class Choices(Section):
+    """What tells one experiment from another: the choices on top of params.yaml."""
+
+    dataset: str
+    arch: Arch
+    decoder: Decoder
+    model: str
+    recipe: str
+    seed: NonNegativeInt
+
+    @classmethod
+    def of(cls, params: Mapping[str, Any]) -> Self:
+        """Those of a whole params.yaml."""
+        return cls.model_validate({name: params[name] for name in cls.model_fields})
+
+    @property
+    def choices(self) -> "Choices":
+        """Themselves alone, without what a stage's parameters add."""
+        return Choices(**{name: getattr(self, name) for name in Choices.model_fields})
+
+    @property
+    def structure(self) -> Structure:
+        """The row of Table I that the experiment belongs to."""
+        return Structure(self.arch, "vit" if self.arch == "stl" else self.decoder)

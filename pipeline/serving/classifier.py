@@ -1,7 +1,7 @@
 """A saved model on its own: from the paths of videos to predictions.
 
-Packed into every model that MLflow keeps (pipeline/tracking/packaging.py), and run there
-without the rest of the project.
+Packed into every model that MLflow keeps (pipeline/tracking/packaging.py), and run there without
+the rest of the project.
 """
 
 from pathlib import Path
@@ -10,7 +10,8 @@ import imageio_ffmpeg
 import pandas as pd
 import torch
 
-from pipeline.models.checkpoints import load_model
+from pipeline.common.frames import FrameSettings
+from pipeline.mtcae.saved import load_model
 from pipeline.store.strips import decode_strip, encode_strip
 from pipeline.video.decode import UnusableVideo, read_frames
 
@@ -25,7 +26,7 @@ class VideoClassifier:
     def __init__(self, weights: Path) -> None:
         self.model, metadata = load_model(weights)
         self.classes: list[str] = metadata["classes"]
-        self.frames = metadata["frames"]
+        self.frames = FrameSettings.model_validate(metadata["frames"])
 
     def predict(self, videos: pd.DataFrame) -> pd.DataFrame:
         """A row for each path in the column `video`: `label`, `probability_<class>`, `problem`.
@@ -48,18 +49,11 @@ class VideoClassifier:
     @torch.no_grad()
     def _probabilities(self, path: Path) -> torch.Tensor:
         """(C,) of one video."""
-        video = read_frames(
-            path,
-            num_samples=self.frames["num_frames"],
-            size=self.frames["size"],
-            sampling=self.frames["sampling"],
-            crop=self.frames["crop"],
-            binary=imageio_ffmpeg.get_ffmpeg_exe(),
-        )
+        video = read_frames(path, self.frames, imageio_ffmpeg.get_ffmpeg_exe())
         # In training every clip has been a JPEG, which leaves its traces.
-        strip = encode_strip(video.frames, self.frames["jpeg_quality"])
-        frames = torch.from_numpy(decode_strip(strip, self.model.encoder.image_size))
-        logits: torch.Tensor = self.model(frames.permute(0, 3, 1, 2)[None] / 255).logits
+        strip = encode_strip(video.frames, self.frames.jpeg_quality)
+        frames = torch.from_numpy(decode_strip(strip, self.model.encoder.size.image_size))
+        logits: torch.Tensor = self.model(frames.permute(0, 3, 1, 2)[None]).logits
         return logits[0].softmax(dim=0)
 
 

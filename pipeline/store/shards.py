@@ -1,22 +1,22 @@
-"""WebDataset shards: one tar file per subject, so that any fold is a list of files.
+"""WebDataset shards: tar files filled by size, and a manifest that knows every clip's place.
 
-A clip is five members of the tar: `<clip>.frames.jpg` (a strip, see strips.py),
-`<clip>.boxes.npy` (T, 4), `<clip>.points.npy` (T, 5, 2), `<clip>.mask.npy` (T,) and
-`<clip>.clip.json` (clip, subject, label, size S). Boxes are pixel x1, y1, x2, y2 and points pixel
-x, y in the stored frame.
+A clip is five members of a tar: `<clip>.frames.jpg` (a strip, see strips.py), `<clip>.boxes.npy`
+(T, 4), `<clip>.points.npy` (T, 5, 2), `<clip>.mask.npy` (T,) and `<clip>.clip.json` (clip, subject,
+label, size S). Boxes are pixel x1, y1, x2, y2 and points pixel x, y in the stored frame.
 
-Shards lie on a disk and are read clip by clip, at any place: an epoch is then shuffled as a whole,
-starts anywhere without reading what comes before, and is the same for any number of workers.
+Plain webdataset reads the shards from front to back. Here a clip is read by its bytes, at any
+place: an epoch is then shuffled as a whole, starts anywhere without reading what comes before, and
+is the same for any number of workers. A start reads the manifest, and no shard.
 
 Shape letters: B clips in a batch, T frames, S side of a frame as stored, I side of a frame as the
 model reads it.
 """
 
+import hashlib
 import io
-import json
 import tarfile
-from collections.abc import Iterable, Iterator
-from itertools import groupby
+from collections.abc import Iterable, Sequence
+from itertools import chain, count
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,90 +27,156 @@ import webdataset as wds
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from pipeline.common.clips import Clip
+from pipeline.common.clips import Clip, StoredClip
 from pipeline.common.files import atomic_path
+from pipeline.common.frames import FaceTrack
+from pipeline.store.batch import Batch, Target
 from pipeline.store.strips import decode_strip, strip_size
-from pipeline.video.tracks import FaceTrack
 
-# In the shards' folder: the file of each subject, as JSON.
-SHARD_NAMES = "shards.json"
-# And the manifest of the clips in them.
+# In the shards' folder: the manifest of the clips in them, in their order.
 CLIPS = "clips.parquet"
+# The members of a clip, behind its name.
+KINDS = ("boxes.npy", "clip.json", "frames.jpg", "mask.npy", "points.npy")
+# A shard is closed by the clip that fills it.
+SHARD_BYTES = 128 * 2**20
+
+LabelledClip = tuple[Clip, bytes, FaceTrack]
+"""A clip with its strip and its face."""
 
 
-class Batch(NamedTuple):
-    """Clips as the model reads them.
+def write_shards(
+    folder: Path, clips: Iterable[LabelledClip], *, shard_bytes: int = SHARD_BYTES
+) -> list[StoredClip]:
+    """Write clips, in the order given, to 000000.tar, 000001.tar and so on.
 
-    Attributes:
-        clips: B names.
-        subjects: B names.
-        frames: (B, T, 3, I, I) uint8 RGB.
-        boxes: (B, T, 4) x, y of the top left corner, width, height, as fractions of the frame.
-        points: (B, T, 5, 2) x, y as fractions of the frame.
-        mask: (B, T) whether boxes and points of a frame are known.
-        labels: (B,) index into the class list.
-        tokens: (B, N, D) of the encoder, in place of the frames; None where frames are given.
+    Equal input gives equal bytes. Every shard appears only when it is whole.
+
+    Args:
+        folder: Of the shards.
+        clips: Usable ones.
+        shard_bytes: Size from which on a shard is full.
+
+    Returns:
+        The manifest: what was written, and where.
     """
-
-    clips: list[str]
-    subjects: list[str]
-    frames: Tensor
-    boxes: Tensor
-    points: Tensor
-    mask: Tensor
-    labels: Tensor
-    tokens: Tensor | None = None
-
-
-def write_shard(path: Path, clips: Iterable[tuple[Clip, bytes, FaceTrack]]) -> None:
-    """Write clips with their strips and faces, in the order given; equal input, equal bytes."""
-    with atomic_path(path) as temporary, wds.TarWriter(str(temporary), mtime=0) as writer:
-        for clip, strip, track in clips:
-            writer.write(
-                {
-                    "__key__": clip.clip,
-                    "frames.jpg": strip,
-                    "boxes.npy": track.boxes,
-                    "points.npy": track.points,
-                    "mask.npy": track.mask,
-                    "clip.json": {
-                        "clip": clip.clip,
-                        "subject": clip.subject,
-                        "label": clip.label,
-                        "size": strip_size(strip),
-                    },
-                }
-            )
+    stored: list[StoredClip] = []
+    remaining = iter(clips)
+    for number in count():
+        first = next(remaining, None)
+        if first is None:
+            return stored
+        path = folder / f"{number:06}.tar"
+        with atomic_path(path) as temporary, wds.TarWriter(str(temporary), mtime=0) as writer:
+            for labelled in chain([first], remaining):
+                start = writer.tarstream.offset
+                writer.write(_members(*labelled))
+                end = writer.tarstream.offset
+                stored.append(_stored(labelled, path.name, start, end))
+                if end >= shard_bytes:
+                    break
+    raise AssertionError("count() has no end")
 
 
-def subject_shards(folder: Path, subjects: list[str]) -> list[Path]:
-    """The shards of these subjects."""
-    names = json.loads((folder / SHARD_NAMES).read_text(encoding="utf-8"))
-    return [folder / names[subject] for subject in subjects]
+def _members(clip: Clip, strip: bytes, track: FaceTrack) -> dict[str, Any]:
+    return {
+        "__key__": clip.clip,
+        "frames.jpg": strip,
+        "boxes.npy": track.boxes,
+        "points.npy": track.points,
+        "mask.npy": track.mask,
+        "clip.json": {
+            "clip": clip.clip,
+            "subject": clip.subject,
+            "label": clip.label,
+            "size": strip_size(strip),
+        },
+    }
 
 
-class LabelledClip(NamedTuple):
-    """A clip as it is stored: its name, its strip and its face."""
+def _stored(labelled: LabelledClip, shard: str, start: int, end: int) -> StoredClip:
+    clip, strip, track = labelled
+    digest = hashlib.sha256(strip)
+    for array in (track.boxes, track.points, track.mask):
+        digest.update(array.tobytes())
+    return StoredClip(
+        clip=clip.clip,
+        path=clip.path,
+        group=clip.subject,
+        label=clip.label,
+        sex=clip.sex,
+        split=clip.split,
+        num_frames=clip.num_frames,
+        seconds=clip.seconds,
+        content=clip.content,
+        digest=digest.hexdigest(),
+        shard=shard,
+        first_byte=start,
+        end=end,
+    )
 
-    clip: str
+
+class ClipContent(NamedTuple):
+    """What a shard holds of a clip: its strip, and its face in pixels of the stored frame."""
+
     strip: bytes
     track: FaceTrack
 
 
-def read_shard(path: Path) -> Iterator[LabelledClip]:
-    """The clips of a shard, in the order in which they were written."""
-    for sample in wds.DataPipeline(wds.SimpleShardList([str(path)]), wds.tarfile_to_samples()):
-        track = FaceTrack(*(_array(sample[f"{name}.npy"]) for name in ("boxes", "points", "mask")))
-        yield LabelledClip(sample["__key__"], sample["frames.jpg"], track)
+def read_content(folder: Path, clip: StoredClip) -> ClipContent:
+    """A clip out of the shards of a folder.
+
+    Raises:
+        ValueError: It is not at its place.
+    """
+    return _read(folder / clip.shard, clip.clip, clip.first_byte, clip.end)
 
 
-class Clips(Dataset[Batch]):
-    """The clips of shards, numbered from 0 in their order; an item is the batch of some numbers.
+def _read(shard: Path, clip: str, start: int, end: int) -> ClipContent:
+    with shard.open("rb") as file:
+        file.seek(start)
+        part = file.read(end - start)
+    try:
+        with tarfile.open(fileobj=io.BytesIO(part), mode="r:") as tar:
+            members = {member.name: tar.extractfile(member).read() for member in tar}  # type: ignore[union-attr]
+    except tarfile.TarError:
+        members = {}
+    if members.keys() != {f"{clip}.{kind}" for kind in KINDS}:
+        raise ValueError(
+            f"{shard} does not hold {clip} where its manifest says: they are of two runs, or the "
+            "shard is damaged; `dvc repro --force label` makes them anew"
+        )
+    arrays = (_array(members[f"{clip}.{kind}.npy"]) for kind in ("boxes", "points", "mask"))
+    return ClipContent(members[f"{clip}.frames.jpg"], FaceTrack(*arrays))
 
-    Of a clip only its place in the files is held, in 32 bytes.
+
+def _array(data: bytes) -> npt.NDArray[Any]:
+    array: npt.NDArray[Any] = np.load(io.BytesIO(data), allow_pickle=False)
+    return array
+
+
+def class_numbers(clips: Sequence[StoredClip], classes: Sequence[str]) -> npt.NDArray[np.int64]:
+    """The place of each clip's label in the list of classes.
+
+    Raises:
+        ValueError: A clip's label is none of the classes.
+    """
+    places = {name: number for number, name in enumerate(classes)}
+    for clip in clips:
+        if clip.label not in places:
+            raise ValueError(f"the label of {clip.clip} is {clip.label!r}, none of {classes}")
+    return np.array([places[clip.label] for clip in clips], np.int64)
+
+
+class StoredFrames(Dataset[Batch]):
+    """Clips of shards, numbered from 0; an item is the batch of some numbers.
+
+    Inputs are frames (B, T, 3, I, I), uint8 RGB. Targets are `boxes` (B, T, 4) with x, y of the top
+    left corner, width and height, `points` (B, T, 5, 2) with x, y, both as fractions of the frame,
+    and `expression` (B,), the place in the list of classes.
 
     Args:
-        shards: Tar files.
+        folder: Of the shards.
+        clips: Of their manifest, in the order of their numbers.
         classes: Class names in the order of the model's logits.
         image_size: I; the stored size or a half, quarter or eighth of it is the cheapest.
         keep_bytes: Decoded frames that may stay in memory, for clips that are read many times; the
@@ -124,85 +190,71 @@ class Clips(Dataset[Batch]):
     """
 
     def __init__(
-        self, shards: list[Path], *, classes: list[str], image_size: int, keep_bytes: int = 0
+        self,
+        folder: Path,
+        clips: Sequence[StoredClip],
+        *,
+        classes: Sequence[str],
+        image_size: int,
+        keep_bytes: int = 0,
     ) -> None:
-        self.shards = shards
+        self.folder = folder
         self.image_size = image_size
         self.room = keep_bytes
-        self.kept: dict[int, Batch] = {}
-        places = [
-            (number, *place)
-            for number, path in enumerate(shards)
-            for place in _places(path, classes)
-        ]
-        # An array, not a list: workers that count references would copy a list page by page.
-        self.places = np.array(places, np.int64).reshape(-1, 4)
-        self.labels = self.places[:, 3]
+        self.kept: dict[int, tuple[Tensor, ...]] = {}
+        self.labels = class_numbers(clips, classes)
+        # Arrays, not lists: workers that count references would copy a list page by page.
+        self.names = np.array([clip.clip for clip in clips], np.str_)
+        self.groups = np.array([clip.group for clip in clips], np.str_)
+        self.shards = np.array([clip.shard for clip in clips], np.str_)
+        places = [(clip.first_byte, clip.end) for clip in clips]
+        self.places = np.array(places, np.int64).reshape(-1, 2)
 
     def __len__(self) -> int:
         return len(self.places)
 
     def __getitem__(self, numbers: list[int]) -> Batch:
-        clips = [self._clip(number) for number in numbers]
-        names, subjects, *columns, _ = zip(*clips, strict=True)
-        return Batch(list(names), list(subjects), *(torch.stack(column) for column in columns))
+        columns = zip(*(self._clip(number) for number in numbers), strict=True)
+        frames, boxes, points, mask = (torch.stack(column) for column in columns)
+        labels = torch.from_numpy(self.labels[numbers])
+        return Batch(
+            ids=self.names[numbers].tolist(),
+            groups=self.groups[numbers].tolist(),
+            inputs=frames,
+            targets=face_targets(boxes, points, mask, labels),
+        )
 
-    def _clip(self, number: int) -> Batch:
+    def _clip(self, number: int) -> tuple[Tensor, ...]:
         if number in self.kept:
             return self.kept[number]
-        clip = self._read(number)
-        if clip.frames.nbytes <= self.room:
-            self.room -= clip.frames.nbytes
+        clip = self._decode(number)
+        if clip[0].nbytes <= self.room:
+            self.room -= clip[0].nbytes
             self.kept[number] = clip
         return clip
 
-    def _read(self, number: int) -> Batch:
-        """One clip, as a batch without the first axis."""
-        shard, start, end, label = self.places[number].tolist()
-        with self.shards[shard].open("rb") as file:
-            file.seek(start)
-            part = file.read(end - start)
-        with tarfile.open(fileobj=io.BytesIO(part)) as tar:
-            members = {name.partition(".")[2]: data for name, data in _members(tar)}
-        record = json.loads(members["clip.json"])
-        boxes, points, mask = (_array(members[f"{n}.npy"]) for n in ("boxes", "points", "mask"))
-        frames = decode_strip(members["frames.jpg"], self.image_size)
-        side = np.float32(record["size"])
-        boxes = np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
-        return Batch(
-            record["clip"],
-            record["subject"],
+    def _decode(self, number: int) -> tuple[Tensor, ...]:
+        """Frames, boxes, points and mask of one clip."""
+        start, end = self.places[number].tolist()
+        shard = self.folder / self.shards[number]
+        strip, track = _read(shard, self.names[number], start, end)
+        frames = decode_strip(strip, self.image_size)
+        side = np.float32(strip_size(strip))
+        boxes = np.concatenate(
+            [track.boxes[:, :2], track.boxes[:, 2:] - track.boxes[:, :2]], axis=1
+        )
+        return (
             torch.from_numpy(frames).permute(0, 3, 1, 2),
             torch.from_numpy(boxes / side),
-            torch.from_numpy(points / side),
-            torch.from_numpy(mask),
-            torch.tensor(label),
+            torch.from_numpy(track.points / side),
+            torch.from_numpy(track.mask),
         )
 
 
-def _places(path: Path, classes: list[str]) -> Iterator[tuple[int, int, int]]:
-    """First byte, end and class index of every clip of a shard; reads no pictures."""
-    with tarfile.open(path) as tar:
-        for name, group in groupby(tar.getmembers(), lambda member: member.name.partition(".")[0]):
-            members = list(group)
-            file = tar.extractfile(f"{name}.clip.json")
-            assert file
-            label = json.load(file)["label"]
-            if label not in classes:
-                raise ValueError(f"{path}: the label of {name} is {label!r}, none of {classes}")
-            end = members[-1].offset_data + members[-1].size
-            # Members are padded to whole blocks.
-            end = -(-end // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
-            yield members[0].offset, end, classes.index(label)
-
-
-def _members(tar: tarfile.TarFile) -> Iterator[tuple[str, bytes]]:
-    for member in tar:
-        file = tar.extractfile(member)
-        assert file
-        yield member.name, file.read()
-
-
-def _array(data: bytes) -> npt.NDArray[Any]:
-    array: npt.NDArray[Any] = np.load(io.BytesIO(data), allow_pickle=False)
-    return array
+def face_targets(boxes: Tensor, points: Tensor, mask: Tensor, labels: Tensor) -> dict[str, Target]:
+    """The targets of B clips with a face; boxes and points are known in the frames of the mask."""
+    return {
+        "boxes": Target(boxes, mask),
+        "points": Target(points, mask),
+        "expression": Target(labels, torch.ones_like(labels, dtype=torch.bool)),
+    }

@@ -10,10 +10,9 @@ Shape letters: T frames, S side of a square frame in pixels.
 import io
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
-Frames = npt.NDArray[np.uint8]
+from pipeline.common.frames import Frames
 
 
 def encode_strip(frames: Frames, quality: int) -> bytes:

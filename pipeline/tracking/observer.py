@@ -1,8 +1,11 @@
 """Experiments in MLflow: one per data set, a parent run per DVC experiment, a child per fold.
 
-Files are the truth: whatever fails here is a warning, never the end of a training, and
-`log_experiment` adds from the files what was not logged live. No frames of anybody's face are
-logged.
+An observer: files are the truth, and no stage's result rests on what happens here. Whatever fails
+is a warning, never the end of a training, and `log_experiment` adds from the files what was not
+logged live. No frames of anybody's face are logged.
+
+MLflow is imported when something is logged for the first time: that takes it seconds, and a machine
+that trains need not have it.
 """
 
 import hashlib
@@ -14,28 +17,40 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from math import isclose, isfinite, nan
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from pipeline.common.files import project_root
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+
+    from pipeline.tracking.runs import Store
+
+Choices = Mapping[str, str | int]
+"""What tells DVC experiments apart: `dataset` and the others on top of params.yaml, in order."""
 
 # Read by MLflow when it is imported: no usage reports, no chatter, and an unreachable server costs
 # seconds, not minutes.
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
-
-from mlflow import MlflowClient
-from mlflow.entities import Metric, Run, RunTag
-from mlflow.environment_variables import MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING
-from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
-
-from pipeline.tracking.runs import Choices, Store, flat_params, local_database
+_SETTINGS = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_LOGGING_LEVEL": "WARNING",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+}
 
 
-class FoldLog:
-    """A fold's run in MLflow; after the first failure it stays silent."""
+class FoldFiles(NamedTuple):
+    """What a fold's files say: its history, a dict per epoch, and its final metrics."""
 
-    def __init__(self, client: MlflowClient | None, run_id: str) -> None:
-        self.client = client
+    history: list[dict[str, float]]
+    metrics: dict[str, float]
+
+
+class RunLog:
+    """A run in MLflow; after the first failure it stays silent."""
+
+    def __init__(self, store: "Store | None", run_id: str) -> None:
+        self.store = store
         self.run_id = run_id
         # Of the epochs, also of those before a stop, which are logged again when it goes on.
         self.seconds = 0.0
@@ -43,24 +58,24 @@ class FoldLog:
     def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
         """Log numbers; those that are not finite are left out."""
         self.seconds += values.get("seconds", 0.0)
-        if self.client:
+        if self.store:
             with _tolerance(self._give_up):
-                self.client.log_batch(self.run_id, metrics=_metrics(values, step))
+                self.store.log_metrics(self.run_id, _finite(values), step)
 
     def end(self, status: str) -> None:
         """Close the run as FINISHED, FAILED or KILLED."""
-        if self.client:
+        if self.store:
             with _tolerance(self._give_up):
-                self.client.set_terminated(self.run_id, status)
+                self.store.client.set_terminated(self.run_id, status)
 
     def _give_up(self) -> None:
-        self.client = None
+        self.store = None
 
 
 @contextmanager
 def track_fold(
     choices: Choices, fold: int, params: Mapping[str, Any], data_digest: str
-) -> Iterator[FoldLog]:
+) -> Iterator[RunLog]:
     """Log a fold live, in a child run that ends with the block: finished, failed, or killed.
 
     The parent ends with it and is opened again by the next fold: nobody knows whether there will be
@@ -72,22 +87,18 @@ def track_fold(
         params: Parameters of the training.
         data_digest: SHA-256 of the shards' manifest, in hexadecimal.
     """
-    log = parent_log = FoldLog(None, "")
+    log = parent_log = RunLog(None, "")
     monitor: Any = None
     with _tolerance():
-        store = Store(choices, data_digest)
+        store = _open_store(choices, data_digest)
         parent = store.find(aggregated="no")
         if parent:
             store.client.update_run(parent.info.run_id, "RUNNING")
         else:
             parent = store.create()
-        log = FoldLog(store.client, store.create_child(parent, fold, params))
-        parent_log = FoldLog(store.client, parent.info.run_id)
-        if MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING.get():  # type: ignore[no-untyped-call]
-            monitor = SystemMetricsMonitor(  # type: ignore[no-untyped-call]
-                log.run_id, tracking_uri=store.client.tracking_uri
-            )
-            monitor.start()
+        log = RunLog(store, store.create_child(parent, fold, params))
+        parent_log = RunLog(store, parent.info.run_id)
+        monitor = store.start_monitor(log.run_id)
     start = time.perf_counter()
     status = "FAILED"
     try:
@@ -102,7 +113,7 @@ def track_fold(
         if monitor:
             monitor.finish()
         log.end(status)
-        if log.client:
+        if log.store:
             parent_log.end(status)
 
 
@@ -110,7 +121,7 @@ def log_experiment(
     choices: Choices,
     params: Mapping[str, Any],
     data_digest: str,
-    folds: Mapping[int, tuple[list[dict[str, float]], dict[str, float]]],
+    folds: Mapping[int, FoldFiles],
     summary: Mapping[str, float],
     artifacts: list[Path],
     models: Mapping[int, Path],
@@ -126,7 +137,7 @@ def log_experiment(
         choices: See `Choices`.
         params: Parameters of the whole experiment.
         data_digest: SHA-256 of the shards' manifest, in hexadecimal.
-        folds: Learning curve (a dict per epoch, with `epoch`) and final metrics of each fold.
+        folds: What the files of each fold say.
         summary: Metrics over all folds.
         artifacts: Tables and figures to attach; no pictures of faces.
         models: model.safetensors of the folds whose model is to be attached to their run.
@@ -135,39 +146,21 @@ def log_experiment(
         json.dumps([sorted(summary.items()), sorted(folds)]).encode()
     ).hexdigest()
     with _tolerance():
-        store = Store(choices, data_digest)
+        store = _open_store(choices, data_digest)
         parent = store.find(aggregated="no")
         if not parent:
             if store.find(result_digest=digest):
                 return
             parent = store.create()
-        client, run_id = store.client, parent.info.run_id
-        children = {
-            fold: run.info.run_id
-            for fold, run in store.children(parent).items()
-            if run.info.status == "FINISHED" and _agrees(run, folds.get(fold))
-        }
-        for fold, (history, metrics) in folds.items():
-            if fold not in children:
-                children[fold] = store.create_child(parent, fold, params)
-                child = FoldLog(client, children[fold])
-                for line in history:
-                    child.metrics(line, step=int(line["epoch"]))
-                child.metrics(metrics)
-                child.end("FINISHED")
+        children = _complete_children(store, parent, params, folds)
+        run_id = parent.info.run_id
         for path in artifacts:
-            client.log_artifact(run_id, str(path))
+            store.client.log_artifact(run_id, str(path))
         with _tolerance():
             for fold, weights in models.items():
                 store.add_model(children[fold], weights)
-        closed = {"result_digest": digest, "aggregated": "yes"}
-        client.log_batch(
-            run_id,
-            metrics=_metrics(summary, step=0),
-            params=flat_params(params),
-            tags=[RunTag(*tag) for tag in closed.items()],
-        )
-        client.set_terminated(run_id, "FINISHED")
+        tags = {"result_digest": digest, "aggregated": "yes"}
+        store.close(run_id, metrics=_finite(summary), params=params, tags=tags)
 
 
 def training_seconds(choices: Choices) -> float | None:
@@ -178,8 +171,21 @@ def training_seconds(choices: Choices) -> float | None:
     if not os.environ.get("MLFLOW_TRACKING_URI") and not local_database().exists():
         return None
     with _tolerance():
-        return Store(choices).training_seconds()
+        return _open_store(choices).training_seconds()
     return None
+
+
+def local_database() -> Path:
+    """Where the runs are unless MLFLOW_TRACKING_URI says otherwise; it may not exist yet."""
+    return project_root(Path.cwd()) / "mlflow.db"
+
+
+def _open_store(choices: Choices, data_digest: str = "") -> "Store":
+    for name, value in _SETTINGS.items():
+        os.environ.setdefault(name, value)
+    from pipeline.tracking.runs import Store
+
+    return Store(choices, local_database(), data_digest)
 
 
 @contextmanager
@@ -195,19 +201,33 @@ def _tolerance(on_failure: Callable[[], None] = lambda: None) -> Iterator[None]:
         on_failure()
 
 
-def _agrees(run: Run, fold: tuple[list[dict[str, float]], dict[str, float]] | None) -> bool:
+def _complete_children(
+    store: "Store", parent: "Run", params: Mapping[str, Any], folds: Mapping[int, FoldFiles]
+) -> dict[int, str]:
+    """The run of every fold; one that is missing, or differs from the files, is made from them."""
+    children = {
+        fold: run.info.run_id
+        for fold, run in store.children(parent).items()
+        if run.info.status == "FINISHED" and fold in folds and _agrees(run, folds[fold])
+    }
+    for fold, files in folds.items():
+        if fold not in children:
+            children[fold] = store.create_child(parent, fold, params)
+            child = RunLog(store, children[fold])
+            for row in files.history:
+                child.metrics(row, step=int(row["epoch"]))
+            child.metrics(files.metrics)
+            child.end("FINISHED")
+    return children
+
+
+def _agrees(run: "Run", files: FoldFiles) -> bool:
     """Whether a run ended with the final metrics of the fold's files."""
-    if fold is None:
-        return False
     logged = run.data.metrics
-    finite = _finite(fold[1])
-    return all(isclose(logged.get(name, nan), value) for name, value in finite.items())
+    return all(
+        isclose(logged.get(name, nan), value) for name, value in _finite(files.metrics).items()
+    )
 
 
 def _finite(values: Mapping[str, float]) -> dict[str, float]:
     return {name: value for name, value in values.items() if isfinite(value)}
-
-
-def _metrics(values: Mapping[str, float], step: int) -> list[Metric]:
-    now = int(time.time() * 1000)
-    return [Metric(name, value, now, step) for name, value in _finite(values).items()]

@@ -10,28 +10,10 @@ import pandas as pd
 from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, DataType, Schema, TensorSpec
 
-# pipeline.serving.classifier with all that it imports, as a test makes sure.
-MODULES = (
-    "pipeline/__init__.py",
-    "pipeline/common/__init__.py",
-    "pipeline/common/clips.py",
-    "pipeline/common/files.py",
-    "pipeline/models/__init__.py",
-    "pipeline/models/checkpoints.py",
-    "pipeline/models/encoder.py",
-    "pipeline/models/families.py",
-    "pipeline/mtcae/__init__.py",
-    "pipeline/mtcae/decoder.py",
-    "pipeline/mtcae/model.py",
-    "pipeline/mtcae/structures.py",
-    "pipeline/serving/__init__.py",
-    "pipeline/serving/classifier.py",
-    "pipeline/store/__init__.py",
-    "pipeline/store/strips.py",
-    "pipeline/video/__init__.py",
-    "pipeline/video/decode.py",
-)
-# What these need of requirements.txt, where the versions are.
+from pipeline.common.imports import needed_files
+
+_SERVING = Path("pipeline/serving/classifier.py")
+# What it and the files that it needs import, by requirements.txt, where the versions are.
 PACKAGES = {
     "ffmpeg-python",
     "imageio-ffmpeg",
@@ -39,6 +21,8 @@ PACKAGES = {
     "numpy",
     "pandas",
     "pillow",
+    "pydantic",
+    "PyYAML",
     "safetensors",
     "timm",
     "torch",
@@ -66,14 +50,16 @@ def package_model(weights: Path, folder: Path) -> None:
         ColSpec(DataType.string, "problem", required=False),
     ]
     with TemporaryDirectory() as code:
-        for module in MODULES:
+        for module in needed_files(_SERVING, root):
             copy = Path(code) / module
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(root / module, copy)
+            for package in module.parents[:-1]:
+                (Path(code) / package / "__init__.py").touch()
         # By the name of the loader rather than as a pickle, which would run whatever it holds.
         mlflow.pyfunc.save_model(
             str(folder),
-            loader_module="pipeline.serving.classifier",
+            loader_module=".".join(_SERVING.with_suffix("").parts),
             data_path=str(weights),
             code_paths=[f"{code}/pipeline"],
             signature=ModelSignature(

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import subprocess
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -12,8 +13,19 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from mlflow import MlflowClient
-from mlflow.entities import Dataset, DatasetInput, InputTag, LoggedModelOutput, Param, Run
+from mlflow.entities import (
+    Dataset,
+    DatasetInput,
+    InputTag,
+    LoggedModelOutput,
+    Metric,
+    Param,
+    Run,
+    RunTag,
+)
+from mlflow.environment_variables import MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING
 from mlflow.exceptions import MlflowException
+from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 from mlflow.utils.mlflow_tags import (
     MLFLOW_DATASET_CONTEXT,
     MLFLOW_GIT_COMMIT,
@@ -24,18 +36,22 @@ from mlflow.utils.mlflow_tags import (
 from pipeline.common.files import project_root
 from pipeline.tracking.packaging import package_model
 
-Choices = Mapping[str, str | int]
-"""What tells DVC experiments apart: dataset, arch, decoder, model, recipe, seed."""
-
-_SEARCHABLE = ("arch", "decoder", "model", "recipe", "seed")
-
 
 class Store:
-    """The runs of these choices."""
+    """The runs of one set of choices.
 
-    def __init__(self, choices: Choices, data_digest: str = "") -> None:
+    Args:
+        choices: `dataset`, which has an MLflow experiment of its own, and the others in order.
+        database: Where the runs are unless MLFLOW_TRACKING_URI says otherwise.
+        data_digest: SHA-256 of the shards' manifest, in hexadecimal.
+    """
+
+    def __init__(
+        self, choices: Mapping[str, str | int], database: Path, data_digest: str = ""
+    ) -> None:
         self.choices = choices
         self.data_digest = data_digest
+        self.searchable = {k: str(v) for k, v in choices.items() if k != "dataset"}
         name = f"dfer-{choices['dataset']}"
         root = project_root(Path.cwd())
         artifacts: str | None = (root / "mlartifacts").as_uri()
@@ -45,7 +61,7 @@ class Store:
             if not uri.startswith("sqlite:"):
                 artifacts = None  # A server knows best where artifacts go.
         else:
-            self.client = _local_client(local_database())
+            self.client = _local_client(database)
         self.experiment_id = _experiment(self.client, name, artifacts)
 
     def find(self, **tags: str) -> Run | None:
@@ -55,9 +71,8 @@ class Store:
 
     def create(self) -> Run:
         """A new parent run."""
-        name = os.environ.get("DVC_EXP_NAME") or "-".join(
-            str(self.choices[part]) for part in ("arch", "decoder", "model", "recipe")
-        )
+        chosen = [value for name, value in self.searchable.items() if name != "seed"]
+        name = os.environ.get("DVC_EXP_NAME") or "-".join(chosen)
         return self._create(name, {"key": self._key(), "aggregated": "no"})
 
     def children(self, parent: Run) -> dict[int, Run]:
@@ -89,11 +104,39 @@ class Store:
         self.client.finalize_logged_model(model.model_id, "READY")
         self.client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
 
+    def log_metrics(self, run_id: str, values: Mapping[str, float], step: int) -> None:
+        """Log finite numbers."""
+        self.client.log_batch(run_id, metrics=_metrics(values, step))
+
+    def start_monitor(self, run_id: str) -> SystemMetricsMonitor | None:
+        """Log the machine's load from now on, where the environment asks for it."""
+        if not MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING.get():  # type: ignore[no-untyped-call]
+            return None
+        monitor = SystemMetricsMonitor(run_id, tracking_uri=self.client.tracking_uri)  # type: ignore[no-untyped-call]
+        monitor.start()  # type: ignore[no-untyped-call]
+        return monitor
+
+    def close(
+        self,
+        run_id: str,
+        *,
+        metrics: Mapping[str, float],
+        params: Mapping[str, Any],
+        tags: Mapping[str, str],
+    ) -> None:
+        """End a run as finished, with what is known of it at last."""
+        self.client.log_batch(
+            run_id,
+            metrics=_metrics(metrics, step=0),
+            params=flat_params(params),
+            tags=[RunTag(*tag) for tag in tags.items()],
+        )
+        self.client.set_terminated(run_id, "FINISHED")
+
     def training_seconds(self) -> float | None:
-        """See the function of this name."""
-        tags = {part: str(self.choices[part]) for part in _SEARCHABLE}
+        """Mean over the folds of the newest run that says how long it took; None without one."""
         newest: dict[str, float] = {}
-        for run in self._search(tags, "metrics.training_seconds >= 0"):
+        for run in self._search(self.searchable, "metrics.training_seconds >= 0"):
             newest.setdefault(run.data.tags["fold"], run.data.metrics["training_seconds"])
         return sum(newest.values()) / len(newest) if newest else None
 
@@ -111,7 +154,7 @@ class Store:
             MLFLOW_GIT_COMMIT: _git_commit(),
             "dvc_experiment": os.environ.get("DVC_EXP_NAME", ""),
             "dvc_stage": os.environ.get("DVC_STAGE", ""),
-            **{part: str(self.choices[part]) for part in _SEARCHABLE},
+            **self.searchable,
         }
         run = self.client.create_run(self.experiment_id, tags={**common, **tags})
         name = str(self.choices["dataset"])
@@ -131,11 +174,6 @@ class Store:
         experiment = os.environ.get("DVC_EXP_NAME", "")
         identity = [*sorted(self.choices.items()), self.data_digest, experiment, _git_commit()]
         return hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
-
-
-def local_database() -> Path:
-    """Where the runs are unless MLFLOW_TRACKING_URI says otherwise; it may not exist yet."""
-    return project_root(Path.cwd()) / "mlflow.db"
 
 
 def _local_client(database: Path) -> MlflowClient:
@@ -187,3 +225,8 @@ def _git_commit() -> str:
         check=False,
     )
     return done.stdout.strip()
+
+
+def _metrics(values: Mapping[str, float], step: int) -> list[Metric]:
+    now = int(time.time() * 1000)
+    return [Metric(name, value, now, step) for name, value in values.items()]

@@ -39,11 +39,19 @@ def launch(precision: Precision) -> Fabric:
     return fabric
 
 
-def total(fabric: Fabric, values: Tensor) -> Tensor:
+def sum_over_devices(fabric: Fabric, values: Tensor) -> Tensor:
     """Sums over all devices."""
     summed = fabric.all_reduce(values, reduce_op="sum")
     assert isinstance(summed, Tensor)
     return summed
+
+
+def any_device(fabric: Fabric, *flags: bool) -> list[bool]:
+    """For each flag, whether it is set in any process."""
+    if fabric.world_size == 1:  # A GPU would wait while they are read from it.
+        return list(flags)
+    numbers = torch.tensor(flags).int().to(fabric.device)
+    return [bool(number) for number in sum_over_devices(fabric, numbers)]
 
 
 def gather(fabric: Fabric, value: Any) -> list[Any]:
@@ -63,7 +71,7 @@ def peak_memory(device: torch.device) -> int:
 
 
 @contextmanager
-def failing_together(fabric: Fabric) -> Iterator[None]:
+def end_together(fabric: Fabric) -> Iterator[None]:
     """Where one of several processes fails, end it at once: the launcher then ends the others.
 
     They may be waiting for it in a collective, and a clean-up at exit would wait for them.

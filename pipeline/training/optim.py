@@ -1,41 +1,74 @@
 """AdamW with layer-wise learning rates, and the schedules of the recipes."""
 
 import math
-from typing import Literal
+from collections.abc import Callable
+from typing import Annotated, Literal
 
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import nn
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 
-from pipeline.mtcae.model import MTCAE
-
-Schedule = Literal["cosine", "plateau"]
+from pipeline.common.params import Section
 
 
-def adamw(model: MTCAE, *, learning_rate: float, weight_decay: float, layer_decay: float) -> AdamW:
-    """AdamW whose rate falls by `layer_decay` from each encoder block to the one below it.
+class OptimizerSettings(Section):
+    """AdamW.
+
+    Attributes:
+        learning_rate: Of the layers next to the output.
+        weight_decay: Decoupled.
+        layer_decay: Factor of the rate from one layer to the one below, in (0, 1].
+    """
+
+    learning_rate: PositiveFloat
+    weight_decay: NonNegativeFloat
+    layer_decay: Annotated[float, Field(gt=0, le=1)]
+
+
+class ScheduleSettings(Section):
+    """How the rate changes.
+
+    Attributes:
+        kind: `cosine`: half a cosine over all epochs; `plateau`: a tenth where the validation loss
+            stays.
+        warmup_epochs: Of `cosine`, in which the rate rises linearly.
+        plateau_patience: Of `plateau`, in epochs.
+    """
+
+    kind: Literal["cosine", "plateau"]
+    warmup_epochs: NonNegativeInt
+    plateau_patience: PositiveInt
+
+
+def adamw(
+    model: nn.Module,
+    settings: OptimizerSettings,
+    layers_from_output: Callable[[str], int] = lambda name: 0,
+) -> AdamW:
+    """AdamW whose rate falls by `layer_decay` from each layer to the one below it.
 
     Biases and norms are not decayed. Frozen parameters are left out.
 
     Args:
-        model: The model; its encoder has `depth` blocks.
-        learning_rate: Rate of decoders, heads and the encoder's final norm.
-        weight_decay: Decoupled decay.
-        layer_decay: In (0, 1]; 1 gives all layers the same rate.
+        model: Whose parameters.
+        settings: Rates.
+        layers_from_output: From a parameter's name to how many layers lie between it and those that
+            have the full rate.
 
     Source: BEiT (arXiv 2106.08254), appendix; VideoMAE fine-tunes the same way.
     """
     groups: dict[tuple[int, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            key = (_layers_from_output(name, model.encoder.depth), parameter.ndim > 1)
+            key = (layers_from_output(name), parameter.ndim > 1)
             groups.setdefault(key, []).append(parameter)
     return AdamW(
         [
             {
                 "params": groups[distance, decays],
-                "lr": learning_rate * layer_decay**distance,
-                "weight_decay": weight_decay if decays else 0.0,
+                "lr": settings.learning_rate * settings.layer_decay**distance,
+                "weight_decay": settings.weight_decay if decays else 0.0,
             }
             for distance, decays in sorted(groups)
         ],
@@ -43,28 +76,15 @@ def adamw(model: MTCAE, *, learning_rate: float, weight_decay: float, layer_deca
     )
 
 
-def _layers_from_output(name: str, depth: int) -> int:
-    """0 above the encoder's blocks, 1 in its last block, depth + 1 in its embedding."""
-    if name.startswith("encoder.blocks."):
-        return depth - int(name.split(".")[2])
-    return depth + 1 if name.startswith("encoder.patch_embed.") else 0
-
-
 def make_schedule(
-    kind: Schedule,
-    optimizer: AdamW,
-    *,
-    epochs: int,
-    steps_per_epoch: int,
-    warmup_epochs: int,
-    plateau_patience: int,
+    settings: ScheduleSettings, optimizer: AdamW, *, epochs: int, steps_per_epoch: int
 ) -> LambdaLR | ReduceLROnPlateau:
-    """The schedule of a recipe: a cosine over all epochs, or steps down where the loss stays."""
-    if kind == "plateau":
-        return plateau_schedule(optimizer, patience=plateau_patience)
+    """The schedule of a recipe."""
+    if settings.kind == "plateau":
+        return plateau_schedule(optimizer, patience=settings.plateau_patience)
     return cosine_schedule(
         optimizer,
-        warmup_steps=warmup_epochs * steps_per_epoch,
+        warmup_steps=settings.warmup_epochs * steps_per_epoch,
         total_steps=epochs * steps_per_epoch,
     )
 

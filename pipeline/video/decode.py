@@ -9,17 +9,14 @@ Shape letters: T sampled frames, S side of a square frame in pixels.
 import re
 import subprocess
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import ffmpeg
 import numpy as np
 
 from pipeline.common.clips import Refusal
 from pipeline.common.files import is_lfs_pointer
-from pipeline.store.strips import Frames
-
-Sampling = Literal["uniform", "stride"]
-Crop = Literal["square", "none"]
+from pipeline.common.frames import Frames, FrameSettings, Sampling
 
 _CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,flv,live_flv,mpeg,mpegts,mpegvideo,ogg,asf"
 _MAX_PIXELS = 7680 * 4320
@@ -67,9 +64,7 @@ def sample_indices(
     return [(2 * i + 1) * num_frames // (2 * num_samples) for i in range(num_samples)]
 
 
-def read_frames(
-    path: Path, *, num_samples: int, size: int, sampling: Sampling, crop: Crop, binary: str
-) -> SampledVideo:
+def read_frames(path: Path, settings: FrameSettings, binary: str) -> SampledVideo:
     """Sample a video evenly to RGB frames in temporal order.
 
     The packets are counted without decoding; then one decoding pass picks the frames, and only
@@ -79,11 +74,7 @@ def read_frames(
 
     Args:
         path: The video file.
-        num_samples: T.
-        size: S.
-        sampling: See `sample_indices`.
-        crop: `square` keeps the centre square of the displayed picture; `none` stretches the
-            picture.
+        settings: Which frames, and how large.
         binary: The ffmpeg executable.
 
     Raises:
@@ -92,9 +83,9 @@ def read_frames(
     """
     _check_file(path)
     num_frames, seconds = _count_packets(path, binary)
-    frames, decoded = _decode(path, num_frames, num_samples, size, sampling, crop, binary)
+    frames, decoded = _decode(path, num_frames, settings, binary)
     if decoded != num_frames:
-        frames, _ = _decode(path, decoded, num_samples, size, sampling, crop, binary)
+        frames, _ = _decode(path, decoded, settings, binary)
     return SampledVideo(frames, decoded, seconds)
 
 
@@ -160,13 +151,7 @@ def _count_packets(path: Path, binary: str) -> tuple[int, float]:
 
 
 def _decode(
-    path: Path,
-    num_frames: int,
-    num_samples: int,
-    size: int,
-    sampling: Sampling,
-    crop: Crop,
-    binary: str,
+    path: Path, num_frames: int, settings: FrameSettings, binary: str
 ) -> tuple[Frames, int]:
     """Frames (T, S, S, 3) at the places that suit `num_frames`, and how many frames were decoded.
 
@@ -174,14 +159,15 @@ def _decode(
     """
     if num_frames == 0:
         raise UnusableVideo("no_frames", f"{path.name}: no frame could be decoded")
-    indices = sample_indices(num_frames, num_samples, sampling)
+    indices = sample_indices(num_frames, settings.num_frames, settings.sampling)
+    size = settings.size
     picked = sorted(set(indices))
     video = _input(path)["V:0"].filter("select", "+".join(f"eq(n,{i})" for i in picked))
     # Pixels need not be square (sar); exact rounding makes the result the same on every processor.
     video = video.filter(
         "scale", w="max(1,round(iw*sar))", h="ih", flags="bicubic+accurate_rnd+bitexact"
     )
-    if crop == "square":
+    if settings.crop == "square":
         video = video.filter("crop", w="min(iw,ih)", h="min(iw,ih)", exact=1)
     video = video.filter(
         "scale", w=size, h=size, flags="bicubic+accurate_rnd+full_chroma_int+bitexact"

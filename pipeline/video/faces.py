@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from facenet_pytorch import MTCNN
 
-from pipeline.store.strips import Frames
+from pipeline.common.frames import Frames
 from pipeline.video.tracks import Detections
 
 # Coordinates are kept to a hundredth of a pixel; finer digits differ from one processor to the

@@ -3,12 +3,13 @@
 Shape letters: T frames, K faces found in one frame.
 """
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from scipy.optimize import linear_sum_assignment
+
+from pipeline.common.frames import FaceTrack
 
 Array = npt.NDArray[np.float32]
 
@@ -22,22 +23,6 @@ class Detections(NamedTuple):
     boxes: Array
     points: Array
     scores: Array
-
-
-@dataclass(frozen=True)
-class FaceTrack:
-    """One person over a clip.
-
-    Attributes:
-        boxes: (T, 4) pixel x1, y1, x2, y2, origin at the top left; zero where `mask` is false.
-        points: (T, 5, 2) pixel x, y of left eye, right eye, nose, left and right mouth corner (as
-            seen in the picture); zero where `mask` is false.
-        mask: (T,) whether the face was found in the frame.
-    """
-
-    boxes: Array
-    points: Array
-    mask: npt.NDArray[np.bool_]
 
 
 class _Face(NamedTuple):

@@ -20,8 +20,8 @@ from pipeline.acquire.download import check_space, download
 from pipeline.acquire.http import (
     DownloadFailed,
     Interrupted,
-    Patience,
     Refused,
+    RetryPolicy,
     get_json,
     open_session,
     post_json,
@@ -29,7 +29,7 @@ from pipeline.acquire.http import (
 
 CONTENT = random.Random(0).randbytes(300_000)
 HALF = len(CONTENT) // 2
-PATIENCE = Patience(attempts=3, connect_s=5, stall_s=0.3, pause_s=0.01)
+POLICY = RetryPolicy(attempts=3, connect_s=5, stall_s=0.3, pause_s=0.01)
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def host() -> Iterator[Host]:
 
 @pytest.fixture
 def session() -> Iterator[requests.Session]:
-    with open_session(PATIENCE) as session:
+    with open_session(POLICY) as session:
         yield session
 
 
@@ -50,10 +50,10 @@ def fetch(host: Host, path: Path, content: bytes = CONTENT, **options: Any) -> N
     settings: dict[str, Any] = {
         "checksum": f"md5:{hashlib.md5(content).hexdigest()}",
         "size": len(content),
-        "patience": PATIENCE,
+        "policy": POLICY,
         **options,
     }
-    with open_session(settings["patience"]) as session:
+    with open_session(settings["policy"]) as session:
         download(session, f"{host.address}/file.zip?token=secret", path, **settings)
 
 
@@ -143,7 +143,7 @@ def test_any_number_of_cuts_is_borne_while_the_file_grows(host: Host, tmp_path: 
     host.fail("/file.zip", Fault.CUT, times=8)
     fetch(host, tmp_path / "file.zip")
     assert (tmp_path / "file.zip").read_bytes() == CONTENT
-    assert len(host.requests) == 9 > PATIENCE.attempts
+    assert len(host.requests) == 9 > POLICY.attempts
 
 
 def test_the_same_half_again_and_again_is_no_progress(host: Host, tmp_path: Path) -> None:
@@ -152,7 +152,7 @@ def test_the_same_half_again_and_again_is_no_progress(host: Host, tmp_path: Path
         host.fail("/file.zip", Fault.WRONG_RANGE, Fault.CUT)
     with pytest.raises(Interrupted):
         fetch(host, tmp_path / "file.zip")
-    assert len(host.requests) == 1 + PATIENCE.attempts
+    assert len(host.requests) == 1 + POLICY.attempts
 
 
 @pytest.mark.parametrize(
@@ -193,7 +193,7 @@ def test_a_trickle_is_broken_off_and_what_it_brought_is_kept(host: Host, tmp_pat
     host.trickle_bytes = 5  # 250 bytes per second
     host.fail("/file.zip", Fault.TRICKLE, times=2)
     with pytest.raises(Interrupted, match="fewer than 1000 bytes per second"):
-        fetch(host, tmp_path / "file.zip", patience=PATIENCE._replace(attempts=2))
+        fetch(host, tmp_path / "file.zip", policy=POLICY._replace(attempts=2))
     (part,) = tmp_path.glob(".file.zip.download/*")
     assert CONTENT.startswith(part.read_bytes())
     had = part.stat().st_size
@@ -221,9 +221,9 @@ def test_a_killed_download_goes_on_where_it_was(host: Host, tmp_path: Path) -> N
 from pathlib import Path
 from pipeline.acquire.download import *
 from pipeline.acquire.http import *
-download(open_session(Patience()), {host.address + "/file.zip"!r}, Path({str(path)!r}),
+download(open_session(RetryPolicy()), {host.address + "/file.zip"!r}, Path({str(path)!r}),
          checksum="md5:{hashlib.md5(CONTENT).hexdigest()}", size={len(CONTENT)},
-         patience=Patience())
+         policy=RetryPolicy())
 """
     process = subprocess.Popen([sys.executable, "-c", code])
     try:
@@ -248,12 +248,33 @@ def test_a_whole_file_that_was_killed_before_it_was_checked_is_not_fetched_again
     host: Host, tmp_path: Path
 ) -> None:
     (tmp_path / ".file.zip.download").mkdir()
-    (tmp_path / ".file.zip.download" / "tmp1234").write_bytes(CONTENT)
-    (tmp_path / ".file.zip.download" / "tmp5678").write_bytes(b"")
+    part = tmp_path / ".file.zip.download" / hashlib.md5(CONTENT).hexdigest()
+    part.write_bytes(CONTENT)
     fetch(host, tmp_path / "file.zip")
     assert (tmp_path / "file.zip").read_bytes() == CONTENT
     assert host.requests == []
     assert names(tmp_path) == ["file.zip"]
+
+
+def test_a_part_of_another_version_of_the_file_is_no_use_and_removed(
+    host: Host, tmp_path: Path
+) -> None:
+    (tmp_path / ".file.zip.download").mkdir()
+    for name, content in (("0" * 32, CONTENT), ("1" * 32, b"")):
+        (tmp_path / ".file.zip.download" / name).write_bytes(content)
+    fetch(host, tmp_path / "file.zip")
+    assert (tmp_path / "file.zip").read_bytes() == CONTENT
+    assert host.ranges("/file.zip") == [None]
+    assert names(tmp_path) == ["file.zip"]
+
+
+def test_a_part_that_is_longer_than_the_file_is_fetched_anew(host: Host, tmp_path: Path) -> None:
+    (tmp_path / ".file.zip.download").mkdir()
+    part = tmp_path / ".file.zip.download" / hashlib.md5(CONTENT).hexdigest()
+    part.write_bytes(CONTENT + b"more")
+    fetch(host, tmp_path / "file.zip")
+    assert (tmp_path / "file.zip").read_bytes() == CONTENT
+    assert host.ranges("/file.zip") == [None]
 
 
 def test_a_part_of_other_bytes_costs_one_more_download(host: Host, tmp_path: Path) -> None:
@@ -294,15 +315,13 @@ def test_only_web_addresses_are_fetched(
     session: requests.Session, tmp_path: Path, url: str
 ) -> None:
     with pytest.raises(DownloadFailed):
-        download(
-            session, url, tmp_path / "a", checksum=f"md5:{'0' * 32}", size=1, patience=PATIENCE
-        )
+        download(session, url, tmp_path / "a", checksum=f"md5:{'0' * 32}", size=1, policy=POLICY)
     assert names(tmp_path) == []
 
 
 def test_a_checksum_must_be_one(session: requests.Session, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="'0000'"):
-        download(session, "http://a", tmp_path / "a", checksum="0000", size=1, patience=PATIENCE)
+        download(session, "http://a", tmp_path / "a", checksum="0000", size=1, policy=POLICY)
 
 
 def test_a_full_disk_is_told_and_the_part_is_kept(host: Host, tmp_path: Path) -> None:
@@ -315,8 +334,8 @@ from pipeline.acquire.http import *
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 try:
-    download(open_session(Patience()), {host.address + "/file.zip"!r},
-             Path({str(tmp_path / "file.zip")!r}), size={len(CONTENT)}, patience=Patience(),
+    download(open_session(RetryPolicy()), {host.address + "/file.zip"!r},
+             Path({str(tmp_path / "file.zip")!r}), size={len(CONTENT)}, policy=RetryPolicy(),
              checksum="md5:{hashlib.md5(CONTENT).hexdigest()}")
 except Interrupted as error:
     print(error)
@@ -334,7 +353,7 @@ def test_json_comes_through_passing_faults(host: Host, session: requests.Session
     host.fail("/api/records/7", Fault.TOO_MANY, Fault.CUT, Fault.SERVER_ERROR, Fault.DROP)
     host.retry_after = 1
     since = time.monotonic()
-    record = get_json(session, url, PATIENCE)
+    record = get_json(session, url, POLICY)
     assert time.monotonic() - since >= 1
     assert record["files"][0]["key"] == "a.zip"
     assert record["files"][0]["checksum"] == "md5:900150983cd24fb0d6963f7d28e17f72"
@@ -350,14 +369,14 @@ def test_what_is_no_json_is_named(host: Host, session: requests.Session) -> None
     ]:
         host.fail("/json", fault)
         with pytest.raises(DownloadFailed, match=says):
-            get_json(session, f"{host.address}/json", PATIENCE)
+            get_json(session, f"{host.address}/json", POLICY)
 
 
 def test_the_words_of_a_refusal_are_passed_on(host: Host, session: requests.Session) -> None:
     host.over_quota.add("owner/repo")
     url = f"{host.address}/owner/repo.git/info/lfs/objects/batch"
     with pytest.raises(Refused, match="over its data quota") as caught:
-        post_json(session, url, {"objects": []}, {}, PATIENCE)
+        post_json(session, url, {"objects": []}, {}, POLICY)
     assert caught.value.status == 403
 
 

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from hosts import Fault, Host
 
-from pipeline.acquire.http import DownloadFailed, Patience
+from pipeline.acquire.http import DownloadFailed, RetryPolicy
 from pipeline.acquire.lfs import BudgetSpent, LfsObject, fetch_objects
 
-PATIENCE = Patience(attempts=3, connect_s=5, stall_s=0.3, pause_s=0.01)
+POLICY = RetryPolicy(attempts=3, connect_s=5, stall_s=0.3, pause_s=0.01)
 BATCH = "/owner/repo.git/info/lfs/objects/batch"
 CONTENTS = {f"video/{i:03d}.flv": random.Random(i).randbytes(3000 + i) for i in range(230)}
 OBJECTS = [
@@ -28,7 +28,7 @@ def host() -> Iterator[Host]:
 
 
 def fetch(host: Host, folder: Path, objects: list[LfsObject], **options: Any) -> None:
-    settings: dict[str, Any] = {"patience": PATIENCE, **options}
+    settings: dict[str, Any] = {"policy": POLICY, **options}
     fetch_objects(f"{host.address}/owner/repo", objects, folder, **settings)
 
 
@@ -69,7 +69,7 @@ def test_all_objects_come_in_batches_of_a_hundred(
 def test_the_address_may_be_written_in_each_usual_way(
     host: Host, tmp_path: Path, ending: str
 ) -> None:
-    fetch_objects(f"{host.address}/owner/repo{ending}", FEW, tmp_path, patience=PATIENCE)
+    fetch_objects(f"{host.address}/owner/repo{ending}", FEW, tmp_path, policy=POLICY)
     assert found(tmp_path) == few_without()
 
 

@@ -5,19 +5,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from small import task_model, video_encoder
 from torch import Tensor, nn
 
-from commands.cross import MappedModel, coverage, main
-from pipeline.common.clips import Clip, read_manifest, write_manifest
-from pipeline.common.files import write_json
+from commands.cross import MappedModel, main
+from pipeline.common.clips import Clip, read_stored, write_stored
+from pipeline.common.frames import FaceTrack
 from pipeline.evaluation.classes import ClassMapping, class_mapping
+from pipeline.evaluation.cross_tables import coverage
 from pipeline.evaluation.statistics import subject_intervals
-from pipeline.models.checkpoints import load_model, save_model
-from pipeline.models.encoder import VideoMAEEncoder
-from pipeline.mtcae.model import MTCAE, Predictions
-from pipeline.store.shards import CLIPS, SHARD_NAMES, write_shard
+from pipeline.mtcae.model import Predictions
+from pipeline.mtcae.saved import load_model, save_model
+from pipeline.store.shards import CLIPS, write_shards
 from pipeline.store.strips import decode_strip, encode_strip
-from pipeline.video.tracks import FaceTrack
 
 SEVEN = ["angry", "disgust", "fear", "happy", "neutral", "sad", "surprised"]
 EIGHT = ["neutral", "calm", "happy", "sad", "angry", "fear", "disgust", "surprised"]
@@ -171,17 +171,15 @@ def data(tmp_path: Path, strips: dict[tuple[str, int], bytes]) -> Path:
     boxes = np.tile(np.array([2, 4, 10, 12], np.float32), (NUM_FRAMES, 1))
     points = np.full((NUM_FRAMES, 5, 2), 8, np.float32)
     points[:, 1] += 2
-    clips = []
-    for subject in SUBJECTS:
-        own = [
-            (Clip(f"{subject}{i}", f"{subject}{i}.mp4", subject, label), strips[subject, i])
-            for i, label in enumerate(LABELS)
-        ]
-        track = FaceTrack(boxes, points, known)
-        write_shard(shards / f"{subject}.tar", [(clip, strip, track) for clip, strip in own])
-        clips += [clip for clip, _ in own]
-    write_json(shards / SHARD_NAMES, {subject: f"{subject}.tar" for subject in SUBJECTS})
-    write_manifest(shards / CLIPS, clips)
+    track = FaceTrack(boxes, points, known)
+    clips = [
+        (Clip(f"{subject}{i}", f"{subject}{i}.mp4", subject, label), strips[subject, i], track)
+        for subject in SUBJECTS
+        for i, label in enumerate(LABELS)
+    ]
+    stored = write_shards(shards, clips, shard_bytes=20_000)
+    assert 1 < len({clip.shard for clip in stored}) < len(stored)
+    write_stored(shards / CLIPS, stored)
     return tmp_path / "data"
 
 
@@ -190,18 +188,18 @@ def saved_model(
 ) -> Path:
     """A model with random weights that answers every class to about as many colours."""
     torch.manual_seed(0)
-    encoder = VideoMAEEncoder(
+    encoder = video_encoder(
         dim=24, depth=1, num_heads=2, image_size=image_size, num_frames=NUM_FRAMES, patch_size=4
     )
-    model = MTCAE(
+    model = task_model(
         encoder,
         arch=arch,
         decoder="vit",
         num_classes=len(classes),
-        decoder_dim=12,
-        decoder_heads=2,
-        decoder_head_dim=6,
-        decoder_layers=1,
+        dim=12,
+        num_heads=2,
+        head_dim=6,
+        num_layers=1,
     )
     for parameter in model.parameters():
         nn.init.normal_(parameter, std=0.3)
@@ -210,7 +208,8 @@ def saved_model(
         logits = model.eval()(colours).logits
         scale = 3 / logits.std(dim=0)
         weight, bias = (
-            model.get_parameter(f"heads.expression.proj.{name}") for name in ("weight", "bias")
+            model.get_parameter(f"tasks.heads.expression.proj.{name}")
+            for name in ("weight", "bias")
         )
         weight.mul_(scale[:, None])
         bias.sub_(logits.mean(dim=0)).mul_(scale)
@@ -225,7 +224,7 @@ def answers_by_hand(
 ) -> np.ndarray:
     """(subjects, clips without the contempt one, answers) probabilities, calm added to neutral."""
     model, _ = load_model(path)
-    size = model.encoder.image_size
+    size = model.encoder.size.image_size
     frames = np.stack([decode_strip(strip, size) for strip in strips.values()])
     logits = model(torch.from_numpy(frames).permute(0, 1, 4, 2, 3) / 255).logits.double()
     happy, neutral, calm, sad, angry = logits.softmax(dim=1).numpy().T
@@ -381,7 +380,7 @@ def test_a_data_set_of_one_subject_has_scores_without_an_interval(
     tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     manifest = data / "shards" / "other" / CLIPS
-    write_manifest(manifest, [clip for clip in read_manifest(manifest) if clip.subject == "Ann"])
+    write_stored(manifest, [clip for clip in read_stored(manifest) if clip.group == "Ann"])
     path = saved_model(tmp_path / "model.safetensors")
     clips, subjects, uar, war, *_ = cells(evaluated(capsys, data, "--model", path), path)
     assert (clips, subjects) == ("4", "1")

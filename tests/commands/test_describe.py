@@ -6,12 +6,11 @@ import pytest
 from PIL import Image
 
 from commands.describe import examples, main
-from pipeline.common.clips import Clip, write_manifest
-from pipeline.common.files import write_json
-from pipeline.folds.folds import Fold, write_folds
-from pipeline.store.shards import CLIPS, SHARD_NAMES, write_shard
+from pipeline.common.clips import Clip, StoredClip, write_stored
+from pipeline.common.frames import FaceTrack
+from pipeline.folds.folds import GroupFold, write_folds
+from pipeline.store.shards import CLIPS, write_shards
 from pipeline.store.strips import encode_strip
-from pipeline.video.tracks import FaceTrack
 
 NUM_FRAMES, SIZE, CAPTION = 4, 64, 20
 # The middle one of the three frames with a face is frame 2; frame 0 has none.
@@ -31,7 +30,7 @@ RECORDS = [
     Clip("b0", "b0.mp4", "Bob", "sad", sex="male", num_frames=99, seconds=0.0),
     Clip("z0", "z0.mp4", "Zoë", "happy", num_frames=60, seconds=2.4),
 ]
-FOLDS = [Fold(1, ["Bob"], ["Zoë"], ["Ann"]), Fold(2, ["Zoë"], ["Ann"], ["Bob"])]
+FOLDS = [GroupFold(1, ["Bob"], ["Zoë"], ["Ann"]), GroupFold(2, ["Zoë"], ["Ann"], ["Bob"])]
 
 
 def stored(clip: Clip, grey: int, detected: list[bool]) -> tuple[Clip, bytes, FaceTrack]:
@@ -51,18 +50,17 @@ def data(tmp_path: Path) -> Path:
     shards = tmp_path / "shards/tiny"
     found = {clip.clip: [False, True, True, True] for clip in RECORDS}
     found |= {"a0": [True] * 4, "b0": [True, False, True, False]}
-    for subject in ("Ann", "Bob", "Zoë"):
-        write_shard(
-            shards / f"{subject[0]}.tar",
-            (
-                stored(clip, grey=100 + 20 * i, detected=found[clip.clip])
-                for i, clip in enumerate(RECORDS)
-                if clip.subject == subject
-            ),
-        )
-    write_json(shards / SHARD_NAMES, {"Ann": "A.tar", "Bob": "B.tar", "Zoë": "Z.tar"})
-    write_manifest(shards / CLIPS, RECORDS)
-    write_folds(tmp_path / "folds/tiny.json", FOLDS)
+    clips = write_shards(
+        shards,
+        (
+            stored(clip, grey=100 + 20 * i, detected=found[clip.clip])
+            for i, clip in enumerate(RECORDS)
+        ),
+        shard_bytes=20_000,
+    )
+    assert 1 < len({clip.shard for clip in clips}) < len(clips)
+    write_stored(shards / CLIPS, clips)
+    write_folds(tmp_path / "folds/tiny.csv", clips, FOLDS)
     main("tiny", tmp_path)
     return tmp_path
 
@@ -148,7 +146,7 @@ def test_examples_are_spread_over_all_classes_and_over_the_subjects() -> None:
     # CREMA-D's six classes in their proportions, 91 subjects.
     counts = {"angry": 14, "disgust": 14, "fear": 14, "happy": 14, "neutral": 12, "sad": 14}
     clips = [
-        Clip(f"{subject}_{label}_{i}", "", str(subject), label)
+        StoredClip(f"{subject}_{label}_{i}", "", str(subject), label)
         for subject in range(1001, 1092)
         for label, count in counts.items()
         for i in range(count)
@@ -157,8 +155,9 @@ def test_examples_are_spread_over_all_classes_and_over_the_subjects() -> None:
     shown = Counter(clip.label for clip in chosen)
     assert set(shown) == set(counts)
     assert set(shown.values()) <= {2, 3}
-    assert len({clip.subject for clip in chosen}) == 16
+    assert len({clip.group for clip in chosen}) == 16
 
 
 def test_all_clips_are_examples_where_they_are_few() -> None:
-    assert [clip.clip for clip in examples(RECORDS)] == ["a0", "a1", "z0", "a2", "b0"]
+    clips = [StoredClip(clip.clip, clip.path, clip.subject, clip.label) for clip in RECORDS]
+    assert [clip.clip for clip in examples(clips)] == ["a0", "a1", "z0", "a2", "b0"]

@@ -1,8 +1,10 @@
 import json
+import os
 import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +12,15 @@ import pytest
 import yaml
 from project import ROOT
 
-from commands.ablation import (
+from commands.ablation import run_experiment, run_missing, untracked_inputs
+from commands.experiments import (
     COMMITTED,
-    _stop_stages,
-    _wait_for_workers,
     experiment_name,
     finished_experiments,
     present_state,
     read_params,
 )
-from pipeline.mtcae.structures import Structure
+from pipeline.mtcae.structures import STRUCTURES, Structure
 
 CASCADED, STL = Structure("cascaded", "vit"), Structure("stl", "vit")
 
@@ -110,43 +111,125 @@ def test_a_name_changes_with_all_that_decides_the_results(project: Path) -> None
     assert names[-1] == names[-2]
 
 
-def test_only_stages_in_copies_of_this_project_are_stopped(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    copy = tmp_path / "mine/.dvc/tmp/exps/tmp1"
-    folders = [copy, copy / "data", tmp_path / "mine", tmp_path / "others/.dvc/tmp/exps/tmp1"]
-    started = []
-    for folder in folders:
-        folder.mkdir(parents=True, exist_ok=True)
-        sleep = [sys.executable, "-c", "import time; time.sleep(300)", "stages.finetune"]
-        started.append(subprocess.Popen(sleep, cwd=folder))
-    monkeypatch.chdir(tmp_path / "mine")
-    try:
-        _stop_stages()
-        assert [process.wait(timeout=30) for process in started[:2]] == [-signal.SIGTERM] * 2
-        assert [process.poll() for process in started[2:]] == [None, None]
-    finally:
-        for process in started:
-            process.kill()
-            process.wait()
+def test_a_copy_is_given_the_inputs_that_git_does_not_know(project: Path) -> None:
+    params = read_params()
+    params["dataset"], params["encoder"]["weights"] = "custom", "weights/mine.pt"
+    Path("weights").mkdir()
+    weights, table = Path("weights/mine.pt"), Path("datasets/custom/clips.csv")
+    (table.parent / "videos").mkdir(parents=True)
+    for path in (weights, table, table.parent / "videos/a.mp4", table.parent / "README.md"):
+        path.touch()
+    assert untracked_inputs(params) == [weights, table]
+    git("add", str(table))
+    assert untracked_inputs(params) == [weights]
+    # Those elsewhere are used where they are.
+    params["encoder"]["weights"] = "/elsewhere/mine.pt"
+    assert untracked_inputs(params) == []
 
 
-def test_workers_that_are_about_to_end_are_waited_for(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.fixture
+def call_for_dvc(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[str], None]:
+    """Has the program of that text called in place of DVC."""
+    folder = tmp_path_factory.mktemp("bin")
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+
+    def write(program: str) -> None:
+        (folder / "dvc").write_text(program, encoding="utf-8")
+        (folder / "dvc").chmod(0o755)
+
+    return write
+
+
+@pytest.mark.parametrize(("status", "came_to_its_end"), [(0, True), (1, False)])
+def test_an_experiment_is_run_in_a_copy_and_its_failure_is_told(
+    status: int,
+    came_to_its_end: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    call_for_dvc: Callable[[str], None],
 ) -> None:
-    (tmp_path / "others").mkdir()
-    soon, late = (
-        subprocess.Popen(
-            [sys.executable, "-c", f"import time; time.sleep({seconds})", "queue-worker"],
-            cwd=folder,
-        )
-        for seconds, folder in ((3, tmp_path), (300, tmp_path / "others"))
-    )
     monkeypatch.chdir(tmp_path)
+    call_for_dvc(f"#!/bin/sh\nprintf '%s\\n' \"$@\" > arguments\nexit {status}\n")
+    copied = [Path("weights/mine one.pt"), Path("datasets/custom/clips.csv")]
+    structure = Structure("fully_shared", "mlp")
+    assert run_experiment("mine", structure, copied) is came_to_its_end
+    assert (tmp_path / "arguments").read_text().splitlines() == [
+        *("exp", "run", "--temp", "--name", "mine"),
+        *("--set-param", "arch=fully_shared", "--set-param", "decoder=mlp"),
+        *("--copy-paths", "weights/mine one.pt", "--copy-paths", "datasets/custom/clips.csv"),
+    ]
+
+
+def test_what_was_run_is_not_run_again_and_what_fails_is_named(
+    project: Path, capfd: pytest.CaptureFixture[str], call_for_dvc: Callable[[str], None]
+) -> None:
+    params = read_params()
+    state = present_state(params)
+    names = {structure: experiment_name(structure, params, state) for structure in STRUCTURES}
+    add_experiment(names[STL], 0.6)
+    broken = names[Structure("fully_shared", "mlp")]
+    # The committed run is not of the present state: that is what `dvc status` says, too.
+    call_for_dvc(f'#!/bin/sh\necho "$@"\ncase "$*" in status*|*{broken}*) exit 1;; esac\n')
+    assert run_missing() == [broken]
+    lines = capfd.readouterr().out.splitlines()
+    assert f"{names[STL]} was run before" in lines
+    run = [line.split()[4] for line in lines if line.startswith("exp run")]
+    assert run == [names[structure] for structure in STRUCTURES if structure != STL]
+
+
+# A training that saves its state at the first Ctrl-C, and takes a second for it.
+SAVING_DVC = f"""#!{sys.executable}
+import signal, sys, time
+
+def save(*_):
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    print("saving", flush=True)
+    time.sleep(1)
+    print("saved", flush=True)
+    sys.exit(1)
+
+signal.signal(signal.SIGINT, save)
+print("started", flush=True)
+time.sleep(60)
+"""
+RUNNING = """
+import signal
+from commands.ablation import Interrupted, run_experiment
+from pipeline.mtcae.structures import Structure
+signal.signal(signal.SIGINT, signal.default_int_handler)
+try:
+    print(run_experiment("mine", Structure("stl", "vit"), []))
+except Interrupted as interrupted:
+    print("interrupted:", interrupted)
+"""
+
+
+@pytest.mark.parametrize("presses", [1, 2])
+def test_an_experiment_gets_ctrl_c_itself_and_is_waited_for(
+    presses: int, call_for_dvc: Callable[[str], None]
+) -> None:
+    call_for_dvc(SAVING_DVC)
+    # A terminal sends the signal to all processes of a session in the foreground.
+    running = subprocess.Popen(
+        [sys.executable, "-c", RUNNING],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
     try:
-        _wait_for_workers()
-        assert soon.wait(timeout=1) == 0
-        assert late.poll() is None
+        assert running.stdout
+        assert running.stdout.readline() == "started\n"
+        os.killpg(running.pid, signal.SIGINT)
+        assert running.stdout.readline() == "saving\n"
+        for _ in range(presses - 1):
+            os.killpg(running.pid, signal.SIGINT)
+        rest, _ = running.communicate(timeout=30)
     finally:
-        late.kill()
-        late.wait()
+        if running.poll() is None:
+            os.killpg(running.pid, signal.SIGKILL)
+            running.wait()
+    assert rest.splitlines() == ["saved", "interrupted: mine"]
+    assert running.returncode == 0

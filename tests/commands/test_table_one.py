@@ -1,7 +1,7 @@
 import pandas as pd
 import pytest
 
-from commands.table_one import latex, page, published_table, shown
+from commands.table_one import latex, page, published_table, readable
 
 
 @pytest.fixture
@@ -9,9 +9,9 @@ def table() -> pd.DataFrame:
     """Two structures, as `compare` gives them."""
     common = {"experiment": "e", "box_iou": 0.5, "landmark_error": float("nan")}
     scores = {
-        f"{name}{part}": value
+        f"{name}_{part}": value
         for name in ("uar", "war")
-        for part, value in (("_mean", 0.5), ("_sd", 0.0123), ("", 0.51), ("_low", 0.4))
+        for part, value in (("mean", 0.5), ("std", 0.0123), ("pooled", 0.51), ("low", 0.4))
     } | {"uar_high": 0.6, "war_high": float("nan")}
     difference = {
         f"{name}_{part}": value
@@ -33,7 +33,7 @@ def table() -> pd.DataFrame:
 
 
 def test_scores_are_shown_in_per_cent_with_their_intervals(table: pd.DataFrame) -> None:
-    row = shown(table).iloc[0]
+    row = readable(table).iloc[0]
     assert row["UAR folds"] == "50.00 ± 1.23"
     assert row["UAR pooled [95 %]"] == "51.00 [40.00, 60.00]"
     assert row["WAR pooled [95 %]"] == "51.00 [40.00, -]"
@@ -43,7 +43,7 @@ def test_scores_are_shown_in_per_cent_with_their_intervals(table: pd.DataFrame) 
     assert row["parameters"] == "1,234,567"
     assert row["training"] == "-"
     assert row["paper UAR / WAR"] == "72.36 / 74.44"
-    reference = shown(table).iloc[1]
+    reference = readable(table).iloc[1]
     assert (reference["Δ UAR [95 %]"], reference["p UAR"], reference["training"]) == (
         "-",
         "-",

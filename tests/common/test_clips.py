@@ -6,15 +6,38 @@ from hypothesis import strategies as st
 from pipeline.common.clips import (
     Clip,
     Refusal,
+    StoredClip,
     read_manifest,
+    read_stored,
     unique_slugs,
     write_manifest,
+    write_stored,
 )
 
 CLIPS = [
     Clip("a", "day one/a.mp4", "Ann", "angry", sex="female", row=2),
     Clip("b", "b.mp4", "007", "happy"),
     Clip("c", "ç.mp4", "Zoë", "sad", row=3).refuse(Refusal("missing", "ç.mp4: no such file")),
+]
+
+
+STORED = [
+    StoredClip(
+        "a",
+        "day one/a.mp4",
+        "Ann",
+        "angry",
+        sex="female",
+        split="train",
+        num_frames=30,
+        seconds=1.2,
+        content="0" * 64,
+        digest="0123" * 16,
+        shard="000001.tar",
+        first_byte=2**40,
+        end=2**40 + 512,
+    ),
+    StoredClip("007", "ç.mp4", "NA", "happy"),
 ]
 
 
@@ -25,16 +48,31 @@ def test_a_manifest_reads_back_as_it_was_written(tmp_path: Path) -> None:
     assert type(read[0].row) is int
 
 
+def test_a_manifest_of_shards_reads_back_as_it_was_written(tmp_path: Path) -> None:
+    write_stored(tmp_path / "clips.parquet", STORED)
+    read = read_stored(tmp_path / "clips.parquet")
+    assert read == STORED
+    assert [type(value) for value in (read[0].end, read[0].seconds, read[1].clip)] == [
+        int,
+        float,
+        str,
+    ]
+
+
 def test_a_manifest_without_clips_is_one_too(tmp_path: Path) -> None:
     write_manifest(tmp_path / "clips.parquet", [])
     assert read_manifest(tmp_path / "clips.parquet") == []
+    write_stored(tmp_path / "stored.parquet", [])
+    assert read_stored(tmp_path / "stored.parquet") == []
 
 
 def test_the_same_clips_give_the_same_bytes(tmp_path: Path) -> None:
     for name in ("one", "two"):
         write_manifest(tmp_path / name / "clips.parquet", iter(CLIPS))
-    one, two = ((tmp_path / name / "clips.parquet").read_bytes() for name in ("one", "two"))
-    assert one == two
+        write_stored(tmp_path / name / "stored.parquet", iter(STORED))
+    for file in ("clips.parquet", "stored.parquet"):
+        one, two = ((tmp_path / name / file).read_bytes() for name in ("one", "two"))
+        assert one == two
 
 
 def test_slugs_stay_as_they_are_where_they_can() -> None:

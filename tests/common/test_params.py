@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -32,6 +33,11 @@ def document() -> dict[str, Any]:
         },
         "sizes": {"tiny": {"width": 8, "dropout": 0.1}, "large": {"width": 64, "dropout": 0.3}},
     }
+
+
+class NestedParams(StageParams):
+    precision: Annotated[str, Preset("recipes", chosen_by="recipe", key="engine.precision")]
+    rate: Annotated[float, Preset("recipes", chosen_by="recipe", key="engine.optimizer.rate")]
 
 
 @pytest.fixture
@@ -78,6 +84,41 @@ def test_a_choice_that_is_not_made_is_an_error(document: dict[str, Any], path: P
 def test_a_preset_without_its_key_is_an_error(document: dict[str, Any], path: Path) -> None:
     with pytest.raises(SystemExit, match=r"datasets\.custom has no 'classes'"):
         load(document | {"dataset": "custom"}, path)
+
+
+NESTED = {"engine": {"precision": "32-true", "optimizer": {"rate": 0.1}}, "epochs": 30}
+
+
+def load_nested(preset: Any, path: Path) -> NestedParams:
+    document = {"recipe": "quick", "recipes": {"quick": preset, "full": NESTED}}
+    path.write_text(yaml.safe_dump(document), encoding="utf-8")
+    return load_params(NestedParams, path)
+
+
+def test_a_key_with_dots_is_an_entry_further_down_in_the_preset(path: Path) -> None:
+    assert load_nested(NESTED, path) == NestedParams(precision="32-true", rate=0.1)
+    assert NestedParams.dvc_names() == [
+        "recipes.${recipe}.engine.precision",
+        "recipes.${recipe}.engine.optimizer.rate",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("preset", "missing"),
+    [
+        ({"engine": {"optimizer": {"rate": 0.1}}}, "engine.precision"),
+        ({"precision": "32-true", "engine.precision": "32-true"}, "engine.precision"),
+        ({"engine": "precision"}, "engine.precision"),
+        ({"engine": None}, "engine.precision"),
+        (None, "engine.precision"),
+        ({"engine": {"precision": "32-true", "optimizer": 0.1}}, "engine.optimizer.rate"),
+    ],
+)
+def test_a_preset_without_a_part_of_the_dotted_key_is_an_error(
+    preset: Any, missing: str, path: Path
+) -> None:
+    with pytest.raises(SystemExit, match=re.escape(f"recipes.quick has no '{missing}'")):
+        load_nested(preset, path)
 
 
 def test_every_bad_value_is_named_at_once(document: dict[str, Any], path: Path) -> None:

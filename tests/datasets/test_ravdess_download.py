@@ -1,18 +1,22 @@
 """What a download of RAVDESS does when its host, or what it sends, goes wrong."""
 
+import hashlib
 import io
+import re
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hosts import Fault, Host
+from project import ROOT
 
 from pipeline.acquire.archives import DamagedArchive, UnsafeArchive
-from pipeline.acquire.http import DownloadFailed, Patience
+from pipeline.acquire.http import DownloadFailed, RetryPolicy
 from pipeline.datasets import ravdess
 
-PATIENCE = Patience(attempts=3, connect_s=5, stall_s=0.3, pause_s=0.01)
+POLICY = RetryPolicy(attempts=3, connect_s=5, stall_s=0.3, pause_s=0.01)
 FIRST, SECOND = (f"Video_Speech_Actor_{actor:02}.zip" for actor in (1, 2))
 PATH = f"/api/records/{ravdess.RECORD}/files/{SECOND}/content"
 
@@ -30,10 +34,21 @@ def archive(actor: int, extra: dict[str, bytes] | None = None) -> bytes:
     return stream.getvalue()
 
 
+def listed(files: dict[str, bytes]) -> list[ravdess.Archive]:
+    """What files.csv says of the archives."""
+    return [
+        ravdess.Archive(name, hashlib.md5(content).hexdigest(), len(content))
+        for name, content in files.items()
+    ]
+
+
+BOTH = {FIRST: archive(1), SECOND: archive(2)}
+
+
 @pytest.fixture
 def host() -> Iterator[Host]:
     with Host() as host:
-        host.add_record(ravdess.RECORD, {FIRST: archive(1), SECOND: archive(2)})
+        host.add_record(ravdess.RECORD, BOTH)
         yield host
 
 
@@ -48,7 +63,7 @@ def files_in(folder: Path) -> dict[str, bytes]:
 @pytest.fixture
 def expected(host: Host, tmp_path: Path) -> dict[str, bytes]:
     """What an undisturbed download leaves."""
-    ravdess.fetch(host.address, tmp_path / "calm", PATIENCE)
+    ravdess.fetch(host.address, listed(BOTH), tmp_path / "calm", POLICY)
     files = files_in(tmp_path / "calm")
     assert sorted(files) == [
         *(f"Actor_01/02-01-{emotion}-01-01-01-01.mp4" for emotion in ("01", "03")),
@@ -76,7 +91,7 @@ def test_a_passing_fault_ends_in_the_same_files(
     faults: list[Fault], host: Host, expected: dict[str, bytes], tmp_path: Path
 ) -> None:
     host.fail(PATH, *faults)
-    ravdess.fetch(host.address, tmp_path / "disturbed", PATIENCE)
+    ravdess.fetch(host.address, listed(BOTH), tmp_path / "disturbed", POLICY)
     assert files_in(tmp_path / "disturbed") == expected
 
 
@@ -98,7 +113,7 @@ def test_a_lasting_fault_is_said_and_keeps_what_was_good(
     host.fail(PATH, fault, times=20)
     folder = tmp_path / "disturbed"
     with pytest.raises(DownloadFailed, match=said) as raised:
-        ravdess.fetch(host.address, folder, PATIENCE)
+        ravdess.fetch(host.address, listed(BOTH), folder, POLICY)
     assert SECOND in str(raised.value)
     assert files_in(folder) == {
         name: content for name, content in expected.items() if name.startswith("Actor_01")
@@ -107,8 +122,8 @@ def test_a_lasting_fault_is_said_and_keeps_what_was_good(
     host.fail(PATH, *[])
     before = len(host.ranges(PATH.replace(SECOND, FIRST)))
     with Host() as mended:
-        mended.add_record(ravdess.RECORD, {FIRST: archive(1), SECOND: archive(2)})
-        ravdess.fetch(mended.address, folder, PATIENCE)
+        mended.add_record(ravdess.RECORD, BOTH)
+        ravdess.fetch(mended.address, listed(BOTH), folder, POLICY)
         assert not mended.ranges(PATH.replace(SECOND, FIRST))
     assert len(host.ranges(PATH.replace(SECOND, FIRST))) == before
     assert files_in(folder) == expected
@@ -127,10 +142,11 @@ def test_a_lasting_fault_is_said_and_keeps_what_was_good(
 def test_a_bad_archive_is_not_unpacked(
     content: bytes, error: type[Exception], said: str, tmp_path: Path
 ) -> None:
+    files = {FIRST: archive(1), SECOND: content}
     with Host() as host:
-        host.add_record(ravdess.RECORD, {FIRST: archive(1), SECOND: content})
+        host.add_record(ravdess.RECORD, files)
         with pytest.raises(error, match=said):
-            ravdess.fetch(host.address, tmp_path / "videos", PATIENCE)
+            ravdess.fetch(host.address, listed(files), tmp_path / "videos", POLICY)
     assert {path.name for path in (tmp_path / "videos").iterdir()} == {"Actor_01", SECOND}
     assert {path.name for path in tmp_path.iterdir()} == {"videos"}
 
@@ -138,10 +154,11 @@ def test_a_bad_archive_is_not_unpacked(
 def test_a_zip_bomb_stops_at_the_limit(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(ravdess, "_MAX_UNPACKED", 100_000)
     bomb = archive(2, {"Actor_02/02-01-04-01-01-01-02.mp4": bytes(10_000_000)})
+    files = {FIRST: archive(1), SECOND: bomb}
     with Host() as host:
-        host.add_record(ravdess.RECORD, {FIRST: archive(1), SECOND: bomb})
+        host.add_record(ravdess.RECORD, files)
         with pytest.raises(UnsafeArchive, match="bytes"):
-            ravdess.fetch(host.address, tmp_path / "videos", PATIENCE)
+            ravdess.fetch(host.address, listed(files), tmp_path / "videos", POLICY)
     assert {path.name for path in (tmp_path / "videos").iterdir()} == {"Actor_01", SECOND}
 
 
@@ -150,7 +167,7 @@ def test_a_clip_that_was_changed_on_disk_is_fetched_again(
 ) -> None:
     folder = tmp_path / "calm"
     (folder / "Actor_01/02-01-03-01-01-01-01.mp4").write_bytes(b"damaged")
-    ravdess.fetch(host.address, folder, PATIENCE)
+    ravdess.fetch(host.address, listed(BOTH), folder, POLICY)
     assert files_in(folder) == expected
     assert len(host.ranges(PATH)) == 1
 
@@ -158,8 +175,51 @@ def test_a_clip_that_was_changed_on_disk_is_fetched_again(
 def test_a_record_without_the_archives_is_said() -> None:
     with Host() as host:
         host.add_record(ravdess.RECORD, {"Audio_Song_Actors_01-24.zip": b"x"})
-        with pytest.raises(DownloadFailed, match=r"lists no archive.*Audio_Song"):
-            ravdess.fetch(host.address, Path("unused"), PATIENCE)
+        with pytest.raises(DownloadFailed, match=rf"lists no {FIRST}.*Audio_Song"):
+            ravdess.fetch(host.address, listed(BOTH), Path("unused"), POLICY)
+
+
+def test_a_record_that_lacks_one_archive_is_refused_before_anything_is_fetched(
+    tmp_path: Path,
+) -> None:
+    with Host() as host:
+        host.add_record(ravdess.RECORD, {FIRST: BOTH[FIRST]})
+        with pytest.raises(DownloadFailed, match=rf"lists no {SECOND}; it lists {FIRST}"):
+            ravdess.fetch(host.address, listed(BOTH), tmp_path / "videos", POLICY)
+        assert len(host.requests) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("change", [{"md5": "0" * 32}, {"size": 1000}], ids=["md5", "size"])
+def test_a_record_with_another_archive_of_that_name_is_refused_before_anything_is_fetched(
+    change: dict[str, Any], host: Host, tmp_path: Path
+) -> None:
+    first, second = listed(BOTH)
+    other = second._replace(**change)
+    with pytest.raises(DownloadFailed, match=f"another {SECOND}") as raised:
+        ravdess.fetch(host.address, [first, other], tmp_path / "videos", POLICY)
+    for archive in (second, other):
+        assert f"(md5:{archive.md5}, {archive.size} bytes)" in str(raised.value)
+    assert len(host.requests) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_archive_that_is_unpacked_already_is_not_looked_for_in_the_record(
+    host: Host, expected: dict[str, bytes], tmp_path: Path
+) -> None:
+    other = [archive._replace(md5="0" * 32) for archive in listed(BOTH)]
+    before = len(host.requests)
+    ravdess.fetch(host.address, other, tmp_path / "calm", POLICY)
+    assert len(host.requests) == before
+    assert files_in(tmp_path / "calm") == expected
+
+
+def test_the_24_published_archives_are_listed_with_their_checksums_and_sizes() -> None:
+    archives = ravdess.read_archives(ROOT / "datasets/ravdess/files.csv")
+    assert [archive.folder for archive in archives] == [f"Actor_{i:02}" for i in range(1, 25)]
+    assert all(re.fullmatch("[0-9a-f]{32}", archive.md5) for archive in archives)
+    assert len({archive.md5 for archive in archives}) == 24
+    assert f"{sum(archive.size for archive in archives) / 2**30:.2f} GiB" == "12.44 GiB"
 
 
 @pytest.mark.parametrize("answer", [[], {"files": "none"}, {"files": [{"key": "a.zip"}]}])
@@ -167,4 +227,4 @@ def test_a_host_that_is_no_zenodo_is_said(answer: object) -> None:
     with Host() as host:
         host.add_json(f"/api/records/{ravdess.RECORD}", answer)
         with pytest.raises(DownloadFailed, match="does not answer as Zenodo does"):
-            ravdess.fetch(host.address, Path("unused"), PATIENCE)
+            ravdess.fetch(host.address, listed(BOTH), Path("unused"), POLICY)

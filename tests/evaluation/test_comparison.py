@@ -6,6 +6,7 @@ import pytest
 
 from pipeline.evaluation.comparison import Experiment, compare
 from pipeline.evaluation.statistics import paired_difference, subject_confusions
+from pipeline.mtcae.structures import Structure
 
 CLASSES = ["angry", "happy", "sad"]
 
@@ -23,12 +24,15 @@ def predictions(seed: int, right: float) -> pd.DataFrame:
     others = random.choice(CLASSES, len(table))
     hit = random.random(len(table)) < right
     return table.assign(
-        predicted=np.where(hit, table["actual"], others), box_iou=0.75, landmark_error=0.1
+        predicted=np.where(hit, table["actual"], others),
+        box_iou=0.75,
+        landmark_error=0.1,
+        **{f"probability_{name}": 1 / 3 for name in CLASSES},
     )
 
 
 def experiment(arch: str, decoder: str, table: pd.DataFrame, **changes: object) -> Experiment:
-    made = Experiment(arch, decoder, f"exp-{arch}", table, 1000, 90.0)
+    made = Experiment(Structure(arch, decoder), f"exp-{arch}", table, 1000, 90.0)
     return made._replace(**changes)  # type: ignore[arg-type]
 
 
@@ -51,11 +55,11 @@ def test_scores_are_the_share_of_clips_that_are_right(table: dict[str, dict[Any,
     stl = predictions(1, 0.3)
     right = stl["predicted"] == stl["actual"]
     # Classes, subjects and folds are all of one size, so every mean is the share of right clips.
-    assert table["stl"]["uar"] == pytest.approx(right.mean())
-    assert table["stl"]["war"] == pytest.approx(right.mean())
+    assert table["stl"]["uar_pooled"] == pytest.approx(right.mean())
+    assert table["stl"]["war_pooled"] == pytest.approx(right.mean())
     folds = right.groupby(stl["fold"]).mean()
     assert table["stl"]["uar_mean"] == pytest.approx(folds.mean())
-    assert table["stl"]["uar_sd"] == pytest.approx(folds.std())
+    assert table["stl"]["uar_std"] == pytest.approx(folds.std())
     assert table["stl"]["uar_low"] < right.mean() < table["stl"]["uar_high"]
 
 

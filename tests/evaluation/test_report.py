@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline.evaluation.report import Experiment, confidently_wrong, render
+from pipeline.evaluation.report import confidently_wrong, render
 from pipeline.evaluation.statistics import subject_confusions, subject_intervals
+from pipeline.mtcae.structures import Choices
 
 CLASSES = ["angry", "sad", "fear"]
 # Fold, clip, subject, true class, predicted class, and the probabilities. Nobody shows fear.
@@ -25,7 +26,9 @@ ROWS = [
     (2, "z2", "Zoë", "sad", "angry", 0.62, 0.38, 0),
     (2, "z3", "Zoë", "sad", "sad", 0.1, 0.9, 0),
 ]
-EXPERIMENT = Experiment("tiny", "cascaded vit", "small", "quick", 7)
+EXPERIMENT = Choices(
+    dataset="tiny", arch="cascaded", decoder="vit", model="small", recipe="quick", seed=7
+)
 ATTACK = "<script>alert(1)</script>"
 
 

@@ -5,14 +5,15 @@ import pandas as pd
 import pytest
 
 from pipeline.evaluation.summary import (
+    FoldScore,
+    Scores,
     confusion_table,
-    finite,
     fold_table,
     markdown,
     per_class_table,
     score,
+    score_experiment,
     subject_table,
-    summarise,
 )
 
 CLASSES = ["angry", "sad"]
@@ -50,7 +51,7 @@ def page(predictions: pd.DataFrame, classes: list[str] = CLASSES) -> list[str]:
         fold_table(predictions, classes),
         per_class_table(predictions, classes),
         confusion_table(predictions, classes),
-        summarise(predictions, classes),
+        score_experiment(predictions, classes),
     )
     return text.splitlines()
 
@@ -79,7 +80,7 @@ def test_every_fold_has_its_row(predictions: pd.DataFrame) -> None:
 
 def test_mean_over_folds_and_pooled_value_are_different_things(predictions: pd.DataFrame) -> None:
     # Pooled, half of the angry clips and all of the sad ones are right: four of six.
-    summary = summarise(predictions, CLASSES)
+    summary = score_experiment(predictions, CLASSES).nested()
     for name in ("uar", "war"):
         assert summary[name].pop("low") <= summary[name]["pooled"] <= summary[name].pop("high")
     assert summary == {
@@ -98,13 +99,13 @@ def test_mean_over_folds_and_pooled_value_are_different_things(predictions: pd.D
 
 def test_a_single_fold_has_no_standard_deviation(predictions: pd.DataFrame) -> None:
     first = predictions[predictions["fold"] == 1]
-    assert "std" not in summarise(first, CLASSES)["uar"]
+    assert "std" not in score_experiment(first, CLASSES).nested()["uar"]
     assert cells(page(first), "std")[3:5] == ["-", "-"]
 
 
 def test_one_subject_has_no_interval(predictions: pd.DataFrame) -> None:
     ann = predictions[predictions["subject"] == "Ann"]
-    assert summarise(ann, CLASSES)["uar"] == {"mean": 1, "pooled": 1}
+    assert score_experiment(ann, CLASSES).nested()["uar"] == {"mean": 1, "pooled": 1}
     assert cells(page(ann), "pooled, 95 % from")[3:5] == ["-", "-"]
 
 
@@ -117,7 +118,7 @@ def test_subjects_are_listed_from_the_worst_to_the_best(predictions: pd.DataFram
 
 
 def test_a_structure_without_boxes_has_no_scores_for_them(without_boxes: pd.DataFrame) -> None:
-    summary = summarise(without_boxes, CLASSES)
+    summary = score_experiment(without_boxes, CLASSES).nested()
     assert "box_iou" not in summary
     assert "landmark_error" not in summary
     assert summary["uar"]["pooled"] == 0.75
@@ -125,13 +126,58 @@ def test_a_structure_without_boxes_has_no_scores_for_them(without_boxes: pd.Data
 
 
 def test_a_summary_is_json(predictions: pd.DataFrame) -> None:
-    summary = summarise(predictions, CLASSES)
+    summary = score_experiment(predictions, CLASSES).nested()
     assert json.loads(json.dumps(summary, allow_nan=False)) == summary
 
 
+NAN = float("nan")
+SCORES = Scores(
+    uar=FoldScore(mean=1.23456789, std=NAN, pooled=0.5, low=NAN, high=float("inf")),
+    war=FoldScore(mean=0.1, std=0.2, pooled=0.3, low=0.4, high=0.5),
+    macro_f1=0.25,
+    calibration_error=float("inf"),
+    box_iou=NAN,
+    landmark_error=0.12345678,
+    folds=1,
+    clips=2,
+)
+
+
 def test_numbers_that_are_not_finite_are_left_out_at_every_depth() -> None:
-    values = {"a": 1.23456789, "b": {"c": float("nan"), "d": 2}, "e": float("inf")}
-    assert finite(values) == {"a": 1.234568, "b": {"d": 2}}
+    assert SCORES.nested() == {
+        "uar": {"mean": 1.234568, "pooled": 0.5},
+        "war": {"mean": 0.1, "std": 0.2, "pooled": 0.3, "low": 0.4, "high": 0.5},
+        "macro_f1": 0.25,
+        "landmark_error": 0.123457,
+        "folds": 1,
+        "clips": 2,
+    }
+
+
+def test_flat_scores_have_a_name_each_and_are_all_there_as_they_are() -> None:
+    assert SCORES.flat() == pytest.approx(
+        {
+            "uar_mean": 1.23456789,
+            "uar_std": NAN,
+            "uar_pooled": 0.5,
+            "uar_low": NAN,
+            "uar_high": float("inf"),
+            "war_mean": 0.1,
+            "war_std": 0.2,
+            "war_pooled": 0.3,
+            "war_low": 0.4,
+            "war_high": 0.5,
+            "macro_f1": 0.25,
+            "calibration_error": float("inf"),
+            "box_iou": NAN,
+            "landmark_error": 0.12345678,
+            "folds": 1,
+            "clips": 2,
+        },
+        rel=0,
+        abs=0,
+        nan_ok=True,
+    )
 
 
 def test_recall_per_class_is_over_all_folds(predictions: pd.DataFrame) -> None:

@@ -11,7 +11,9 @@ from timm.data.auto_augment import LEVEL_TO_ARG, NAME_TO_OP
 from torch import Tensor
 
 from pipeline.feed import augment
-from pipeline.feed.augment import augment_clip, mix_batch
+from pipeline.feed.augment import AugmentSettings, MixSettings, augment_clip, mix_batch
+from pipeline.store.batch import Batch, Target
+from pipeline.store.shards import face_targets
 
 SIDE = 96
 GREY = 128
@@ -58,13 +60,13 @@ def augmented(
     magnitude: float = 7,
     erase: float = 0,
 ) -> Clip:
-    return augment_clip(
-        *clip,
+    settings = AugmentSettings(
+        flip_probability=0,
         rand_augment_ops=operations,
         rand_augment_magnitude=magnitude,
         erase_probability=erase,
-        generator=np.random.default_rng(seed),
     )
+    return augment_clip(*clip, settings, np.random.default_rng(seed))
 
 
 def only(monkeypatch: pytest.MonkeyPatch, names: Iterable[str]) -> None:
@@ -361,24 +363,47 @@ def one_colour_batch(num_clips: int) -> tuple[Tensor, Tensor, Tensor]:
     return frames, torch.arange(num_clips), torch.tensor([[True, False]] * num_clips)
 
 
-def mixed(
-    batch: tuple[Tensor, Tensor, Tensor],
+def as_batch(frames: Tensor, labels: Tensor, mask: Tensor) -> Batch:
+    """Clips with boxes and points of noise."""
+    num_clips, num_frames = mask.shape
+    noise = torch.rand(num_clips, num_frames, 14, generator=torch.Generator().manual_seed(0))
+    boxes, points = noise[..., :4], noise[..., 4:].reshape(num_clips, num_frames, 5, 2)
+    names = [f"clip{i}" for i in range(num_clips)]
+    targets = face_targets(boxes, points, mask, labels)
+    return Batch(names, [f"subject of {name}" for name in names], frames, targets)
+
+
+def mixed_batch(
+    batch: Batch,
     seed: int,
     mixup: float,
     cutmix: float,
     probability: float = 1,
     smoothing: float = 0,
     num_classes: int = 5,
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> Batch:
     return mix_batch(
-        *batch,
-        mixup_alpha=mixup,
-        cutmix_alpha=cutmix,
-        probability=probability,
-        label_smoothing=smoothing,
+        batch,
+        MixSettings(mixup_alpha=mixup, cutmix_alpha=cutmix, probability=probability),
         num_classes=num_classes,
+        label_smoothing=smoothing,
         generator=np.random.default_rng(seed),
     )
+
+
+def mixed(
+    clips: tuple[Tensor, Tensor, Tensor],
+    seed: int,
+    mixup: float,
+    cutmix: float,
+    probability: float = 1,
+    smoothing: float = 0,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Frames, soft labels, and in which frames boxes and points are known."""
+    result = mixed_batch(as_batch(*clips), seed, mixup, cutmix, probability, smoothing)
+    boxes, points = result.targets["boxes"], result.targets["points"]
+    assert torch.equal(boxes.known, points.known)
+    return result.inputs, result.targets["expression"].values, boxes.known
 
 
 @pytest.mark.parametrize("smoothing", [0, 0.1])
@@ -479,3 +504,19 @@ def test_mixing_is_a_function_of_the_generator_and_leaves_its_input_alone() -> N
         assert not torch.equal(mixed((frames, labels, mask), 8, mixup, cutmix)[0], results[0][0])
     for before, pristine in zip(batch, one_colour_batch(4), strict=True):
         assert torch.equal(before, pristine)
+
+
+@pytest.mark.parametrize(("mixup", "cutmix"), [(1, 0), (0, 1)])
+def test_mixing_changes_no_name_no_place_and_not_whether_a_label_is_known(
+    mixup: float, cutmix: float
+) -> None:
+    batch = as_batch(*one_colour_batch(4))
+    known = torch.tensor([True, False, True, True])
+    batch = batch.with_target("expression", Target(torch.arange(4), known))
+    result = mixed_batch(batch, 7, mixup, cutmix)
+    assert not torch.equal(result.inputs, batch.inputs)
+    assert (result.ids, result.groups) == (batch.ids, batch.groups)
+    assert list(result.targets) == list(batch.targets)
+    for name in ("boxes", "points"):
+        assert torch.equal(result.targets[name].values, batch.targets[name].values)
+    assert torch.equal(result.targets["expression"].known, known)

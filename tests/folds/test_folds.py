@@ -6,14 +6,17 @@ import numpy as np
 import pytest
 from project import ROOT
 
-from pipeline.common.clips import Clip
+from pipeline.common.clips import StoredClip
 from pipeline.datasets.cremad import list_clips, read_objects, read_sexes
 from pipeline.folds.folds import (
+    PARTS,
     Fold,
+    GroupFold,
     balanced_tests,
     make_folds,
     published_folds,
     read_fold,
+    read_folds,
     refuse_leaks,
     write_folds,
 )
@@ -23,21 +26,21 @@ from stages.split import Params, split_clips
 LABELS = ["angry", "happy", "sad"]
 
 
-def balanced_clips(num_subjects: int, clips_per_label: int = 4) -> list[Clip]:
+def balanced_clips(num_subjects: int, clips_per_label: int = 4) -> list[StoredClip]:
     """Every subject shows every label equally often; subjects are female and male in turn."""
     return [
-        Clip(f"s{s:02}_{label}_{i}", "", f"s{s:02}", label, sex=("female", "male")[s % 2])
+        StoredClip(f"s{s:02}_{label}_{i}", "", f"s{s:02}", label, sex=("female", "male")[s % 2])
         for s in range(num_subjects)
         for label in LABELS
         for i in range(clips_per_label)
     ]
 
 
-def uneven_clips(seed: int) -> list[Clip]:
+def uneven_clips(seed: int) -> list[StoredClip]:
     """Twelve subjects with 10 to 30 clips of random labels."""
     random = np.random.default_rng(seed)
     return [
-        Clip(
+        StoredClip(
             f"s{s:02}_{i}",
             "",
             f"s{s:02}",
@@ -49,7 +52,7 @@ def uneven_clips(seed: int) -> list[Clip]:
     ]
 
 
-def split(clips: list[Clip], num_folds: int = 5, seed: int = 1) -> list[Fold]:
+def split(clips: list[StoredClip], num_folds: int = 5, seed: int = 1) -> list[GroupFold]:
     tests = balanced_tests(clips, num_folds, seed)
     return make_folds(clips, tests, validation_fraction=0.2, seed=seed)
 
@@ -60,22 +63,22 @@ def test_no_subject_appears_in_two_parts_of_a_fold_and_none_is_left_out(seed: in
     for fold in split(clips, seed=seed):
         assert all([fold.train, fold.validation, fold.test])
         together = [*fold.train, *fold.validation, *fold.test]
-        assert sorted(together) == sorted({clip.subject for clip in clips})
+        assert sorted(together) == sorted({clip.group for clip in clips})
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_every_subject_is_tested_exactly_once(seed: int) -> None:
     clips = uneven_clips(seed)
     folds = split(clips, seed=seed)
-    assert [fold.fold for fold in folds] == [1, 2, 3, 4, 5]
+    assert [fold.number for fold in folds] == [1, 2, 3, 4, 5]
     tested = [subject for fold in folds for subject in fold.test]
-    assert sorted(tested) == sorted({clip.subject for clip in clips})
+    assert sorted(tested) == sorted({clip.group for clip in clips})
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_balanced_subjects_give_folds_of_one_woman_and_one_man_each(seed: int) -> None:
     clips = balanced_clips(10)
-    sex = {clip.subject: clip.sex for clip in clips}
+    sex = {clip.group: clip.sex for clip in clips}
     for fold in split(clips, seed=seed):
         assert Counter(sex[subject] for subject in fold.test) == {"female": 1, "male": 1}
         assert len(fold.validation) in (1, 2)
@@ -83,7 +86,7 @@ def test_balanced_subjects_give_folds_of_one_woman_and_one_man_each(seed: int) -
 
 def test_24_actors_are_spread_as_evenly_as_whole_subjects_allow() -> None:
     clips = balanced_clips(24)
-    sex = {clip.subject: clip.sex for clip in clips}
+    sex = {clip.group: clip.sex for clip in clips}
     folds = split(clips)
     assert sorted(len(fold.test) for fold in folds) == [4, 5, 5, 5, 5]
     for fold in folds:
@@ -92,8 +95,10 @@ def test_24_actors_are_spread_as_evenly_as_whole_subjects_allow() -> None:
 
 
 def test_classes_are_even_where_each_subject_shows_one() -> None:
-    clips = [Clip(f"{s}_{i}", "", f"s{s:02}", LABELS[s % 3]) for s in range(15) for i in range(5)]
-    label = {clip.subject: clip.label for clip in clips}
+    clips = [
+        StoredClip(f"{s}_{i}", "", f"s{s:02}", LABELS[s % 3]) for s in range(15) for i in range(5)
+    ]
+    label = {clip.group: clip.label for clip in clips}
     for fold in split(clips):
         assert sorted(label[subject] for subject in fold.test) == LABELS
 
@@ -120,22 +125,77 @@ def test_too_few_subjects_are_an_error_with_their_number_and_the_number_needed()
 
 
 def test_a_class_that_only_one_subject_shows_cannot_be_tested() -> None:
-    clips = [*balanced_clips(10), *(Clip(f"rare{i}", "", "s00", "contempt") for i in range(5))]
+    clips = [
+        *balanced_clips(10),
+        *(StoredClip(f"rare{i}", "", "s00", "contempt") for i in range(5)),
+    ]
     with pytest.raises(ValueError, match=r"fold \d would train without any clip of contempt"):
         split(clips)
 
 
+def by_clip(fold: GroupFold, clips: list[StoredClip]) -> Fold:
+    """The same fold as the part of every clip."""
+    part_of = {subject: part for part in PARTS for subject in getattr(fold, part)}
+    return Fold(fold.number, {clip.clip: part_of[clip.group] for clip in clips})
+
+
 def test_folds_read_back_as_they_were_written(tmp_path: Path) -> None:
-    folds = split(balanced_clips(10))
-    write_folds(tmp_path / "folds.json", folds)
-    assert [read_fold(tmp_path / "folds.json", number) for number in (1, 2, 3, 4, 5)] == folds
+    clips = balanced_clips(10)
+    folds = split(clips)
+    write_folds(tmp_path / "folds.csv", clips, folds)
+    expected = [by_clip(fold, clips) for fold in folds]
+    assert [read_fold(tmp_path / "folds.csv", number) for number in (1, 2, 3, 4, 5)] == expected
+    assert read_folds(tmp_path / "folds.csv") == expected
+
+
+def test_folds_are_a_table_of_clips_and_folds(tmp_path: Path) -> None:
+    clips = [StoredClip(f"{name}_1", "", name, "sad") for name in ("Ann", "Bob", "Cem", "Eve")]
+    folds = [
+        GroupFold(1, train=["Ann"], validation=["Bob"], test=["Cem"]),
+        GroupFold(2, train=["Cem"], validation=["Ann"], test=["Bob"]),
+    ]
+    write_folds(tmp_path / "folds.csv", clips, folds)
+    assert (tmp_path / "folds.csv").read_text().splitlines() == [
+        "clip,fold1,fold2",
+        "Ann_1,train,validation",
+        "Bob_1,validation,test",
+        "Cem_1,test,train",
+        "Eve_1,,",
+    ]
+    # Who is in no part of a fold is not in it.
+    assert read_fold(tmp_path / "folds.csv", 2) == Fold(
+        2, {"Ann_1": "validation", "Bob_1": "test", "Cem_1": "train"}
+    )
+
+
+@pytest.mark.parametrize(
+    "names", [["007", "02", "3"], ["NA", "nan", "null"], ["True", "1e5", "inf"]]
+)
+def test_names_that_look_like_numbers_or_like_nothing_stay_text(
+    tmp_path: Path, names: list[str]
+) -> None:
+    clips = [StoredClip(name, "", name, "sad") for name in names]
+    fold = GroupFold(1, train=names[:1], validation=names[1:2], test=names[2:])
+    write_folds(tmp_path / "folds.csv", clips, [fold])
+    expected = Fold(1, dict(zip(names, PARTS, strict=True)))
+    assert read_folds(tmp_path / "folds.csv") == [expected]
+    assert read_fold(tmp_path / "folds.csv", 1) == expected
+
+
+def test_the_rows_of_a_part_are_places_in_any_manifest() -> None:
+    fold = Fold(1, {"a": "train", "b": "test", "c": "train", "gone": "test"})
+    clips = [StoredClip(name, "", "Ann", "sad") for name in ("c", "new", "b", "a")]
+    assert fold.rows(clips, "train") == [0, 3]
+    assert fold.rows(clips, "test") == [2]
+    assert fold.rows(clips, "validation") == []
 
 
 @pytest.mark.parametrize("number", [0, 6])
 def test_a_fold_that_was_not_made_is_an_error(tmp_path: Path, number: int) -> None:
-    write_folds(tmp_path / "folds.json", split(balanced_clips(10)))
+    clips = balanced_clips(10)
+    write_folds(tmp_path / "folds.csv", clips, split(clips))
     with pytest.raises(ValueError, match=f"folds 1 to 5, not {number}"):
-        read_fold(tmp_path / "folds.json", number)
+        read_fold(tmp_path / "folds.csv", number)
 
 
 def test_two_folds_of_three_subjects_would_leave_nobody_to_validate() -> None:
@@ -146,7 +206,7 @@ def test_two_folds_of_three_subjects_would_leave_nobody_to_validate() -> None:
 def test_subjects_too_uneven_for_the_folds_are_an_error_and_not_an_empty_fold() -> None:
     counts = {"s0": (0, 1, 0), "s1": (1, 1, 5), "s2": (2, 3, 2), "s3": (2, 1, 2), "s4": (2, 6, 4)}
     clips = [
-        Clip(f"{subject}{label}{i}", "", subject, label, sex="fm"[int(subject[1]) % 2])
+        StoredClip(f"{subject}{label}{i}", "", subject, label, sex="fm"[int(subject[1]) % 2])
         for subject, numbers in counts.items()
         for label, number in zip("abc", numbers, strict=True)
         for i in range(number)
@@ -155,10 +215,10 @@ def test_subjects_too_uneven_for_the_folds_are_an_error_and_not_an_empty_fold() 
         split(clips, seed=0)
 
 
-def ravdess_clips() -> list[Clip]:
+def ravdess_clips() -> list[StoredClip]:
     """24 actors with four neutral clips and eight of each other emotion, calm being one of them."""
     return [
-        Clip(
+        StoredClip(
             f"{actor}_{label}_{i}",
             "",
             f"actor_{actor:02}",
@@ -171,17 +231,21 @@ def ravdess_clips() -> list[Clip]:
     ]
 
 
-def cremad_clips() -> list[Clip]:
+def cremad_clips() -> list[StoredClip]:
     """All 7,442 of the published list, the known bad ones with them."""
     tables = ROOT / "datasets/cremad"
-    return list_clips(
+    published = list_clips(
         read_objects(tables / "files.csv"),
         read_sexes(tables / "actors.csv"),
         keep_known_bad=True,
     )
+    return [
+        StoredClip(clip.clip, clip.path, clip.subject, clip.label, sex=clip.sex)
+        for clip in published
+    ]
 
 
-def published(dataset: str, clips: list[Clip]) -> list[Fold]:
+def published(dataset: str, clips: list[StoredClip]) -> list[GroupFold]:
     return published_folds(
         clips,
         MAE_DFER_TESTS[dataset],
@@ -191,9 +255,9 @@ def published(dataset: str, clips: list[Clip]) -> list[Fold]:
     )
 
 
-def sizes(clips: list[Clip], fold: Fold) -> tuple[int, int]:
+def sizes(clips: list[StoredClip], fold: GroupFold) -> tuple[int, int]:
     """Number of test clips, and of training and validation clips together."""
-    count = Counter(clip.subject for clip in clips)
+    count = Counter(clip.group for clip in clips)
     rest = [*fold.train, *fold.validation]
     return sum(count[subject] for subject in fold.test), sum(count[subject] for subject in rest)
 
@@ -223,8 +287,8 @@ def test_cremad_has_five_published_folds_of_the_published_sizes() -> None:
 
 
 def test_a_published_protocol_wants_every_subject_and_no_stranger() -> None:
-    clips = [clip for clip in ravdess_clips() if clip.subject != "actor_07"]
-    clips.append(Clip("x", "", "actor_25", "calm"))
+    clips = [clip for clip in ravdess_clips() if clip.group != "actor_07"]
+    clips.append(StoredClip("x", "", "actor_25", "calm"))
     with pytest.raises(
         ValueError, match=r"subjects .* missing are actor_07, too many are actor_25"
     ):
@@ -237,7 +301,7 @@ def test_a_published_protocol_wants_its_own_classes() -> None:
         published("ravdess", clips)
 
 
-def by_protocol(protocol: str, clips: list[Clip]) -> list[Fold]:
+def by_protocol(protocol: str, clips: list[StoredClip]) -> list[GroupFold]:
     """What the split stage makes of the clips."""
     split = {
         "protocol": protocol,
@@ -252,7 +316,7 @@ def by_protocol(protocol: str, clips: list[Clip]) -> list[Fold]:
 def test_leaving_one_subject_out_tests_each_of_24_alone() -> None:
     clips = ravdess_clips()
     folds = by_protocol("loso", clips)
-    assert [fold.fold for fold in folds] == list(range(1, 25))
+    assert [fold.number for fold in folds] == list(range(1, 25))
     assert [fold.test for fold in folds] == [[f"actor_{n:02}"] for n in range(1, 25)]
     for fold in folds:
         assert sorted([*fold.train, *fold.validation, *fold.test]) == [
@@ -272,13 +336,13 @@ def test_a_holdout_without_a_split_column_draws_its_subjects() -> None:
     assert sorted(together) == [f"s{s:02}" for s in range(12)]
 
 
-def with_splits(parts: dict[str, str], num_subjects: int = 6) -> list[Clip]:
+def with_splits(parts: dict[str, str], num_subjects: int = 6) -> list[StoredClip]:
     """Balanced clips whose table says which part each subject is in; empty where `parts` does."""
     clips = balanced_clips(num_subjects)
-    return [replace(clip, path=f"{clip.clip}.mp4", split=parts[clip.subject]) for clip in clips]
+    return [replace(clip, path=f"{clip.clip}.mp4", split=parts[clip.group]) for clip in clips]
 
 
-PARTS = {
+SPLITS = {
     "s00": "test",
     "s01": "train",
     "s02": "validation",
@@ -289,13 +353,13 @@ PARTS = {
 
 
 def test_a_holdout_follows_the_split_column() -> None:
-    assert by_protocol("holdout", with_splits(PARTS)) == [
-        Fold(1, train=["s01", "s03", "s05"], validation=["s02"], test=["s00", "s04"])
+    assert by_protocol("holdout", with_splits(SPLITS)) == [
+        GroupFold(1, train=["s01", "s03", "s05"], validation=["s02"], test=["s00", "s04"])
     ]
 
 
 def test_a_split_column_without_validation_has_it_drawn_from_the_training_subjects() -> None:
-    parts = {subject: "test" if part == "test" else "train" for subject, part in PARTS.items()}
+    parts = {subject: "test" if part == "test" else "train" for subject, part in SPLITS.items()}
     (fold,) = by_protocol("holdout", with_splits(parts))
     assert fold.test == ["s00", "s04"]
     assert len(fold.validation) == 1
@@ -303,7 +367,7 @@ def test_a_split_column_without_validation_has_it_drawn_from_the_training_subjec
 
 
 def test_a_subject_in_two_parts_of_the_table_is_an_error_that_names_them() -> None:
-    clips = with_splits(PARTS)
+    clips = with_splits(SPLITS)
     clips[-1] = replace(clips[-1], split="test")
     with pytest.raises(ValueError, match=r"s05 stand\(s\) in the table as train and as test"):
         by_protocol("holdout", clips)
@@ -311,24 +375,34 @@ def test_a_subject_in_two_parts_of_the_table_is_an_error_that_names_them() -> No
 
 def test_a_split_column_with_gaps_is_an_error_that_counts_them() -> None:
     with pytest.raises(ValueError, match=r"12 clips have no split \(s03_angry_0\.mp4, "):
-        by_protocol("holdout", with_splits({**PARTS, "s03": ""}))
+        by_protocol("holdout", with_splits({**SPLITS, "s03": ""}))
 
 
-FOLD = Fold(2, train=["Ann", "Bob"], validation=["Cem"], test=["Dee"])
+FOLD = GroupFold(2, train=["Ann", "Bob"], validation=["Cem"], test=["Dee"])
 
 
-def clip_of(subject: str, content: str) -> Clip:
-    return Clip(f"{subject}{content}", f"{subject}/{content}.mp4", subject, "sad", content=content)
+def clip_of(subject: str, content: str) -> StoredClip:
+    return StoredClip(
+        f"{subject}{content}", f"{subject}/{content}.mp4", subject, "sad", content=content
+    )
+
+
+def fold_of(clips: list[StoredClip]) -> Fold:
+    """FOLD, of which Eve is no part."""
+    return by_clip(FOLD, [clip for clip in clips if clip.group != "Eve"])
 
 
 def test_a_fold_whose_parts_share_nothing_is_trained() -> None:
-    refuse_leaks(FOLD, [clip_of(s, f"{s}{i}") for s in ("Ann", "Bob", "Cem", "Dee") for i in "12"])
+    clips = [clip_of(s, f"{s}{i}") for s in ("Ann", "Bob", "Cem", "Dee") for i in "12"]
+    refuse_leaks(fold_of(clips), clips)
 
 
 def test_a_subject_in_two_parts_is_a_leak() -> None:
-    fold = FOLD._replace(validation=["Cem", "Bob"])
+    clips = [clip_of(s, f"{s}{i}") for s in ("Ann", "Bob", "Cem", "Dee") for i in "12"]
+    fold = fold_of(clips)
+    fold.parts["BobBob2"] = "validation"
     with pytest.raises(ValueError, match=r"fold 2 .* subject Bob is in train and in validation"):
-        refuse_leaks(fold, [])
+        refuse_leaks(fold, clips)
 
 
 @pytest.mark.parametrize(("seen", "part"), [("Bob", "train"), ("Cem", "validation")])
@@ -338,12 +412,14 @@ def test_the_same_pictures_in_two_parts_are_a_leak_that_names_both(seen: str, pa
         ValueError,
         match=rf"{seen}/x\.mp4 of subject {seen} \({part}\) and Dee/x\.mp4 of subject Dee \(test\)",
     ):
-        refuse_leaks(FOLD, clips)
+        refuse_leaks(fold_of(clips), clips)
 
 
 def test_the_same_pictures_inside_one_part_are_no_leak() -> None:
-    refuse_leaks(FOLD, [clip_of("Ann", "x"), clip_of("Bob", "x"), clip_of("Dee", "y")])
+    clips = [clip_of("Ann", "x"), clip_of("Bob", "x"), clip_of("Dee", "y")]
+    refuse_leaks(fold_of(clips), clips)
 
 
 def test_pictures_of_people_outside_the_fold_are_no_leak() -> None:
-    refuse_leaks(FOLD, [clip_of("Eve", "x"), clip_of("Dee", "x"), clip_of("Eve", "y")])
+    clips = [clip_of("Eve", "x"), clip_of("Dee", "x"), clip_of("Eve", "y")]
+    refuse_leaks(fold_of(clips), clips)

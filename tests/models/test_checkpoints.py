@@ -1,5 +1,4 @@
 import argparse
-import json
 import os
 import pickle
 import re
@@ -13,12 +12,11 @@ import torch.nn.functional as F
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
+from small import video_encoder
 from torch import Tensor, nn
 
-from pipeline.models.checkpoints import load_encoder, load_model, save_model
+from pipeline.models.checkpoints import load_encoder
 from pipeline.models.encoder import IMAGENET_MEAN, IMAGENET_STD, VideoMAEEncoder
-from pipeline.mtcae.model import MTCAE
-from pipeline.mtcae.structures import STRUCTURES
 
 DIM, DEPTH, HEADS = 24, 2, 2
 StateDict = dict[str, Tensor]
@@ -29,16 +27,9 @@ def _seed() -> None:
     torch.manual_seed(0)
 
 
-def encoder(
-    *, dim: int = DIM, depth: int = DEPTH, image_size: int = 32, mlp_ratio: float = 4.0
-) -> VideoMAEEncoder:
-    return VideoMAEEncoder(
-        dim=dim,
-        depth=depth,
-        num_heads=HEADS,
-        mlp_ratio=mlp_ratio,
-        image_size=image_size,
-        num_frames=4,
+def encoder(*, dim: int = DIM, depth: int = DEPTH, image_size: int = 32) -> VideoMAEEncoder:
+    return video_encoder(
+        dim=dim, depth=depth, num_heads=HEADS, image_size=image_size, num_frames=4
     ).eval()
 
 
@@ -68,87 +59,6 @@ def imagenet_normalised(x: Tensor) -> Tensor:
 
 def junk(*keys: str) -> StateDict:
     return {key: torch.full((2, 3), 9.0) for key in keys}
-
-
-# --- Our own models
-
-
-def model(arch: str, decoder: str) -> MTCAE:
-    torch.manual_seed(0)
-    built = MTCAE(
-        encoder(),
-        arch=arch,
-        decoder=decoder,
-        num_classes=6,
-        decoder_dim=16,
-        decoder_heads=3,
-        decoder_head_dim=16,
-        decoder_layers=2,
-        dropout=0.2,
-        norm_before_pool=True,
-    )
-    randomize(built)
-    built.encoder.mean.fill_(0.25)
-    return built.eval()
-
-
-METADATA = {"classes": ["angry", "sad"], "data_set": "sample", "fold": 2, "metrics": {"uar": 0.5}}
-
-
-@pytest.mark.parametrize(("arch", "decoder"), STRUCTURES)
-def test_loaded_model_predicts_what_the_saved_one_did_to_the_bit(
-    arch: str, decoder: str, tmp_path: Path
-) -> None:
-    saved = model(arch, decoder)
-    path = tmp_path / "model.safetensors"
-    save_model(path, saved, metadata=METADATA)
-    loaded, metadata = load_model(path)
-    assert metadata == METADATA
-    assert not any(module.training for module in loaded.modules())
-    assert loaded.config == saved.config
-    for ours, theirs in zip(saved(frames()), loaded(frames()), strict=True):
-        assert (ours is None and theirs is None) or torch.equal(ours, theirs)
-
-
-def test_model_json_says_what_the_model_is(tmp_path: Path) -> None:
-    save_model(tmp_path / "model.safetensors", model("cascaded", "vit"), metadata=METADATA)
-    description = json.loads((tmp_path / "model.json").read_text())
-    assert description["metadata"] == METADATA
-    assert description["normalisation"] == {"mean": [0.25] * 3, "std": list(IMAGENET_STD)}
-    assert description["encoder"]["dim"] == DIM
-    assert description["model"]["arch"] == "cascaded"
-
-
-def test_saving_twice_gives_the_same_bytes_and_leaves_nothing_else(tmp_path: Path) -> None:
-    contents = []
-    for name in ("first", "second"):
-        folder = tmp_path / name
-        folder.mkdir()
-        save_model(folder / "model.safetensors", model("cascaded", "vit"), metadata=METADATA)
-        assert sorted(p.name for p in folder.iterdir()) == ["model.json", "model.safetensors"]
-        contents.append([p.read_bytes() for p in sorted(folder.iterdir())])
-    assert contents[0] == contents[1]
-
-
-def test_metadata_that_json_does_not_know_is_refused_before_anything_is_written(
-    tmp_path: Path,
-) -> None:
-    with pytest.raises(ValueError, match="not JSON compliant"):
-        save_model(
-            tmp_path / "model.safetensors", model("stl", "vit"), metadata={"uar": float("nan")}
-        )
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_encoder_of_a_saved_model_can_start_another_with_its_normalisation(tmp_path: Path) -> None:
-    saved = model("cascaded", "vit")
-    save_model(tmp_path / "model.safetensors", saved, metadata={})
-    other = encoder()
-    report = load_encoder(other, tmp_path / "model.safetensors")
-    assert report.family == "model saved by this project"
-    assert report.unexpected == []
-    assert torch.equal(other.mean, torch.full((3, 1, 1), 0.25))
-    assert torch.equal(other(frames()), saved.encoder(frames()))
 
 
 # --- Hugging Face
@@ -430,8 +340,13 @@ def test_wrong_size_is_refused_naming_both(
 
 def test_wrong_mlp_is_refused_naming_the_weight_and_both_shapes(tmp_path: Path) -> None:
     _, weights = published()
-    match = r"blocks.0.mlp.fc1.weight is \(96, 24\), the model needs \(48, 24\)"
-    refuse(tmp_path / "x.pth", weights, match, encoder(mlp_ratio=2.0))
+    for i in range(DEPTH):
+        mlp = f"blocks.{i}.mlp"
+        weights[f"{mlp}.fc1.weight"] = weights[f"{mlp}.fc1.weight"][:48]
+        weights[f"{mlp}.fc1.bias"] = weights[f"{mlp}.fc1.bias"][:48]
+        weights[f"{mlp}.fc2.weight"] = weights[f"{mlp}.fc2.weight"][:, :48]
+    match = r"blocks.0.mlp.fc1.weight is \(48, 24\), the model needs \(96, 24\)"
+    refuse(tmp_path / "x.pth", weights, match)
 
 
 def test_half_matching_file_is_refused_naming_what_is_missing(tmp_path: Path) -> None:

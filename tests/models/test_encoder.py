@@ -3,6 +3,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from small import video_encoder
 from torch import Tensor, nn
 
 from pipeline.models.encoder import (
@@ -21,7 +22,7 @@ def tiny_encoder(
     std: tuple[float, float, float] = IMAGENET_STD,
 ) -> VideoMAEEncoder:
     torch.manual_seed(0)
-    return VideoMAEEncoder(
+    encoder = video_encoder(
         dim=12,
         depth=3,
         num_heads=2,
@@ -29,9 +30,10 @@ def tiny_encoder(
         num_frames=4,
         drop_path=drop_path,
         checkpointing=checkpointing,
-        mean=mean,
-        std=std,
     )
+    encoder.mean.copy_(torch.tensor(mean).view(3, 1, 1))
+    encoder.std.copy_(torch.tensor(std).view(3, 1, 1))
+    return encoder
 
 
 def tiny_frames(batch: int = 2) -> Tensor:
@@ -67,7 +69,7 @@ def test_parameter_count_is_that_of_the_transformers_library(
         use_mean_pooling=False,
     )
     with torch.device("meta"):
-        ours = VideoMAEEncoder(dim=dim, depth=depth, num_heads=num_heads)
+        ours = video_encoder(dim=dim, depth=depth, num_heads=num_heads)
         theirs = transformers.VideoMAEModel(config)
     assert ours.num_tokens == 1568
     assert sum(p.numel() for p in ours.parameters()) == sum(p.numel() for p in theirs.parameters())
@@ -91,6 +93,18 @@ def test_encoder_normalises_its_frames_itself() -> None:
     torch.testing.assert_close(normalising(frames), plain(by_hand))
 
 
+def test_an_encoder_starts_with_the_normalisation_of_imagenet() -> None:
+    encoder = video_encoder(dim=8, depth=1, num_heads=2, image_size=32)
+    assert encoder.mean.flatten().tolist() == pytest.approx(IMAGENET_MEAN)
+    assert encoder.std.flatten().tolist() == pytest.approx(IMAGENET_STD)
+
+
+def test_bytes_and_fractions_of_a_frame_give_the_same_tokens() -> None:
+    encoder = tiny_encoder()
+    pixels = (tiny_frames() * 256).byte()
+    assert torch.equal(encoder(pixels), encoder(pixels.float() / 255))
+
+
 def test_normalisation_is_saved_with_the_weights_and_positions_are_not() -> None:
     saved = tiny_encoder(mean=(0.0, 0.0, 0.0)).state_dict()
     assert saved["mean"].flatten().tolist() == [0.0, 0.0, 0.0]
@@ -100,7 +114,7 @@ def test_normalisation_is_saved_with_the_weights_and_positions_are_not() -> None
 
 def test_frames_of_160_pixels_have_800_tokens_with_the_first_800_positions() -> None:
     torch.manual_seed(0)
-    encoder = VideoMAEEncoder(dim=8, depth=1, num_heads=2, image_size=160)
+    encoder = video_encoder(dim=8, depth=1, num_heads=2, image_size=160)
     assert encoder.num_tokens == 8 * 10 * 10
     assert torch.equal(encoder.positions, sinusoid_positions(1568, 8)[:, :800])
     tokens = encoder(torch.rand(1, 16, 3, 160, 160))
@@ -173,4 +187,4 @@ def test_sizes_that_do_not_divide_into_tubelets_are_refused(
     image_size: int, num_frames: int
 ) -> None:
     with pytest.raises(ValueError, match=f"{num_frames} frames of {image_size} px"):
-        VideoMAEEncoder(dim=8, depth=1, num_heads=2, image_size=image_size, num_frames=num_frames)
+        video_encoder(dim=8, depth=1, num_heads=2, image_size=image_size, num_frames=num_frames)

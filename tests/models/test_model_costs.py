@@ -3,6 +3,7 @@ import torch
 
 from benchmarks.model_costs import forward_macs
 from benchmarks.models import random_model
+from pipeline.mtcae.structures import Structure
 
 TOKENS, DIM, INNER = 1568, 512, 3 * 512
 
@@ -24,5 +25,5 @@ HEADS = DIM * (64 + 160 + 7)
 )
 def test_forward_cost_is_that_counted_by_hand(arch: str, decoder: str, expected: int) -> None:
     with torch.device("meta"):
-        model = random_model("large", arch=arch, decoder=decoder).eval()
+        model = random_model("large", Structure(arch, decoder)).eval()
     assert forward_macs(model) == expected

@@ -6,10 +6,12 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
+from small import LOSS
 from torch import Tensor
 
-from pipeline.mtcae.loss import Losses, LossWeights, masked_mse, multitask_loss
+from pipeline.mtcae.loss import Losses, Totals, count, masked_mse, multitask_loss
 from pipeline.mtcae.model import Predictions
+from pipeline.store.batch import Target
 
 MASK = torch.tensor([[True, True, False], [True, False, False]])
 LABELS = torch.tensor([0, 3])
@@ -23,17 +25,20 @@ def predictions() -> Predictions:
     return Predictions(random(2, 3, 4, seed=1), random(2, 3, 5, 2, seed=2), random(2, 7, seed=3))
 
 
-def losses(predicted: Predictions, *, label_smoothing: float = 0.0) -> Losses:
-    boxes, points = random(2, 3, 4, seed=4), random(2, 3, 5, 2, seed=5)
-    return multitask_loss(
-        predicted,
-        boxes,
-        points,
-        MASK,
-        LABELS,
-        weights=LossWeights(),
-        label_smoothing=label_smoothing,
-    )
+def targets(expression: Target | None = None) -> dict[str, Target]:
+    return {
+        "boxes": Target(random(2, 3, 4, seed=4), MASK),
+        "points": Target(random(2, 3, 5, 2, seed=5), MASK),
+        "expression": expression or Target(LABELS, torch.tensor([True, True])),
+    }
+
+
+def losses(
+    predicted: Predictions, *, label_smoothing: float = 0.0, expression: Target | None = None
+) -> Losses:
+    wanted = targets(expression)
+    settings = LOSS.model_copy(update={"label_smoothing": label_smoothing})
+    return multitask_loss(predicted, wanted, settings, count(wanted))
 
 
 def test_masked_mse_is_the_mean_over_the_known_frames() -> None:
@@ -83,11 +88,13 @@ def test_the_total_is_the_sum_with_the_weights_of_the_paper() -> None:
     predicted = Predictions(
         torch.full((1, 2, 4), 2.0), torch.full((1, 2, 5, 2), 3.0), torch.zeros(1, 4)
     )
-    zeros = torch.zeros(1, 2, 4), torch.zeros(1, 2, 5, 2)
-    mask, labels = torch.ones(1, 2, dtype=torch.bool), torch.tensor([1])
-    total, boxes, points, expression = multitask_loss(
-        predicted, *zeros, mask, labels, weights=LossWeights()
-    )
+    mask = torch.ones(1, 2, dtype=torch.bool)
+    wanted = {
+        "boxes": Target(torch.zeros(1, 2, 4), mask),
+        "points": Target(torch.zeros(1, 2, 5, 2), mask),
+        "expression": Target(torch.tensor([1]), torch.tensor([True])),
+    }
+    total, boxes, points, expression = multitask_loss(predicted, wanted, LOSS, count(wanted))
     assert (boxes.item(), points.item()) == (4, 9)
     assert expression.item() == pytest.approx(math.log(4))
     assert total.item() == pytest.approx(0.5 * 4 + 0.5 * 9 + 1.5 * math.log(4))
@@ -110,6 +117,44 @@ def test_label_smoothing_mixes_in_the_uniform_distribution() -> None:
         -(truth * log_probabilities).sum(dim=1).mean().item(), rel=1e-6
     )
     assert torch.equal(smooth, F.cross_entropy(predicted.logits, LABELS, label_smoothing=0.1))
+
+
+def test_clips_with_a_label_and_frames_with_a_face_are_counted() -> None:
+    clips, frames = count(targets(Target(LABELS, torch.tensor([True, False]))))
+    assert (clips.item(), frames.item()) == (1, 3)
+
+
+@pytest.mark.parametrize("label", [0, 6, -100])
+def test_what_an_unknown_label_holds_does_not_matter(label: int) -> None:
+    logits = predictions().logits
+    target = Target(torch.tensor([label, 3]), torch.tensor([False, True]))
+    expression = losses(predictions(), expression=target).expression
+    assert torch.equal(expression, F.cross_entropy(logits[1:], LABELS[1:]))
+
+
+def test_probabilities_in_the_place_of_labels_are_not_smoothed_again() -> None:
+    logits = predictions().logits
+    truth = random(2, 7, seed=6).softmax(dim=1)
+    target = Target(truth, torch.tensor([False, True]))
+    expression = losses(predictions(), label_smoothing=0.1, expression=target).expression
+    torch.testing.assert_close(expression, F.cross_entropy(logits[1:], truth[1:]))
+
+
+def test_with_the_totals_of_the_whole_the_losses_of_the_parts_add_up_to_its_loss() -> None:
+    whole = losses(predictions())
+    parts = []
+    for i in (0, 1):
+        boxes, points, logits = predictions()
+        assert boxes is not None
+        assert points is not None
+        part = Predictions(boxes[i : i + 1], points[i : i + 1], logits[i : i + 1])
+        wanted = {
+            name: Target(target.values[i : i + 1], target.known[i : i + 1])
+            for name, target in targets().items()
+        }
+        totals = Totals(torch.tensor(2), torch.tensor(3))
+        parts.append(torch.stack(multitask_loss(part, wanted, LOSS, totals)))
+    torch.testing.assert_close(parts[0] + parts[1], torch.stack(whole))
 
 
 def test_losses_of_half_precision_predictions_are_computed_in_single_precision() -> None:

@@ -3,9 +3,9 @@ from typing import Any
 
 import pytest
 import torch
+from small import task_model, video_encoder
 from torch import Tensor, nn
 
-from pipeline.models.encoder import VideoMAEEncoder
 from pipeline.mtcae.model import MTCAE, Head, Predictions
 from pipeline.mtcae.structures import STRUCTURES
 
@@ -14,19 +14,19 @@ every_structure = pytest.mark.parametrize(("arch", "decoder"), STRUCTURES)
 
 
 def build(
-    arch: str, decoder: str, *, decoder_layers: int = 2, norm_before_pool: bool = False
+    arch: str, decoder: str, *, depth: int = 1, num_layers: int = 2, norm_before_pool: bool = False
 ) -> MTCAE:
     torch.manual_seed(0)
-    encoder = VideoMAEEncoder(dim=12, depth=1, num_heads=2, image_size=32, num_frames=4)
-    return MTCAE(
+    encoder = video_encoder(dim=12, depth=depth, num_heads=2, image_size=32, num_frames=4)
+    return task_model(
         encoder,
         arch=arch,
         decoder=decoder,
         num_classes=7,
-        decoder_dim=8,
-        decoder_heads=3,
-        decoder_head_dim=8,
-        decoder_layers=decoder_layers,
+        dim=8,
+        num_heads=3,
+        head_dim=8,
+        num_layers=num_layers,
         norm_before_pool=norm_before_pool,
     )
 
@@ -47,27 +47,29 @@ def backward(outputs: Iterable[Tensor]) -> None:
 def parts(model: MTCAE) -> dict[str, nn.Module]:
     """The model taken apart: encoder, project, every decoder and every head."""
     named: dict[str, nn.Module] = {"encoder": model.encoder}
-    if model.arch != "stl":
-        named["project"] = model.project
-    named |= {f"decoder {name}": module for name, module in model.decoders.items()}
-    return named | {f"head {name}": module for name, module in model.heads.items()}
+    tasks = model.tasks
+    if tasks.structure.arch != "stl":
+        named["project"] = tasks.project
+    named |= {f"decoder {name}": module for name, module in tasks.decoders.items()}
+    return named | {f"head {name}": module for name, module in tasks.heads.items()}
 
 
 def by_hand(model: MTCAE, tokens: Tensor) -> dict[str, Tensor]:
     """Table I's structures written out; what each head must say of the encoder's tokens."""
-    heads: Any = model.heads
-    if model.arch == "stl":
+    arch, decoder_kind = model.tasks.structure
+    heads: Any = model.tasks.heads
+    if arch == "stl":
         return {"logits": heads["expression"](tokens)}
-    decoders: Any = model.decoders
-    project: Any = model.project
+    decoders: Any = model.tasks.decoders
+    project: Any = model.tasks.project
     f = tokens @ project[1].weight.T
-    if model.decoder == "mlp":
+    if decoder_kind == "mlp":
         dec = {name: (lambda y, _f, d=decoder: d(y)) for name, decoder in decoders.items()}
     else:
         dec = dict(decoders.items())
-    if model.arch == "non_fully_shared":
+    if arch == "non_fully_shared":
         y1, y2, y3 = dec["boxes"](f, f), dec["points"](f, f), dec["expression"](f, f)
-    elif model.arch == "fully_shared":
+    elif arch == "fully_shared":
         y0 = dec["shared"](f, f)
         y1, y2, y3 = dec["boxes"](y0, f), dec["points"](y0, f), dec["expression"](y0, f)
     else:
@@ -88,7 +90,7 @@ def test_structure_is_the_one_written_out_by_hand(arch: str, decoder: str) -> No
     frames = random_frames()
     tokens = model.encoder(frames)
     expected = by_hand(model, tokens)
-    for outputs in (predicted(model(frames)), predicted(model(tokens, encoded=True))):
+    for outputs in (predicted(model(frames)), predicted(model.tasks(tokens))):
         assert outputs.keys() == expected.keys()
         for task, value in outputs.items():
             torch.testing.assert_close(value, expected[task])
@@ -101,8 +103,8 @@ def test_stored_half_precision_tokens_are_widened_and_the_encoder_is_not_run(
     model = build(arch, decoder).eval()
     tokens = model.encoder(random_frames()).detach().half()
     model.encoder.register_forward_hook(lambda *_: pytest.fail("the encoder was run"))
-    expected = predicted(model.decode(tokens.float()))
-    for task, value in predicted(model(tokens, encoded=True)).items():
+    expected = predicted(model.tasks(tokens.float()))
+    for task, value in predicted(model.tasks(tokens)).items():
         assert value.dtype == torch.float32
         assert torch.equal(value, expected[task])
 
@@ -145,8 +147,8 @@ def test_a_change_in_a_decoders_output_reaches_only_the_heads_downstream(
     model = build(arch, decoder).eval()
     frames = random_frames()
     before = predicted(model(frames))
-    assert set(model.decoders) == set(reached)
-    for name, module in model.decoders.items():
+    assert set(model.tasks.decoders) == set(reached)
+    for name, module in model.tasks.decoders.items():
         hook = module.register_forward_hook(lambda _m, _i, output: output + torch.randn(8))
         after = predicted(model(frames))
         hook.remove()
@@ -221,13 +223,13 @@ def test_head_pools_and_norms_in_the_order_asked_for(
 
 def test_norm_before_pool_reaches_every_head() -> None:
     model = build("cascaded", "vit", norm_before_pool=True)
-    assert [head.norm_before_pool for head in model.heads.values()] == [True] * 3
+    assert [head.norm_before_pool for head in model.tasks.heads.values()] == [True] * 3
 
 
 def test_proposed_model_at_paper_size_has_its_parts_parameters() -> None:
     with torch.device("meta"):
-        encoder = VideoMAEEncoder(dim=1024, depth=24, num_heads=16)
-        model = MTCAE(encoder, arch="cascaded", decoder="vit", num_classes=7)
+        encoder = video_encoder(dim=1024, depth=24, num_heads=16)
+        model = task_model(encoder, arch="cascaded", decoder="vit", num_classes=7)
     projection = 1024 * 512
     heads = 3 * 2 * 512 + 513 * (64 + 160 + 7)
     total = sum(p.numel() for p in model.parameters())
@@ -256,6 +258,16 @@ def test_stl_ignores_the_decoder() -> None:
     assert torch.equal(build("stl", "none").eval()(random_frames()).logits, expected)
 
 
+def test_parameters_are_counted_in_layers_from_the_output() -> None:
+    model = build("cascaded", "vit", depth=3)
+    found = {name: model.layers_from_output(name) for name in dict(model.named_parameters())}
+    assert found["tasks.heads.boxes.proj.weight"] == 0
+    assert found["tasks.project.1.weight"] == 0
+    assert found["encoder.norm.weight"] == 0
+    assert [found[f"encoder.blocks.{i}.norm1.weight"] for i in range(3)] == [3, 2, 1]
+    assert found["encoder.patch_embed.proj.weight"] == 4
+
+
 @every_structure
 def test_bfloat16_autocast_stays_near_float32_with_finite_gradients(
     arch: str, decoder: str
@@ -279,7 +291,7 @@ def test_bfloat16_autocast_stays_near_float32_with_finite_gradients(
 
 @pytest.mark.slow
 def test_compiled_model_gives_the_same_predictions_and_gradients() -> None:
-    model = build("cascaded", "vit", decoder_layers=1).eval()
+    model = build("cascaded", "vit", num_layers=1).eval()
     frames = random_frames()
     eager = predicted(model(frames))
     backward(eager.values())

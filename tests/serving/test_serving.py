@@ -1,3 +1,4 @@
+import ast
 import json
 import os
 import subprocess
@@ -12,27 +13,34 @@ import pytest
 import torch
 from lightning.fabric import Fabric
 from mlflow import MlflowClient
-from project import ROOT, all_imports_of
+from project import ROOT
+from small import LOSS, task_model, video_encoder
 
 from pipeline.common.clips import Clip
-from pipeline.feed.loader import load_batches
-from pipeline.models.checkpoints import save_model
-from pipeline.models.encoder import VideoMAEEncoder
-from pipeline.mtcae.loss import LossWeights
-from pipeline.mtcae.model import MTCAE
+from pipeline.common.frames import FaceTrack, FrameSettings
+from pipeline.common.imports import needed_files
+from pipeline.feed.loader import load_in_order
 from pipeline.mtcae.predictions import evaluate, predictions_table
+from pipeline.mtcae.saved import save_model
 from pipeline.serving.classifier import VideoClassifier
-from pipeline.store.shards import write_shard
+from pipeline.store.shards import StoredFrames, write_shards
 from pipeline.store.strips import encode_strip
-from pipeline.tracking.observer import log_experiment, track_fold
-from pipeline.tracking.packaging import MODULES, PACKAGES, package_model
+from pipeline.tracking.observer import FoldFiles, log_experiment, track_fold
+from pipeline.tracking.packaging import PACKAGES, package_model
 from pipeline.video.decode import read_frames
-from pipeline.video.tracks import FaceTrack
 
 CLASSES = ["happy", "neutral", "sad"]
-# No value is a default.
-FRAMES = {"num_frames": 4, "size": 64, "sampling": "stride", "crop": "none", "jpeg_quality": 60}
+# No value is that of params.yaml.
+FRAMES = FrameSettings(num_frames=4, size=64, sampling="stride", crop="none", jpeg_quality=60)
 PROBABILITIES = [f"probability_{name}" for name in CLASSES]
+CLASSIFIER = Path("pipeline/serving/classifier.py")
+# Packages that are called otherwise where they are installed than where they are imported.
+DISTRIBUTIONS = {
+    "PIL": "pillow",
+    "ffmpeg": "ffmpeg-python",
+    "imageio_ffmpeg": "imageio-ffmpeg",
+    "yaml": "PyYAML",
+}
 CHOICES: dict[str, str | int] = {
     "dataset": "sample",
     "arch": "stl",
@@ -53,14 +61,14 @@ def _own_path(monkeypatch: pytest.MonkeyPatch) -> None:
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model whose probabilities differ from video to video."""
     torch.manual_seed(0)
-    encoder = VideoMAEEncoder(
+    encoder = video_encoder(
         dim=24, depth=1, num_heads=2, image_size=32, patch_size=16, num_frames=4
     )
-    model = MTCAE(encoder, arch="stl", decoder="vit", num_classes=len(CLASSES))
+    model = task_model(encoder, arch="stl", decoder="vit", num_classes=len(CLASSES))
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
     path = tmp_path_factory.mktemp("fold1") / "model.safetensors"
-    save_model(path, model, metadata={"classes": CLASSES, "frames": FRAMES})
+    save_model(path, model, metadata={"classes": CLASSES, "frames": FRAMES.model_dump()})
     return path
 
 
@@ -81,27 +89,20 @@ def expected(
     weights: Path, videos: list[Path], tmp_path_factory: pytest.TempPathFactory
 ) -> pd.DataFrame:
     """What the stages predict for these videos: strips, a shard, batches, the test of a fold."""
-    shard = tmp_path_factory.mktemp("shards") / "s.tar"
+    folder = tmp_path_factory.mktemp("shards")
     clips = []
     for path in videos:
-        video = read_frames(
-            path,
-            num_samples=4,
-            size=64,
-            sampling="stride",
-            crop="none",
-            binary=imageio_ffmpeg.get_ffmpeg_exe(),
-        )
+        video = read_frames(path, FRAMES, imageio_ffmpeg.get_ffmpeg_exe())
         track = FaceTrack(
             np.zeros((4, 4), np.float32), np.zeros((4, 5, 2), np.float32), np.ones(4, np.bool_)
         )
         clips.append(
             (Clip(path.stem, path.name, "s", "sad"), encode_strip(video.frames, 60), track)
         )
-    write_shard(shard, clips)
-    batches = load_batches([shard], classes=CLASSES, image_size=32, batch_size=2)
+    source = StoredFrames(folder, write_shards(folder, clips), classes=CLASSES, image_size=32)
+    batches = load_in_order(source, batch_size=2)
     model = VideoClassifier(weights).model
-    tested = evaluate(Fabric(accelerator="cpu", devices=1), model, batches, LossWeights())
+    tested = evaluate(Fabric(accelerator="cpu", devices=1), model, batches, LOSS)
     return (
         predictions_table(tested, 1, CLASSES).set_index("clip").loc[[path.stem for path in videos]]
     )
@@ -151,9 +152,28 @@ def test_the_signature_asks_for_paths_and_names_the_classes(package: Path) -> No
     assert signature.outputs.input_names() == ["label", *PROBABILITIES, "problem"]
 
 
-def test_a_package_holds_what_serving_imports_and_no_other_module() -> None:
-    needed = {path.as_posix() for path in all_imports_of(Path("pipeline/serving/classifier.py"))}
-    assert {name for name in MODULES if not name.endswith("__init__.py")} == needed
+def test_a_package_holds_what_serving_imports_and_no_other_module(package: Path) -> None:
+    packed = {path.relative_to(package / "code") for path in package.rglob("*.py")}
+    modules = {path for path in packed if path.name != "__init__.py"}
+    assert modules == needed_files(CLASSIFIER, ROOT)
+    for module in modules:
+        assert (package / "code" / module).read_bytes() == (ROOT / module).read_bytes()
+    packages = {folder for module in modules for folder in module.parents[:-1]}
+    assert packed - modules == {folder / "__init__.py" for folder in packages}
+
+
+def test_a_package_requires_what_its_code_imports_and_little_else() -> None:
+    imported: set[str] = set()
+    for module in needed_files(CLASSIFIER, ROOT):
+        for node in ast.walk(ast.parse((ROOT / module).read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                imported |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                imported.add(str(node.module).partition(".")[0])
+    others = imported - sys.stdlib_module_names - {"pipeline"}
+    # MLflow loads the model, and timm needs torchvision.
+    required = {DISTRIBUTIONS.get(name, name) for name in others} | {"mlflow", "torchvision"}
+    assert required == PACKAGES
 
 
 def test_a_package_pins_the_versions_of_requirements(package: Path) -> None:
@@ -205,7 +225,7 @@ def test_a_logged_model_is_registered_and_loaded_far_from_the_project(
         pass
 
     def aggregate() -> None:
-        folds: dict[int, tuple[list[dict[str, float]], dict[str, float]]] = {1: ([], {})}
+        folds = {1: FoldFiles([], {})}
         log_experiment(CHOICES, {}, "0" * 64, folds, {"uar_mean": 0.5}, [], {1: weights})
 
     aggregate()
@@ -244,10 +264,9 @@ def test_a_model_that_cannot_be_attached_costs_a_warning_and_no_result(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    folds, models = {1: FoldFiles([], {})}, {1: tmp_path / "absent"}
     with pytest.warns(UserWarning, match=r"No such file.*going on without it"):
-        log_experiment(
-            CHOICES, {}, "0" * 64, {1: ([], {})}, {"uar_mean": 0.5}, [], {1: tmp_path / "absent"}
-        )
+        log_experiment(CHOICES, {}, "0" * 64, folds, {"uar_mean": 0.5}, [], models)
     client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
     experiment = client.get_experiment_by_name("dfer-sample")
     assert experiment is not None

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from types import SimpleNamespace
@@ -8,40 +9,45 @@ import numpy as np
 import pytest
 import torch
 from lightning.fabric import Fabric
-from torch import Tensor
+from small import LOSS, NO_AUGMENTATION, NO_MIXING, task_model, video_encoder
+from torch import Tensor, nn
 
-from pipeline.common.clips import Clip, write_manifest
-from pipeline.common.files import write_json
-from pipeline.feed.batches import Augmentation, ClipSource, training_batches
-from pipeline.models.checkpoints import load_encoder, save_model
+from pipeline.common.clips import Clip, read_stored, write_stored
+from pipeline.common.frames import FaceTrack
+from pipeline.feed.batches import LabelledSource, TrainingBatches
+from pipeline.feed.order import Rank
+from pipeline.models.checkpoints import load_encoder
 from pipeline.models.encoder import VideoMAEEncoder
-from pipeline.mtcae.loss import LossWeights, multitask_loss
+from pipeline.models.start import EncoderTraining, token_origin
+from pipeline.mtcae.loss import count, multitask_loss
 from pipeline.mtcae.model import MTCAE
-from pipeline.mtcae.structures import STRUCTURES
-from pipeline.store.shards import CLIPS, SHARD_NAMES, Batch, Clips, subject_shards, write_shard
+from pipeline.mtcae.saved import save_model
+from pipeline.mtcae.structures import STRUCTURES, Structure
+from pipeline.store.batch import Batch
+from pipeline.store.shards import CLIPS, StoredFrames, write_shards
 from pipeline.store.strips import encode_strip
-from pipeline.store.tokens import TOKENS, EncodedClips, origin_of
-from pipeline.training.optim import adamw
-from pipeline.video.tracks import FaceTrack
+from pipeline.store.tokens import TOKENS, StoredTokens
+from pipeline.training.optim import OptimizerSettings, adamw
 from stages.encode import Params, main
 
 CLASSES = ["happy", "sad"]
 SUBJECTS = ["Ann", "Bob"]
 SIZE = 32
+SHARD_BYTES = 100_000
+FROZEN = EncoderTraining(mode="frozen", drop_path=0.0, checkpointing=False)
 
 
 def tiny_encoder(drop_path: float = 0.0) -> VideoMAEEncoder:
-    return VideoMAEEncoder(dim=24, depth=2, num_heads=2, image_size=SIZE, drop_path=drop_path)
+    return video_encoder(dim=24, depth=2, num_heads=2, image_size=SIZE, drop_path=drop_path)
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Shards of two subjects with three clips of noise each, and the weights of an encoder."""
+    """Two shards of three clips of noise each, and the weights of an encoder."""
     folder = tmp_path_factory.mktemp("encode")
     random = np.random.default_rng(0)
-    clips = []
+    labelled = []
     for subject in SUBJECTS:
-        labelled = []
         for i in range(3):
             clip = Clip(f"{subject}{i}", "", subject, CLASSES[i % 2], content=f"{subject}{i}")
             frames = random.integers(256, size=(16, SIZE, SIZE, 3), dtype=np.uint8)
@@ -51,12 +57,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 mask=random.random(16) < 0.8,
             )
             labelled.append((clip, encode_strip(frames, quality=95), track))
-            clips.append(clip)
-        write_shard(folder / "shards" / f"{subject}.tar", labelled)
-    write_json(folder / "shards" / SHARD_NAMES, {subject: f"{subject}.tar" for subject in SUBJECTS})
-    write_manifest(folder / "shards" / CLIPS, clips)
+    # The third clip, of some 40 kB each, fills a shard.
+    stored = write_shards(folder / "shards", labelled, shard_bytes=SHARD_BYTES)
+    assert [clip.shard for clip in stored] == ["000000.tar"] * 3 + ["000001.tar"] * 3
+    write_stored(folder / "shards" / CLIPS, stored)
     torch.manual_seed(0)
-    model = MTCAE(tiny_encoder(), arch="stl", decoder="vit", num_classes=2)
+    model = task_model(tiny_encoder(), arch="stl", decoder="vit", num_classes=2)
     save_model(folder / "model.safetensors", model, metadata={})
     return folder
 
@@ -64,19 +70,17 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def params(weights: Path, **changes: object) -> Params:
     values: dict[str, Any] = {
         "encoder": {"weights": weights},
-        "frames": {"num_frames": 16},
-        "image_size": SIZE,
-        "patch_size": 16,
-        "tubelet_size": 2,
-        "encoder_dim": 24,
-        "encoder_depth": 2,
-        "encoder_heads": 2,
-        "trained": "frozen",
-        "flip_probability": 0.0,
-        "rand_augment_ops": 0,
-        "erase_probability": 0.0,
-        "mixup_alpha": 0.0,
-        "cutmix_alpha": 0.0,
+        "frames": {
+            "num_frames": 16,
+            "size": SIZE,
+            "sampling": "uniform",
+            "crop": "square",
+            "jpeg_quality": 95,
+        },
+        "size": tiny_encoder().size,
+        "training": FROZEN,
+        "augment": NO_AUGMENTATION,
+        "mix": NO_MIXING,
         "precision": "32-true",
     }
     return Params.model_validate(values | changes)
@@ -90,15 +94,16 @@ def frozen_encoder(weights: Path, drop_path: float = 0.0) -> VideoMAEEncoder:
     return encoder
 
 
-def from_shards(folder: Path) -> Clips:
-    return Clips(subject_shards(folder / "shards", SUBJECTS), classes=CLASSES, image_size=SIZE)
+def from_shards(folder: Path) -> StoredFrames:
+    clips = read_stored(folder / "shards" / CLIPS)
+    return StoredFrames(folder / "shards", clips, classes=CLASSES, image_size=SIZE)
 
 
-def from_tokens(folder: Path, tokens: Path, precision: str = "32-true") -> EncodedClips:
+def from_tokens(folder: Path, tokens: Path, precision: str = "32-true") -> StoredTokens:
     weights = folder / "model.safetensors"
-    encoder = frozen_encoder(weights)
-    origin = origin_of(encoder.config, encoder.mean, encoder.std, weights, precision)
-    return EncodedClips(tokens, folder / "shards", SUBJECTS, classes=CLASSES, origin=origin)
+    origin = token_origin(frozen_encoder(weights), weights, precision)
+    clips = read_stored(folder / "shards" / CLIPS)
+    return StoredTokens(tokens, clips, range(len(clips)), classes=CLASSES, origin=origin)
 
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
@@ -110,12 +115,12 @@ def test_stored_tokens_are_the_encoders_rounded_to_float16(
         frozen_encoder(folder / "model.safetensors")
     )
     stored, clips = from_tokens(folder, tmp_path, precision)[[0, 5]], from_shards(folder)[[0, 5]]
-    assert stored.tokens is not None
-    assert stored.clips == clips.clips
-    exact = encoder(clips.frames / 255)
+    assert stored.inputs.dtype == torch.float16
+    assert stored.ids == clips.ids
+    exact = encoder(clips.inputs)
     # Half a unit in the last of float16's 11 bits; the last bits also depend on the batch.
     bound = 2**-11 * exact.abs() + (1e-5 if precision == "32-true" else 0.02)
-    assert ((stored.tokens.float() - exact).abs() <= bound).all()
+    assert ((stored.inputs.float() - exact).abs() <= bound).all()
     # 32 tokens of 24 numbers of 2 bytes; 16 frames of 14 numbers of 4 bytes and one of 1 byte.
     assert "6 clips of 0.00245 MB are 1.47e-05 GB" in capsys.readouterr().out
 
@@ -124,7 +129,7 @@ def test_a_second_run_writes_the_same_bytes(folder: Path, tmp_path: Path) -> Non
     for name in ("one", "two"):
         main(params(folder / "model.safetensors"), folder / "shards", tmp_path / name)
     names = sorted(path.name for path in (tmp_path / "one").iterdir())
-    assert names == ["Ann.npy", "Bob.npy", TOKENS]
+    assert names == ["000000.npy", "000001.npy", TOKENS]
     for name in names:
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
 
@@ -132,8 +137,11 @@ def test_a_second_run_writes_the_same_bytes(folder: Path, tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"trained": "full"}, "the encoder is trained"),
-        ({"cutmix_alpha": 1.0}, "the frames are augmented: cutmix"),
+        ({"training": FROZEN.model_copy(update={"mode": "full"})}, "the encoder is trained"),
+        (
+            {"mix": NO_MIXING.model_copy(update={"cutmix_alpha": 1.0})},
+            "the frames are augmented: cutmix",
+        ),
     ],
 )
 def test_where_tokens_would_not_stay_the_same_none_are_stored_and_nothing_is_read(
@@ -179,40 +187,39 @@ def test_no_choice_of_structure_fold_or_seed_is_a_parameter_of_the_stage() -> No
     assert not [name for name in names if "decoder" in name or name.count(".") == 1]
 
 
-def steps(clips: ClipSource) -> list[Batch]:
+def steps(source: LabelledSource) -> list[Batch]:
     """Six steps on four or two of the clips, in the order of training."""
-    batches = training_batches(
-        clips,
-        first_epoch=1,
-        first_step=0,
+    batches = TrainingBatches(
+        source,
+        NO_AUGMENTATION,
         batch_size=4,
-        rank=0,
-        world_size=1,
         class_balanced=False,
-        augmentation=Augmentation(),
         seed=1,
+        rank=Rank(),
         num_workers=0,
     )
-    return list(islice(batches, 6))
+    return list(islice(batches.starting_at(1, 0), 6))
 
 
-def train(model: MTCAE, batches: list[Batch]) -> tuple[list[float], dict[str, Tensor]]:
-    """The loss of each step, and the weights after the last."""
+def train(
+    model: MTCAE, trained: nn.Module, batches: list[Batch]
+) -> tuple[list[float], dict[str, Tensor]]:
+    """The loss of each step, and the weights of the model after the last.
+
+    Args:
+        model: Its weights are returned.
+        trained: The part of it that the batches' inputs go into.
+        batches: One for each step.
+    """
     fabric = Fabric(accelerator="cpu", devices=1)
-    module, optimizer = fabric.setup(
-        model, adamw(model, learning_rate=1e-3, weight_decay=1e-3, layer_decay=1.0)
-    )
+    settings = OptimizerSettings(learning_rate=1e-3, weight_decay=1e-3, layer_decay=1.0)
+    module, optimizer = fabric.setup(trained, adamw(trained, settings))
     module.train()
     torch.manual_seed(2)
     losses = []
     for batch in batches:
-        if batch.tokens is None:
-            predictions = module(batch.frames / 255)
-        else:
-            predictions = module(batch.tokens, encoded=True)
-        loss = multitask_loss(
-            predictions, batch.boxes, batch.points, batch.mask, batch.labels, weights=LossWeights()
-        ).total
+        predictions = module(batch.inputs)
+        loss = multitask_loss(predictions, batch.targets, LOSS, count(batch.targets)).total
         fabric.backward(loss)
         optimizer.step()
         optimizer.zero_grad()
@@ -230,24 +237,24 @@ def tokens(folder: Path) -> Path:
     return folder / "tokens"
 
 
-@pytest.mark.parametrize(("arch", "decoder"), STRUCTURES)
+@pytest.mark.parametrize("structure", STRUCTURES, ids=lambda structure: structure.name)
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
 def test_training_on_tokens_is_training_through_the_frozen_encoder(
-    folder: Path, tokens: Path, arch: str, decoder: str, dropout: float
+    folder: Path, tokens: Path, structure: Structure, dropout: float
 ) -> None:
     def build() -> MTCAE:
         # With drop path, which a frozen encoder must leave alone also while the rest trains.
         encoder = frozen_encoder(folder / "model.safetensors", drop_path=0.5)
         torch.manual_seed(1)
-        return MTCAE(
+        return task_model(
             encoder,
-            arch=arch,
-            decoder=decoder,
+            arch=structure.arch,
+            decoder=structure.decoder,
             num_classes=2,
-            decoder_dim=16,
-            decoder_heads=2,
-            decoder_head_dim=8,
-            decoder_layers=2,
+            dim=16,
+            num_heads=2,
+            head_dim=8,
+            num_layers=2,
             dropout=dropout,
             head_dropout=dropout,
         )
@@ -255,15 +262,16 @@ def test_training_on_tokens_is_training_through_the_frozen_encoder(
     untrained = build()
     with_frames = steps(from_shards(folder))
     with torch.no_grad():
-        exact = [
-            batch._replace(tokens=untrained.encoder(batch.frames / 255)) for batch in with_frames
-        ]
-    expected_losses, expected = train(build(), with_frames)
-    losses, weights = train(build(), exact)
+        exact = [replace(batch, inputs=untrained.encoder(batch.inputs)) for batch in with_frames]
+    model = build()
+    expected_losses, expected = train(model, model, with_frames)
+    model = build()
+    losses, weights = train(model, model.tasks, exact)
     assert losses == expected_losses
     assert all(torch.equal(weights[name], value) for name, value in expected.items())
 
-    losses, weights = train(build(), steps(from_tokens(folder, tokens)))
+    model = build()
+    losses, weights = train(model, model.tasks, steps(from_tokens(folder, tokens)))
     # float16 moves a token by one part in 2048 at most. AdamW's first steps are as long along
     # gradients of nearly zero as along others, so there a rounding shows.
     assert losses == pytest.approx(expected_losses, rel=1e-4)

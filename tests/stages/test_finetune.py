@@ -9,21 +9,22 @@ import pytest
 import torch
 import yaml
 from project import ROOT
+from small import NO_AUGMENTATION, NO_MIXING, task_model, video_encoder
 
-from pipeline.common.clips import Clip, write_manifest
-from pipeline.common.files import write_json
-from pipeline.folds.folds import Fold, write_folds
-from pipeline.models.checkpoints import load_model, save_model
-from pipeline.models.encoder import VideoMAEEncoder
-from pipeline.mtcae.build import build_model
+from pipeline.common.clips import Clip, read_stored, write_stored
+from pipeline.common.frames import FaceTrack
+from pipeline.folds.folds import GroupFold, write_folds
+from pipeline.models.start import EncoderWeights
 from pipeline.mtcae.model import MTCAE
-from pipeline.store.shards import CLIPS, SHARD_NAMES, Batch, Clips, write_shard
+from pipeline.mtcae.recipe import build_model
+from pipeline.mtcae.saved import load_model, save_model
+from pipeline.store.batch import Batch
+from pipeline.store.shards import CLIPS, StoredFrames, write_shards
 from pipeline.store.strips import encode_strip
 from pipeline.store.tokens import write_no_tokens
-from pipeline.training import resume
-from pipeline.video.tracks import FaceTrack
+from pipeline.training import checkpoints
 from stages import encode, finetune
-from stages.finetune import EncoderParams, Params, main
+from stages.finetune import Params, main
 
 
 @pytest.fixture
@@ -35,41 +36,33 @@ def document() -> dict[str, Any]:
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> Path:
     """A trained model of the tiny size whose encoder takes plain RGB in [0, 1], as MARLIN does."""
-    encoder = VideoMAEEncoder(
-        dim=128,
-        depth=4,
-        num_heads=4,
-        image_size=56,
-        patch_size=8,
-        tubelet_size=8,
-        mean=(0, 0, 0),
-        std=(1, 1, 1),
+    encoder = video_encoder(
+        dim=128, depth=4, num_heads=4, image_size=56, patch_size=8, tubelet_size=8
     )
+    encoder.mean.fill_(0)
+    encoder.std.fill_(1)
     path = tmp_path / "model.safetensors"
-    save_model(path, MTCAE(encoder, arch="stl", decoder="vit", num_classes=3), metadata={})
+    save_model(path, task_model(encoder, arch="stl", decoder="vit", num_classes=3), metadata={})
     return path
 
 
-def build(document: dict[str, Any], **recipe: object) -> MTCAE:
+def build(document: dict[str, Any], **encoder: object) -> MTCAE:
     """What the stage trains, on its way to the training."""
-    document["recipes"]["quick"] |= recipe
+    document["recipes"]["quick"]["encoder"] |= encoder
     params = Params.from_document(document)
     return build_model(
-        arch=params.arch,
-        decoder=params.decoder,
+        params.structure,
+        params.models,
+        params.recipes.encoder,
+        params.encoder.weights,
+        num_frames=params.frames.num_frames,
         num_classes=len(params.classes),
-        weights=params.encoder.weights,
-        frozen=params.recipes.encoder == "frozen",
-        drop_path=params.recipes.drop_path,
-        checkpointing=params.recipes.checkpointing,
-        num_frames=int(params.frames["num_frames"]),
-        **params.models.model_dump(),
     )
 
 
 def test_a_frozen_encoder_needs_weights(document: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"name a checkpoint in encoder\.weights"):
-        build(document, encoder="frozen")
+        build(document, mode="frozen")
 
 
 @pytest.mark.parametrize("mode", ["full", "frozen"])
@@ -77,7 +70,7 @@ def test_the_encoder_starts_from_the_checkpoint_with_its_normalisation(
     mode: str, document: dict[str, Any], checkpoint: Path
 ) -> None:
     document["encoder"]["weights"] = str(checkpoint)
-    model = build(document, encoder=mode)
+    model = build(document, mode=mode)
     expected = load_model(checkpoint)[0].encoder
     frames = torch.rand(1, 16, 3, 56, 56)
     with torch.no_grad():
@@ -98,42 +91,44 @@ def test_every_preset_of_model_and_recipe_is_valid(document: dict[str, Any]) -> 
     for model in document["models"]:
         for recipe in document["recipes"]:
             params = Params.from_document(document | {"model": model, "recipe": recipe})
-            assert params.models.decoder_dim > 0
+            assert params.models.decoder.dim > 0
 
 
 def test_drop_path_and_checkpointing_reach_the_encoder(document: dict[str, Any]) -> None:
     encoder = build(document, drop_path=0.3, checkpointing=True).encoder
     assert encoder.checkpointing
-    assert encoder.config["drop_path"] == 0.3
+    # From the first block to the last.
+    rates = [getattr(block.drop_path1, "drop_prob", 0.0) for block in encoder.blocks]
+    assert rates == pytest.approx([0.0, 0.1, 0.2, 0.3])
 
 
 CLASSES = ["angry", "happy", "sad"]
 
 
-@pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with clips of six people in two folds, in which the stage runs."""
+def write_clips(shards: Path, box: tuple[int, int, int, int]) -> None:
+    """Three clips of each of six people, with that box in every frame."""
     random = np.random.default_rng(0)
-    shards, names, manifest = tmp_path / "shards", {}, []
-    shards.mkdir()
+    labelled = []
     for person in "abcdef":
-        examples = []
         for i in range(3):
             strip = encode_strip(random.integers(0, 256, (16, 56, 56, 3), np.uint8), quality=90)
-            boxes = np.tile(np.array([8, 8, 40, 48], np.float32), (16, 1))
+            boxes = np.tile(np.array(box, np.float32), (16, 1))
             points = random.uniform(8, 40, (16, 5, 2)).astype(np.float32)
             name = f"{person}{i}"
             clip = Clip(name, f"{name}.mp4", person, CLASSES[i], content=name)
-            examples.append((clip, strip, FaceTrack(boxes, points, np.ones(16, np.bool_))))
-            manifest.append(clip)
-        names[person] = f"{person}.tar"
-        write_shard(shards / names[person], examples)
-    write_json(shards / SHARD_NAMES, names)
-    write_manifest(shards / CLIPS, manifest)
-    write_folds(
-        tmp_path / "folds.json",
-        [Fold(1, ["a", "b", "c", "d"], ["e"], ["f"]), Fold(2, ["a", "b", "e", "f"], ["c"], ["d"])],
-    )
+            labelled.append((clip, strip, FaceTrack(boxes, points, np.ones(16, np.bool_))))
+    write_stored(shards / CLIPS, write_shards(shards, labelled))
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with clips of six people in two folds, in which the stage runs."""
+    write_clips(tmp_path / "shards", (8, 8, 40, 48))
+    folds = [
+        GroupFold(1, ["a", "b", "c", "d"], ["e"], ["f"]),
+        GroupFold(2, ["a", "b", "e", "f"], ["c"], ["d"]),
+    ]
+    write_folds(tmp_path / "folds.csv", read_stored(tmp_path / "shards" / CLIPS), folds)
     (tmp_path / "from_scratch").touch()
     write_no_tokens(tmp_path / "tokens", "the encoder is trained")
     monkeypatch.chdir(tmp_path)
@@ -141,33 +136,43 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def small(document: dict[str, Any], **recipe: object) -> Params:
-    """Three epochs of three steps; every switch that draws at random is on."""
+def small(document: dict[str, Any], **changes: dict[str, object]) -> Params:
+    """Three epochs of three steps; every switch that draws at random is on.
+
+    Args:
+        document: Of params.yaml; it is changed.
+        changes: By section of the recipe.
+    """
     document["datasets"]["sample"]["classes"] = CLASSES
     document["encoder"]["weights"] = "from_scratch"
-    document["models"]["tiny"] |= {"encoder_depth": 1, "encoder_dim": 32, "decoder_dim": 32}
-    document["models"]["tiny"] |= {"dropout": 0.1, "head_dropout": 0.1}
-    document["recipes"]["quick"] |= {
-        "epochs": 3,
-        "batch_size": 5,
-        "max_clips_per_step": 4,
-        "ema": 0.9,
-        "drop_path": 0.1,
-        "rand_augment_ops": 1,
-        "rand_augment_magnitude": 5.0,
-        "erase_probability": 0.25,
-        "mixup_alpha": 0.8,
-        "cutmix_alpha": 1.0,
-        "mix_probability": 0.5,
-        "class_balanced": True,
-        "label_smoothing": 0.1,
-        **recipe,
+    model, recipe = document["models"]["tiny"], document["recipes"]["quick"]
+    model["encoder"] |= {"depth": 1, "dim": 32}
+    model["decoder"] |= {"dim": 32, "dropout": 0.1, "head_dropout": 0.1}
+    random: dict[str, dict[str, object]] = {
+        "encoder": {"drop_path": 0.1},
+        "augment": {
+            "rand_augment_ops": 1,
+            "rand_augment_magnitude": 5.0,
+            "erase_probability": 0.25,
+        },
+        "mix": {"mixup_alpha": 0.8, "cutmix_alpha": 1.0, "probability": 0.5},
+        "engine": {
+            "epochs": 3,
+            "batch_size": 5,
+            "micro_batch_size": 4,
+            "class_balanced": True,
+            "ema": 0.9,
+        },
+        "loss": {"label_smoothing": 0.1},
     }
+    for sections in (random, changes):
+        for name, values in sections.items():
+            recipe[name] |= values
     return Params.from_document(document)
 
 
 def run(params: Params, out: str, fold: int = 1) -> None:
-    main(params, fold, Path("shards"), Path("tokens"), Path("folds.json"), Path(out))
+    main(params, fold, Path("shards"), Path("tokens"), Path("folds.csv"), Path(out))
 
 
 def scratch_folders(project: Path) -> set[str]:
@@ -181,17 +186,17 @@ class Killed(BaseException):
 @pytest.fixture
 def kill_after(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     """Kills the training after so many batches were read; 0 never."""
-    read = Clips.__getitem__
+    read = StoredFrames.__getitem__
 
     def arm(number: int) -> None:
         countdown = iter(range(number, -10_000, -1))
 
-        def reading(self: Clips, numbers: list[int]) -> Batch:
+        def reading(self: StoredFrames, numbers: list[int]) -> Batch:
             if next(countdown) == 1:
                 raise Killed
             return read(self, numbers)
 
-        monkeypatch.setattr(Clips, "__getitem__", reading)
+        monkeypatch.setattr(StoredFrames, "__getitem__", reading)
 
     return arm
 
@@ -216,10 +221,10 @@ def test_a_killed_fold_goes_on_and_writes_the_same_bytes(
         assert (project / "killed" / name).read_bytes() == (project / "whole" / name).read_bytes()
     history = pd.read_csv(project / "whole/history.csv")
     assert history["epoch"].tolist() == [1, 2, 3]
-    assert not set(history) & {"seconds", "clips_per_second", "data_wait", "peak_memory"}
+    assert not set(history) & {"seconds", "samples_per_second", "data_wait", "peak_memory"}
     description = json.loads((project / "whole/model.json").read_text(encoding="utf-8"))
-    assert description["encoder"]["drop_path"] == 0.1
-    assert (description["model"]["arch"], description["model"]["dropout"]) == ("cascaded", 0.1)
+    assert description["encoder_size"]["dim"] == 32
+    assert (description["arch"], description["decoder_size"]["dropout"]) == ("cascaded", 0.1)
     metrics = json.loads((project / "whole/metrics.json").read_text(encoding="utf-8"))
     assert metrics["num_test_clips"] == 3
 
@@ -230,13 +235,16 @@ def test_a_full_device_says_what_to_lower(
     def fail(*_: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1 GiB.")
 
-    advice = "lower max_clips_per_step .* checkpointing .* smaller model; .*; CUDA out of memory"
+    advice = (
+        r"lower engine\.micro_batch_size .* encoder\.checkpointing .* smaller model; .*; "
+        "CUDA out of memory"
+    )
     # In the training, and in the test of what was trained.
     for owner, name in ((MTCAE, "forward"), (finetune, "evaluate")):
         with monkeypatch.context() as patch:
             patch.setattr(owner, name, fail)
             with pytest.raises(torch.OutOfMemoryError, match=advice):
-                run(small(document, epochs=1), "out")
+                run(small(document, engine={"epochs": 1}), "out")
 
 
 def test_a_fold_that_ends_in_its_test_trains_no_epoch_again(
@@ -249,7 +257,7 @@ def test_a_fold_that_ends_in_its_test_trains_no_epoch_again(
         raise Killed
 
     # After the first epoch no state is due for long.
-    monkeypatch.setattr(resume, "_SAVE_SHARE", 1e-9)
+    monkeypatch.setattr(checkpoints, "_SAVE_SHARE", 1e-9)
     with monkeypatch.context() as patch:
         patch.setattr(finetune, "evaluate", fail)
         with pytest.raises(Killed):
@@ -269,16 +277,16 @@ def test_a_changed_parameter_and_another_fold_start_afresh(
     for fold, rate in ((1, 5e-4), (2, 5e-4), (1, 6e-4)):
         kill_after(8)
         with pytest.raises(Killed):
-            run(small(document, learning_rate=rate), "out", fold=fold)
+            run(small(document, optimizer={"learning_rate": rate}), "out", fold=fold)
         assert "going on" not in capsys.readouterr().out
     assert len(scratch_folders(project)) == 3
     kill_after(0)
-    run(small(document, learning_rate=5e-4), "out", fold=2)
+    run(small(document, optimizer={"learning_rate": 5e-4}), "out", fold=2)
     assert "going on in epoch 2" in capsys.readouterr().out
     assert len(scratch_folders(project)) == 2
 
 
-def test_other_labels_in_the_shards_start_afresh(
+def test_other_boxes_in_the_shards_start_afresh(
     document: dict[str, Any],
     project: Path,
     kill_after: Callable[[int], None],
@@ -287,8 +295,7 @@ def test_other_labels_in_the_shards_start_afresh(
     kill_after(8)
     with pytest.raises(Killed):
         run(small(document), "out")
-    shard = project / "shards/e.tar"
-    shard.write_bytes((project / "shards/f.tar").read_bytes())
+    write_clips(project / "shards", (8, 8, 40, 47))
     kill_after(0)
     run(small(document), "out")
     assert "going on" not in capsys.readouterr().out
@@ -331,22 +338,25 @@ def test_a_resumed_fold_gives_mlflow_all_its_epochs(
 def test_stored_tokens_train_like_the_frozen_encoder_that_they_come_from(
     document: dict[str, Any], project: Path
 ) -> None:
-    encoder = VideoMAEEncoder(
+    encoder = video_encoder(
         dim=32, depth=1, num_heads=4, image_size=56, patch_size=8, tubelet_size=8
     )
     save_model(
         project / "weights.safetensors",
-        MTCAE(encoder, arch="stl", decoder="vit", num_classes=3),
+        task_model(encoder, arch="stl", decoder="vit", num_classes=3),
         metadata={},
     )
     # Mixup with probability 0 changes nothing, but keeps the tokens from being stored.
-    plain = {"flip_probability": 0.0, "rand_augment_ops": 0, "erase_probability": 0.0}
-    plain |= {"mixup_alpha": 0.0, "cutmix_alpha": 0.0, "mix_probability": 0.0}
-    through = small(document, encoder="frozen", **plain | {"mixup_alpha": 0.8})
-    weights = EncoderParams(weights=project / "weights.safetensors")
+    plain: dict[str, dict[str, object]] = {
+        "encoder": {"mode": "frozen"},
+        "augment": NO_AUGMENTATION.model_dump(),
+        "mix": NO_MIXING.model_dump(),
+    }
+    through = small(document, **plain | {"mix": {**plain["mix"], "mixup_alpha": 0.8}})
+    weights = EncoderWeights(weights=project / "weights.safetensors")
     run(through.model_copy(update={"encoder": weights}), "through")
 
-    stored = small(document, encoder="frozen", **plain)
+    stored = small(document, **plain)
     document["encoder"]["weights"] = str(project / "weights.safetensors")
     encode.main(encode.Params.from_document(document), project / "shards", project / "tokens")
     run(stored.model_copy(update={"encoder": weights}), "stored")

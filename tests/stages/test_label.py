@@ -7,8 +7,9 @@ import webdataset as wds
 from PIL import Image
 from skimage.data import astronaut
 
-from pipeline.common.clips import Clip, Refusal, read_manifest, write_manifest
-from pipeline.store.strips import Frames, encode_strip
+from pipeline.common.clips import Clip, Refusal, read_stored, write_manifest
+from pipeline.common.frames import Frames
+from pipeline.store.strips import encode_strip
 from stages.label import FaceParams, Params, main
 
 NUM_FRAMES = 4
@@ -48,26 +49,24 @@ def result(frames: Path) -> tuple[Path, Path]:
     return out, quality
 
 
-def test_clips_with_a_face_reach_the_shard_of_their_subject_and_no_others(
+def test_clips_with_a_face_reach_the_shards_in_the_order_of_their_subjects_and_no_others(
     result: tuple[Path, Path],
 ) -> None:
     out, _ = result
-    assert sorted(path.name for path in out.iterdir()) == [
-        "Ann.tar",
-        "Ben.tar",
-        "clips.parquet",
-        "shards.json",
-    ]
+    assert sorted(path.name for path in out.iterdir()) == ["000000.tar", "clips.parquet"]
     found = {
         sample["__key__"]: sample
-        for name in ("Ann.tar", "Ben.tar")
-        for sample in wds.WebDataset(str(out / name), shardshuffle=False).decode()
+        for sample in wds.WebDataset(str(out / "000000.tar"), shardshuffle=False).decode()
     }
-    assert sorted(found) == ["a", "b"]
+    assert list(found) == ["b", "a"]
     assert found["a"]["mask.npy"].tolist() == [True] * 4
     assert found["b"]["mask.npy"].tolist() == [True, True, False, False]
     assert not found["b"]["boxes.npy"][2:].any()
-    assert [clip.clip for clip in read_manifest(out / "clips.parquet")] == ["b", "a"]
+    stored = read_stored(out / "clips.parquet")
+    assert [(clip.clip, clip.group, clip.shard) for clip in stored] == [
+        ("b", "Ann", "000000.tar"),
+        ("a", "Ben", "000000.tar"),
+    ]
 
 
 def test_the_report_counts_what_was_found_and_why_clips_were_refused(

@@ -11,12 +11,11 @@ import pytest
 from browser import browser_page
 from PIL import Image
 
-from pipeline.common.clips import Clip
-from pipeline.common.files import write_json
-from pipeline.store.shards import SHARD_NAMES, write_shard
+from pipeline.common.clips import Clip, write_stored
+from pipeline.common.frames import FaceTrack
+from pipeline.store.shards import CLIPS, write_shards
 from pipeline.store.strips import encode_strip
-from pipeline.video.tracks import FaceTrack
-from stages.report import Params, ReportParams, main
+from stages.report import Params, main
 
 NUM_FRAMES, SIZE = 16, 224
 CYAN, MAGENTA = (0, 229, 255), (255, 43, 214)
@@ -40,35 +39,26 @@ def stored(name: str, subject: str) -> tuple[Clip, bytes, FaceTrack]:
 
 
 def parameters(*, frames: bool, arch: str = "cascaded") -> Params:
-    return Params(
-        dataset="tiny",
-        arch=arch,
-        decoder="vit",
-        model="small",
-        recipe="quick",
-        seed=1,
-        folds=[1, 2],
-        classes=["happy", "sad"],
-        report=ReportParams(frames=frames, worst_clips=1),
+    choices = {"dataset": "tiny", "arch": arch, "decoder": "vit", "model": "small"}
+    return Params.model_validate(
+        choices
+        | {"recipe": "quick", "seed": 1, "classes": ["happy", "sad"]}
+        | {"report": {"frames": frames, "worst_clips": 1}}
     )
 
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
     """Three subjects; a clip of the first is missed, and the shard of the last is damaged."""
-    names = {HOSTILE: "a.tar", "Bob": "b.tar", "Zoë": "z.tar"}
-    write_shard(tmp_path / "shards/a.tar", [stored("a0", HOSTILE), stored("a1", HOSTILE)])
-    write_shard(tmp_path / "shards/b.tar", [stored("b0", "Bob")])
-    (tmp_path / "shards/z.tar").write_bytes(b"no tar file")
-    write_json(tmp_path / "shards" / SHARD_NAMES, names)
+    clips = [stored("a0", HOSTILE), stored("a1", HOSTILE), stored("b0", "Bob"), stored("z0", "Zoë")]
+    # A shard per clip.
+    manifest = write_shards(tmp_path / "shards", clips, shard_bytes=1)
+    write_stored(tmp_path / "shards" / CLIPS, manifest)
+    (tmp_path / "shards" / manifest[-1].shard).write_bytes(b"no tar file")
     curves = ["train_expression_loss", "validation_expression_loss", "validation_uar"]
-    for fold in (1, 2):
-        history = pd.DataFrame({"epoch": [1, 2], **{name: [0.7, 0.5] for name in curves}})
-        (tmp_path / f"runs/fold{fold}").mkdir(parents=True)
-        history.to_csv(tmp_path / f"runs/fold{fold}/history.csv", index=False)
-    # A fold that is no longer declared.
-    (tmp_path / "runs/fold3").mkdir()
-    (tmp_path / "runs/fold3/history.csv").write_text("not a table of epochs")
+    history = pd.DataFrame({"fold": [1, 1, 2, 2], "epoch": [1, 2, 1, 2]})
+    history[curves] = [[0.7] * 3, [0.5] * 3] * 2
+    history.to_csv(tmp_path / "history.csv", index=False)
     write_predictions(tmp_path, [*PREDICTED_BOX] * NUM_FRAMES, [*PREDICTED_POINT] * 5 * NUM_FRAMES)
     return tmp_path
 
@@ -94,7 +84,8 @@ def write_predictions(project: Path, boxes: list[float], points: list[float]) ->
 
 def run(project: Path, params: Params) -> Path:
     out = project / "reports/tiny.html"
-    main(params, project / "shards", project / "runs", project / "predictions.parquet", out)
+    predictions, history = project / "predictions.parquet", project / "history.csv"
+    main(params, project / "shards", predictions, history, out)
     return out
 
 

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.store.strips import Frames, decode_strip, encode_strip, strip_size
+from pipeline.common.frames import Frames
+from pipeline.store.strips import decode_strip, encode_strip, strip_size
 
 
 def smooth_frames(size: int = 64) -> Frames:

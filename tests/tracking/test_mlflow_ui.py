@@ -8,7 +8,7 @@ from mlflow import MlflowClient
 from project import ROOT
 
 from pipeline.mtcae.structures import STRUCTURES
-from pipeline.tracking.observer import log_experiment, track_fold
+from pipeline.tracking.observer import FoldFiles, log_experiment, track_fold
 
 DIGEST = "0" * 64
 
@@ -29,8 +29,8 @@ def log_structure(arch: str, decoder: str, uar: float, war: float) -> None:
                 log.metrics(line, step=int(line["epoch"]))
             log.metrics({"uar": uar})
     summary = {"uar_pooled": uar, "war_pooled": war}
-    summary |= {f"{name}_{kind}": 0.9 for name in ("uar", "war") for kind in ("mean", "sd", "low")}
-    folds = {fold: (curve, {"uar": uar}) for fold in (1, 2)}
+    summary |= {f"{name}_{kind}": 0.9 for name in ("uar", "war") for kind in ("mean", "std", "low")}
+    folds = {fold: FoldFiles(curve, {"uar": uar}) for fold in (1, 2)}
     params = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8")) | choices
     log_experiment(choices, params, DIGEST, folds, summary, [], {})
 

@@ -17,7 +17,7 @@ from mlflow.exceptions import MlflowException
 from project import ROOT
 
 from pipeline.common.files import project_root
-from pipeline.tracking.observer import log_experiment, track_fold, training_seconds
+from pipeline.tracking.observer import FoldFiles, log_experiment, track_fold, training_seconds
 
 CHOICES: dict[str, str | int] = {
     "dataset": "sample",
@@ -76,7 +76,7 @@ def aggregate(
     models: dict[int, Path] | None = None,
     summary: dict[str, float] = SUMMARY,
 ) -> None:
-    files = {fold: (CURVE, {"test_uar": fold / 10}) for fold in folds}
+    files = {fold: FoldFiles(CURVE, {"test_uar": fold / 10}) for fold in folds}
     log_experiment(CHOICES, PARAMS, DIGEST, files, summary, list(artifacts), models or {})
 
 
@@ -175,7 +175,8 @@ def test_a_fold_whose_log_broke_off_is_logged_from_its_files(
     def broken_fold() -> None:
         with track_fold(CHOICES, 1, PARAMS, DIGEST) as log:
             log.metrics(CURVE[0], step=1)
-            monkeypatch.setattr(log.client, "log_batch", gone)
+            assert log.store
+            monkeypatch.setattr(log.store.client, "log_batch", gone)
             log.metrics(CURVE[1], step=2)
 
     with pytest.warns(UserWarning, match="database is locked"):
@@ -256,11 +257,51 @@ def test_a_parent_is_running_while_one_of_its_folds_is(project: Path) -> None:
         assert parent.info.status == "FINISHED"
 
 
+def run_alone(program: str) -> None:
+    """Run a program in a process of its own, which must not fail."""
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_importing_the_observer_neither_imports_mlflow_nor_changes_the_environment() -> None:
+    run_alone("""
+import os, sys
+before = dict(os.environ)
+import pipeline.tracking.observer
+assert "mlflow" not in sys.modules
+assert dict(os.environ) == before
+""")
+
+
+def test_without_mlflow_a_training_goes_on_with_one_warning(project: Path) -> None:
+    run_alone(f"""
+import sys, warnings
+from pipeline.tracking.observer import track_fold
+sys.modules["mlflow"] = None  # Whoever imports it gets a ModuleNotFoundError.
+epochs = []
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    with track_fold({CHOICES}, 1, {PARAMS}, {DIGEST!r}) as log:
+        for epoch in (1, 2):
+            log.metrics({{"train_loss": 1.0}}, step=epoch)
+            epochs.append(epoch)
+assert epochs == [1, 2]
+assert ["the files hold everything" in str(one.message) for one in caught] == [True], caught
+""")
+    assert client(project).get_experiment_by_name("dfer-sample") is None
+
+
 def start_fold(seed: int, then: str = "pass") -> subprocess.Popen[str]:
-    """A fold in a process of its own; any warning is an error there."""
+    """A fold in a process of its own; any warning is an error there, but for MLflow's own."""
     program = f"""
 from pipeline.tracking.observer import track_fold
-import warnings
+import pipeline.tracking.runs, warnings
 warnings.simplefilter("error", UserWarning)
 with track_fold({CHOICES | {"seed": seed}}, 1, {PARAMS}, {DIGEST!r}) as log:
     log.metrics({{"train_loss": 9.0}}, step=1)
@@ -436,7 +477,8 @@ def test_a_server_that_goes_away_costs_one_warning(
         track_fold(CHOICES, 1, PARAMS, DIGEST) as log,
     ):
         warnings.simplefilter("always")
-        monkeypatch.setattr(log.client, "log_batch", gone)
+        assert log.store
+        monkeypatch.setattr(log.store.client, "log_batch", gone)
         for line in CURVE:
             log.metrics(line, step=int(line["epoch"]))
     messages = [str(warning.message) for warning in caught if "MLflow" in str(warning.message)]

@@ -2,32 +2,40 @@ import math
 
 import pytest
 import torch
+from small import task_model, video_encoder
 from torch import nn
 from torch.optim import AdamW
 
-from pipeline.models.encoder import VideoMAEEncoder
 from pipeline.mtcae.model import MTCAE
-from pipeline.training.optim import adamw, cosine_schedule, plateau_schedule
+from pipeline.training.optim import (
+    OptimizerSettings,
+    ScheduleSettings,
+    adamw,
+    cosine_schedule,
+    make_schedule,
+    plateau_schedule,
+)
 
 RATE, DECAY = 0.1, 0.05
 
 
 def tiny_model(depth: int = 2) -> MTCAE:
-    encoder = VideoMAEEncoder(dim=12, depth=depth, num_heads=2, image_size=32, num_frames=4)
-    return MTCAE(
+    encoder = video_encoder(dim=12, depth=depth, num_heads=2, image_size=32, num_frames=4)
+    return task_model(
         encoder,
         arch="cascaded",
         decoder="vit",
         num_classes=3,
-        decoder_dim=8,
-        decoder_heads=2,
-        decoder_head_dim=4,
-        decoder_layers=1,
+        dim=8,
+        num_heads=2,
+        head_dim=4,
+        num_layers=1,
     )
 
 
 def build(model: MTCAE, layer_decay: float = 0.5) -> AdamW:
-    return adamw(model, learning_rate=RATE, weight_decay=DECAY, layer_decay=layer_decay)
+    settings = OptimizerSettings(learning_rate=RATE, weight_decay=DECAY, layer_decay=layer_decay)
+    return adamw(model, settings, model.layers_from_output)
 
 
 def settings(model: MTCAE, optimizer: AdamW, key: str) -> dict[str, float]:
@@ -63,6 +71,12 @@ def test_each_block_learns_at_a_fixed_fraction_of_the_rate_of_the_block_above_it
 def test_a_layer_decay_of_one_gives_every_layer_the_full_rate() -> None:
     model = tiny_model()
     assert set(settings(model, build(model, layer_decay=1.0), "lr").values()) == {RATE}
+
+
+def test_without_a_count_of_layers_every_parameter_has_the_full_rate() -> None:
+    model = tiny_model()
+    chosen = OptimizerSettings(learning_rate=RATE, weight_decay=DECAY, layer_decay=0.5)
+    assert set(settings(model, adamw(model, chosen), "lr").values()) == {RATE}
 
 
 def test_weights_are_decayed_and_biases_and_norms_are_not() -> None:
@@ -129,3 +143,28 @@ def test_the_plateau_schedule_takes_a_tenth_of_the_rate_when_the_loss_stops_fall
     assert rate_after(3) == pytest.approx(0.1)
     assert rate_after(2, 1, 1, 1) == pytest.approx(0.1)
     assert rate_after(1) == pytest.approx(0.01)
+
+
+def test_the_cosine_of_a_recipe_is_counted_in_epochs() -> None:
+    optimizer = one_parameter()
+    chosen = ScheduleSettings(kind="cosine", warmup_epochs=1, plateau_patience=1)
+    schedule = make_schedule(chosen, optimizer, epochs=3, steps_per_epoch=2)
+    rates = []
+    for _ in range(7):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()  # type: ignore[call-arg]
+    assert rates == pytest.approx(
+        [0.5, 1, 1, (1 + math.sqrt(0.5)) / 2, 0.5, (1 - math.sqrt(0.5)) / 2, 0]
+    )
+
+
+def test_the_plateau_of_a_recipe_has_its_patience() -> None:
+    optimizer = one_parameter()
+    chosen = ScheduleSettings(kind="plateau", warmup_epochs=0, plateau_patience=2)
+    schedule = make_schedule(chosen, optimizer, epochs=3, steps_per_epoch=2)
+    rates = []
+    for _ in range(3):
+        schedule.step(1.0)  # type: ignore[arg-type]
+        rates.append(optimizer.param_groups[0]["lr"])
+    assert rates == pytest.approx([1, 1, 0.1])

@@ -12,12 +12,9 @@ from typing import Any
 import pytest
 import torch
 from lightning.fabric import Fabric
-from project import ROOT
 from tiny_training import ENVIRONMENT, run, without_clock
 
-from pipeline.training import resume
-from pipeline.training.history import Epoch
-from pipeline.training.resume import Checkpoints, training_key
+from pipeline.training.checkpoints import Checkpoints
 
 # 3 epochs of 3 steps; a reading may come after the last step, for validation.
 NUM_STEPS = 9
@@ -58,7 +55,7 @@ def undisturbed(
 
 def same_bits(one: Path, other: Path) -> bool:
     a, b = torch.load(one), torch.load(other)
-    histories = [[without_clock(Epoch(*line)) for line in result["history"]] for result in (a, b)]
+    histories = [[without_clock(row) for row in result["history"]] for result in (a, b)]
     return (
         histories[0] == histories[1]
         and a["losses"] == b["losses"]
@@ -79,27 +76,27 @@ def test_a_training_killed_at_ten_random_steps_ends_with_the_same_bits(
 ) -> None:
     settings, expected = undisturbed
     if save_always:
-        monkeypatch.setattr(resume, "_SAVE_SECONDS", 0)
+        monkeypatch.setattr("pipeline.training.checkpoints._SAVE_SECONDS", 0)
     # However long saving takes in comparison to these epochs.
-    monkeypatch.setattr(resume, "_SAVE_SHARE", math.inf)
+    monkeypatch.setattr("pipeline.training.checkpoints._SAVE_SHARE", math.inf)
     torch.manual_seed(0)  # the fixture is not to be a repetition of this process's state
     stops = [random.Random(i).randrange(NUM_STEPS) for i in range(10)]
     for i, stop in enumerate(stops):
         out, scratch = tmp_path / f"{i}.pt", tmp_path / f"scratch{i}"
         with pytest.raises(Killed):
             run(fabric, out, scratch, before_reading=kill_at(stop), **settings)
-        lines: list[int] = []
+        epochs: list[float] = []
         readings: list[int] = []
         run(
             fabric,
             out,
             scratch,
             before_reading=lambda: readings.append(0),  # noqa: B023
-            on_epoch=lambda line: lines.append(line.epoch),  # noqa: B023
+            on_epoch=lambda row: epochs.append(row["epoch"]),  # noqa: B023
             **settings,
         )
         assert same_bits(out, expected), f"stopped at step {stop}"
-        assert lines == [1, 2, 3]
+        assert epochs == [1, 2, 3]
         # Nothing that was done is done or read again.
         saved = stop if save_always else stop // 3 * 3
         assert len(readings) == NUM_STEPS - saved
@@ -112,7 +109,7 @@ def test_a_training_killed_again_and_again_ends_with_the_same_bits(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     settings, expected = undisturbed
-    monkeypatch.setattr(resume, "_SAVE_SECONDS", 0)
+    monkeypatch.setattr("pipeline.training.checkpoints._SAVE_SECONDS", 0)
     out, scratch = tmp_path / "out.pt", tmp_path / "scratch"
     for _ in range(NUM_STEPS - 1):
         with pytest.raises(Killed):
@@ -211,7 +208,7 @@ def test_a_state_is_saved_now_and_then_but_not_all_the_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 1000.0
-    monkeypatch.setattr("pipeline.training.resume.time.monotonic", lambda: now)
+    monkeypatch.setattr("pipeline.training.checkpoints.time.monotonic", lambda: now)
     checkpoints = Checkpoints(tmp_path / "scratch")
     assert checkpoints.due(epoch_ended=True)
     checkpoints.save({})
@@ -220,43 +217,3 @@ def test_a_state_is_saved_now_and_then_but_not_all_the_time(
         now = checkpoints.saved_at + seconds
         assert checkpoints.due(epoch_ended=False) == in_epoch
         assert checkpoints.due(epoch_ended=True) == at_end
-
-
-def test_any_change_gives_a_training_another_key(tmp_path: Path) -> None:
-    weights = tmp_path / "weights"
-    weights.write_bytes(b"1")
-
-    def key(learning_rate: float = 1e-3, fold: int = 1) -> str:
-        return training_key({"rate": learning_rate}, {"fold": fold}, [weights], ROOT)
-
-    first = key()
-    assert key() == first
-    others = [key(learning_rate=2e-3), key(fold=2)]
-    weights.write_bytes(b"2")
-    others.append(key())
-    assert len({first, *others}) == 4
-
-
-def test_a_key_depends_on_the_code_that_is_loaded(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    source = tmp_path / "stages/some_stage.py"
-    source.parent.mkdir()
-    source.write_text("x = 1\n", encoding="utf-8")
-    monkeypatch.syspath_prepend(source.parent)
-    __import__("some_stage")
-    first = training_key({}, {}, [], tmp_path)
-    source.write_text("x = 2\n", encoding="utf-8")
-    assert training_key({}, {}, [], tmp_path) != first
-
-
-def test_a_key_is_the_same_for_a_script_and_a_module(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    package = tmp_path / "stages/some_package"
-    package.mkdir(parents=True)
-    (package / "__init__.py").touch()
-    before = training_key({}, {}, [], tmp_path)
-    monkeypatch.syspath_prepend(package.parent)
-    __import__("some_package")
-    assert training_key({}, {}, [], tmp_path) == before

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.store.strips import Frames
+from pipeline.common.frames import Frames, FrameSettings
 from pipeline.video.decode import SampledVideo, UnusableVideo, read_frames, sample_indices
 
 FFMPEG = imageio_ffmpeg.get_ffmpeg_exe()
@@ -30,13 +30,10 @@ def frame_numbers(frames: Frames) -> list[int]:
 
 
 def sample(path: Path, **changes: object) -> SampledVideo:
-    options: dict[str, object] = {
-        "num_samples": 16,
-        "size": 32,
-        "sampling": "uniform",
-        "crop": "square",
-    }
-    return read_frames(path, binary=FFMPEG, **{**options, **changes})  # type: ignore[arg-type]
+    settings = FrameSettings(
+        num_frames=16, size=32, sampling="uniform", crop="square", jpeg_quality=95
+    )
+    return read_frames(path, settings.model_copy(update=changes), FFMPEG)
 
 
 def read(path: Path, **changes: object) -> Frames:

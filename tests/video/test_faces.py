@@ -3,7 +3,7 @@ import pytest
 from PIL import Image
 from skimage.data import astronaut
 
-from pipeline.store.strips import Frames
+from pipeline.common.frames import Frames
 from pipeline.video.faces import FaceDetector
 from pipeline.video.tracks import Detections
 

@@ -1,6 +1,7 @@
 import numpy as np
 
-from pipeline.video.tracks import Detections, FaceTrack, main_face
+from pipeline.common.frames import FaceTrack
+from pipeline.video.tracks import Detections, main_face
 
 
 def faces(*centres_and_sizes: tuple[float, float, float], score: float = 0.99) -> Detections:

@@ -1,0 +1,172 @@
+"""DVC experiments: what they are called, which of them are finished, what these hold.
+
+With ablation.py the only module that knows DVC.
+"""
+
+import hashlib
+import json
+import subprocess
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+import yaml
+from dvc.api import exp_show
+from dvc.api import open as dvc_open
+
+from pipeline.common.files import sha256_of
+from pipeline.mtcae.structures import Choices, Structure
+
+# The name of the run that is committed with the code.
+COMMITTED = "(committed)"
+# For git: all but results and the parameters, which are compared for themselves.
+_INPUTS = (":!dvc.lock", ":!metrics", ":!params.yaml")
+
+
+class Finished(NamedTuple):
+    """A finished experiment: its name, git commit, params.yaml and metrics/summary.json."""
+
+    name: str
+    commit: str
+    params: dict[str, Any]
+    summary: dict[str, Any]
+
+
+def read_params(path: Path = Path("params.yaml")) -> dict[str, Any]:
+    """The whole of params.yaml."""
+    params: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
+    return params
+
+
+def shared_params(params: dict[str, Any]) -> dict[str, Any]:
+    """What experiments of one table have in common: all but the structure and unused presets."""
+    shared = {name: value for name, value in params.items() if name not in ("arch", "decoder")}
+    for section, choice in (("datasets", "dataset"), ("models", "model"), ("recipes", "recipe")):
+        shared[section] = params[section][params[choice]]
+    return shared
+
+
+def finished_experiments(params: dict[str, Any]) -> dict[Structure, Finished]:
+    """For each structure a finished experiment with these parameters, upon this commit.
+
+    That of `experiment_name` or, where there is none, the newest one of the present code; the run
+    that is committed counts as the oldest.
+    """
+    found: dict[Structure, Finished] = {}
+    state = present_state(params)
+    for row in exp_show():
+        if row["rev"] == "workspace" or row["State"] not in (None, "Success"):
+            continue
+        commit = _commit(row["Experiment"])
+        summary, its_params = _show(commit, "metrics/summary.json"), _show(commit, "params.yaml")
+        if summary is None or its_params is None:
+            continue
+        experiment = Finished(
+            row["Experiment"] or COMMITTED,
+            commit,
+            yaml.safe_load(its_params),
+            json.loads(summary),
+        )
+        structure = Choices.of(experiment.params).structure
+        if experiment.name == experiment_name(structure, params, state):
+            found[structure] = experiment
+            continue
+        same = shared_params(experiment.params) == shared_params(params) and _has_this_code(commit)
+        # exp_show gives the commit first, and then its experiments from new to old.
+        if same and (structure not in found or found[structure].name == COMMITTED):
+            found[structure] = experiment
+    return found
+
+
+def read_predictions(experiment: Finished) -> pd.DataFrame:
+    """The test predictions of all its folds, out of DVC's cache.
+
+    Raises:
+        FileNotFoundError: They are not in the cache: the experiment was run elsewhere.
+    """
+    path = f"data/predictions/{experiment.params['dataset']}.parquet"
+    try:
+        with dvc_open(path, rev=experiment.commit, mode="rb") as file:
+            return pd.read_parquet(file)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"the predictions of {experiment.name} are not in DVC's cache; run it here, or "
+            "`dvc pull` from where it was run"
+        ) from error
+
+
+def present_state(params: dict[str, Any]) -> str:
+    """All that decides the results besides parameters and commit, as a text that can be compared.
+
+    Uncommitted changes, and what git does not know: the encoder's weights, the user's own table,
+    and videos that are used where they are, by their sizes and times.
+    """
+    tables = sorted((Path("datasets") / params["dataset"]).glob("clips.*"))
+    files = [Path(params["encoder"]["weights"]), *tables]
+    contents = [[path.name, sha256_of(path)] for path in files if path.is_file()]
+    source = params["datasets"][params["dataset"]].get("source")
+    videos = sorted(path for path in Path(source).rglob("*") if path.is_file()) if source else []
+    seen = [[str(path), path.stat().st_size, path.stat().st_mtime_ns] for path in videos]
+    return json.dumps([_git("diff", "HEAD", "--", ".", *_INPUTS), contents, seen])
+
+
+def experiment_name(structure: Structure, params: dict[str, Any], state: str) -> str:
+    """A name that is another one for other parameters and for another `present_state`."""
+    identity = json.dumps([shared_params(params), state], sort_keys=True)
+    digest = hashlib.sha256(identity.encode()).hexdigest()[:8]
+    kind = structure.name.replace("_", "-").replace(" ", "-")
+    return f"{params['dataset']}-{kind}-{digest}"
+
+
+def committed_structure(params: dict[str, Any]) -> Structure | None:
+    """The structure that is committed with its results, if these are of the present state."""
+    if _git("status", "--porcelain", "--", ".", *_INPUTS):
+        return None
+    if subprocess.run(["dvc", "status", "--quiet"], check=False).returncode:
+        return None  # Other data or weights, or a fresh clone: it was run elsewhere.
+    for structure, experiment in finished_experiments(params).items():
+        if experiment.name == COMMITTED:
+            try:
+                read_predictions(experiment)
+            except FileNotFoundError:
+                return None
+            return structure
+    return None
+
+
+def _refs() -> str:
+    """Where git keeps the experiments upon the present commit."""
+    head = _commit(None)
+    return f"refs/exps/{head[:2]}/{head[2:]}"
+
+
+def experiment_names() -> set[str]:
+    """Of all DVC experiments upon the present commit."""
+    return set(_git("for-each-ref", "--format=%(refname:lstrip=-1)", _refs()).split())
+
+
+def _commit(experiment: str | None) -> str:
+    """The commit of an experiment upon HEAD, or of HEAD itself."""
+    return _git("rev-parse", f"{_refs()}/{experiment}" if experiment else "HEAD").strip()
+
+
+def _has_this_code(commit: str) -> bool:
+    """Whether the files of a commit are those of the workspace, but for `_INPUTS`."""
+    compared = ["git", "diff", "--quiet", commit, "--", ".", *_INPUTS]
+    return subprocess.run(compared, check=False).returncode == 0
+
+
+def _show(commit: str, path: str) -> str | None:
+    done = subprocess.run(
+        ["git", "show", f"{commit}:{path}"], capture_output=True, text=True, check=False
+    )
+    return done.stdout if done.returncode == 0 else None
+
+
+def is_tracked(path: Path) -> bool:
+    """Whether git knows a file, which DVC's copies of the project then have."""
+    return bool(_git("ls-files", "--", str(path)))
+
+
+def _git(*arguments: str) -> str:
+    return subprocess.run(["git", *arguments], capture_output=True, text=True, check=True).stdout

@@ -1,0 +1,68 @@
+"""Small models and settings for tests, in the records of params.yaml."""
+
+from pipeline.feed.augment import AugmentSettings, MixSettings
+from pipeline.models.encoder import EncoderSize, VideoMAEEncoder
+from pipeline.mtcae.decoder import DecoderSize
+from pipeline.mtcae.loss import LossSettings
+from pipeline.mtcae.model import MTCAE
+from pipeline.mtcae.structures import Structure
+
+# The paper's.
+LOSS = LossSettings(boxes=0.5, points=0.5, expression=1.5, label_smoothing=0.0)
+NO_AUGMENTATION = AugmentSettings(
+    flip_probability=0, rand_augment_ops=0, rand_augment_magnitude=0, erase_probability=0
+)
+NO_MIXING = MixSettings(mixup_alpha=0, cutmix_alpha=0, probability=0)
+
+
+def video_encoder(
+    *,
+    dim: int,
+    depth: int,
+    num_heads: int,
+    image_size: int = 224,
+    patch_size: int = 16,
+    tubelet_size: int = 2,
+    num_frames: int = 16,
+    drop_path: float = 0.0,
+    checkpointing: bool = False,
+) -> VideoMAEEncoder:
+    """An encoder with random weights."""
+    size = EncoderSize(
+        image_size=image_size,
+        patch_size=patch_size,
+        tubelet_size=tubelet_size,
+        dim=dim,
+        depth=depth,
+        num_heads=num_heads,
+    )
+    return VideoMAEEncoder(
+        size, num_frames=num_frames, drop_path=drop_path, checkpointing=checkpointing
+    )
+
+
+def task_model(
+    encoder: VideoMAEEncoder,
+    *,
+    arch: str,
+    decoder: str,
+    num_classes: int,
+    dim: int = 512,
+    num_heads: int = 3,
+    head_dim: int = 512,
+    num_layers: int = 5,
+    dropout: float = 0.3,
+    head_dropout: float = 0.1,
+    norm_before_pool: bool = False,
+) -> MTCAE:
+    """A structure around an encoder; the sizes are the paper's unless they are given."""
+    size = DecoderSize(
+        dim=dim,
+        num_heads=num_heads,
+        head_dim=head_dim,
+        num_layers=num_layers,
+        dropout=dropout,
+        head_dropout=head_dropout,
+        norm_before_pool=norm_before_pool,
+    )
+    return MTCAE(encoder, Structure(arch, decoder), size, num_classes=num_classes)
