@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import torch
-from lightning.fabric import Fabric
+from lightning_fabric import Fabric
 from torch import Tensor
 from tqdm import tqdm
 

@@ -14,7 +14,7 @@ if __name__ == "__main__":
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 import torch
-from lightning.fabric import Fabric, seed_everything
+from lightning_fabric import Fabric, seed_everything
 
 from pipeline.common.clips import StoredClip, read_stored
 from pipeline.common.files import project_root, sha256_of

@@ -112,7 +112,7 @@ def test_importing_the_project_changes_nothing_around_it() -> None:
     names = [".".join(module.with_suffix("").parts) for module in modules()]
     program = f"""
 import atexit, importlib, logging, os, signal, threading
-import torch, lightning.fabric, mlflow, pandas, sklearn, timm, webdataset, dvc.api, facenet_pytorch
+import torch, lightning_fabric, mlflow, pandas, sklearn, timm, webdataset, dvc.api, facenet_pytorch
 import matplotlib, scipy.stats, skimage.data, transformers
 registered = []
 atexit.register = lambda function, *_, **__: registered.append(function) or function

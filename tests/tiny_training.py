@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from lightning.fabric import Fabric
+from lightning_fabric import Fabric
 from project import ROOT
 from small import LOSS, NO_AUGMENTATION, NO_MIXING, task_model, video_encoder
 from torch import Tensor, nn

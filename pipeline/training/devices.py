@@ -10,8 +10,8 @@ from typing import Any, Literal
 
 import torch
 import torch.distributed
-from lightning.fabric import Fabric
-from lightning.fabric.strategies.ddp import DDPStrategy
+from lightning_fabric import Fabric
+from lightning_fabric.strategies.ddp import DDPStrategy
 from torch import Tensor
 
 Precision = Literal["32-true", "bf16-mixed"]

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Annotated, NamedTuple
 
-from lightning.fabric import Fabric
+from lightning_fabric import Fabric
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
 from torch import nn
 from torch.optim import AdamW

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from lightning.fabric import Fabric
+from lightning_fabric import Fabric
 from timm.utils.model_ema import ModelEmaV3
 from torch import Tensor, nn
 from torch.optim import AdamW

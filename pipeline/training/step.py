@@ -4,8 +4,8 @@ import math
 from typing import NamedTuple
 
 import torch
-from lightning.fabric import Fabric
-from lightning.fabric.wrappers import _FabricModule, _FabricOptimizer
+from lightning_fabric import Fabric
+from lightning_fabric.wrappers import _FabricModule, _FabricOptimizer
 
 from pipeline.training.devices import gather, sum_over_devices
 from pipeline.training.task import B, Batch, Place, Task

@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from lightning.fabric import Fabric
+from lightning_fabric import Fabric
 from small import LOSS
 from tiny_training import NoiseClips, clips, tiny_model
 

@@ -4,7 +4,7 @@ from math import log
 import pytest
 import torch
 import torch.nn.functional as F
-from lightning.fabric import Fabric
+from lightning_fabric import Fabric
 from small import LOSS, NO_MIXING
 from torch import Tensor, nn
 

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from lightning.fabric import Fabric
+from lightning_fabric import Fabric
 from mlflow import MlflowClient
 from project import ROOT
 from small import LOSS, task_model, video_encoder

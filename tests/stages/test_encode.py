@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from lightning.fabric import Fabric
+from lightning_fabric import Fabric
 from small import LOSS, NO_AUGMENTATION, NO_MIXING, task_model, video_encoder
 from torch import Tensor, nn
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from lightning.fabric import Fabric
+from lightning_fabric import Fabric
 from tiny_training import ENVIRONMENT, run, without_clock
 
 # 7 clips in batches of 3: shares of 2 and 1 clips, and for the last batch of 1 and none. 5 clips
@@ -124,7 +124,7 @@ def test_a_sigterm_to_every_process_is_saved_and_the_training_goes_on(tmp_path: 
 @pytest.mark.slow
 def test_fabric_run_starts_the_processes_too(tmp_path: Path) -> None:
     script = Path(__file__).parents[1] / "tiny_training.py"
-    fabric_run = ["lightning.fabric.cli", "--accelerator", "cpu", "--devices", "2"]
+    fabric_run = ["lightning_fabric.cli", "--accelerator", "cpu", "--devices", "2"]
     # Its own choice is the same port every time.
     fabric_run += ["--main-port", free_port(), str(script)]
     assert finish(command(fabric_run, tmp_path)).count("epoch 1 of 2") == 1

@@ -7,7 +7,7 @@ from typing import Self
 
 import pytest
 import torch
-from lightning.fabric import Fabric
+from lightning_fabric import Fabric
 from project import ROOT, modules
 from small import LOSS
 from tiny_training import (

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from lightning.fabric import Fabric
+from lightning_fabric import Fabric
 from tiny_training import ENVIRONMENT, run, without_clock
 
 from pipeline.training.checkpoints import Checkpoints
