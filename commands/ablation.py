@@ -24,7 +24,7 @@ from commands.experiments import (
 from pipeline.mtcae.structures import STRUCTURES, Structure
 
 
-class Interrupted(Exception):
+class ExperimentInterrupted(Exception):
     """Ctrl-C came, and the experiment has ended."""
 
 
@@ -35,7 +35,7 @@ def run_missing() -> list[str]:
         The names of those that failed.
 
     Raises:
-        Interrupted: By Ctrl-C.
+        ExperimentInterrupted: By Ctrl-C.
     """
     params = read_params()
     committed = committed_structure(params)
@@ -64,7 +64,7 @@ def run_experiment(name: str, structure: Structure, copied: list[Path]) -> bool:
         copied: Files that git does not know and the copy needs.
 
     Raises:
-        Interrupted: By Ctrl-C.
+        ExperimentInterrupted: By Ctrl-C.
     """
     chosen = (f"arch={structure.arch}", f"decoder={structure.decoder}")
     settings = [word for choice in chosen for word in ("--set-param", choice)]
@@ -78,7 +78,7 @@ def run_experiment(name: str, structure: Structure, copied: list[Path]) -> bool:
     finally:
         signal.signal(signal.SIGINT, before)
     if interrupts:
-        raise Interrupted(name)
+        raise ExperimentInterrupted(name)
     return status == 0
 
 
@@ -98,7 +98,7 @@ def main() -> None:
     ).parse_args()
     try:
         failed = run_missing()
-    except Interrupted as interrupted:
+    except ExperimentInterrupted as interrupted:
         raise SystemExit(f"{interrupted} was stopped; the next call goes on from there") from None
     if failed:
         raise SystemExit(f"failed: {', '.join(failed)}; the next call runs them again")

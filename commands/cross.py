@@ -95,7 +95,7 @@ def cross_evaluate(
     counts = Counter(clip.label for clip in clips)
     mapping = class_mapping(classes, counts)
     if restrict:
-        mapping = mapping.restricted()
+        mapping = mapping.restrict()
 
     # Clips of labels that no model knows are left out; the others get the answer that is right.
     known = [

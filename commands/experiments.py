@@ -23,7 +23,7 @@ COMMITTED = "(committed)"
 _INPUTS = (":!dvc.lock", ":!metrics", ":!params.yaml")
 
 
-class Finished(NamedTuple):
+class FinishedExperiment(NamedTuple):
     """A finished experiment: its name, git commit, params.yaml and metrics/summary.json."""
 
     name: str
@@ -46,13 +46,13 @@ def shared_params(params: dict[str, Any]) -> dict[str, Any]:
     return shared
 
 
-def finished_experiments(params: dict[str, Any]) -> dict[Structure, Finished]:
+def finished_experiments(params: dict[str, Any]) -> dict[Structure, FinishedExperiment]:
     """For each structure a finished experiment with these parameters, upon this commit.
 
     That of `experiment_name` or, where there is none, the newest one of the present code; the run
     that is committed counts as the oldest.
     """
-    found: dict[Structure, Finished] = {}
+    found: dict[Structure, FinishedExperiment] = {}
     state = present_state(params)
     for row in exp_show():
         if row["rev"] == "workspace" or row["State"] not in (None, "Success"):
@@ -61,7 +61,7 @@ def finished_experiments(params: dict[str, Any]) -> dict[Structure, Finished]:
         summary, its_params = _show(commit, "metrics/summary.json"), _show(commit, "params.yaml")
         if summary is None or its_params is None:
             continue
-        experiment = Finished(
+        experiment = FinishedExperiment(
             row["Experiment"] or COMMITTED,
             commit,
             yaml.safe_load(its_params),
@@ -78,7 +78,7 @@ def finished_experiments(params: dict[str, Any]) -> dict[Structure, Finished]:
     return found
 
 
-def read_predictions(experiment: Finished) -> pd.DataFrame:
+def read_predictions(experiment: FinishedExperiment) -> pd.DataFrame:
     """The test predictions of all its folds, out of DVC's cache.
 
     Raises:

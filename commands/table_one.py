@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from commands.experiments import (
-    Finished,
+    FinishedExperiment,
     finished_experiments,
     read_params,
     read_predictions,
@@ -61,7 +61,7 @@ def main(out: Path) -> None:
     print(text)
 
 
-def load(finished: Finished) -> Experiment:
+def load(finished: FinishedExperiment) -> Experiment:
     """An experiment with its predictions and the time that its training took."""
     choices = Choices.of(finished.params)
     return Experiment(
@@ -73,7 +73,7 @@ def load(finished: Finished) -> Experiment:
     )
 
 
-def readable(table: pd.DataFrame) -> pd.DataFrame:
+def format_table(table: pd.DataFrame) -> pd.DataFrame:
     """The comparison as people read it: a few columns of text, scores in per cent."""
     columns: dict[str, Sequence[str] | pd.Series[str]] = {"structure": table["structure"]}
     for name in ("uar", "war"):
@@ -149,7 +149,7 @@ def _yes(value: bool) -> str:
 
 def latex(table: pd.DataFrame) -> str:
     """The comparison as a LaTeX tabular; it needs the package booktabs."""
-    text: str = readable(table).to_latex(index=False, escape=True)
+    text: str = format_table(table).to_latex(index=False, escape=True)
     return text.replace("±", r"$\pm$").replace("Δ", r"$\Delta$")
 
 
@@ -172,7 +172,7 @@ def page(
         num_classes: Of the experiments.
         missing: Structures without a finished experiment.
     """
-    parts = [f"# {title}", markdown_table(readable(table))]
+    parts = [f"# {title}", markdown_table(format_table(table))]
     if missing:
         parts.append(f"Not run yet: {', '.join(missing)}.")
     parts.append(

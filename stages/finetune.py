@@ -129,8 +129,8 @@ def fit_and_test(
         num_frames=params.frames.num_frames,
         num_classes=len(params.classes),
     )
-    training, tested = fit(params, fabric, data, model, checkpoints, on_epoch)
-    result = fold_result(tested, data.fold.number, params.classes)
+    training, test = fit(params, fabric, data, model, checkpoints, on_epoch)
+    result = fold_result(test, data.fold.number, params.classes)
     metrics = result.metrics | {
         "best_epoch": training.best_epoch,
         "num_parameters": sum(parameter.numel() for parameter in model.parameters()),
@@ -173,7 +173,7 @@ def fit(
         # Every size of a batch, of which there are few, gets kernels of its own.
         trained.compile(dynamic=False)
     rank = Rank(fabric.global_rank, fabric.world_size)
-    evaluated = partial(
+    batches_of = partial(
         evaluation_batches,
         batch_size=min(engine.micro_batch_size, engine.batch_size),
         rank=rank,
@@ -193,7 +193,7 @@ def fit(
         recipe.mix,
         num_classes=len(params.classes),
         seed=params.seed,
-        validation=evaluated(open_part("validation")),
+        validation=batches_of(open_part("validation")),
     )
     optimizer = adamw(
         trained, recipe.optimizer, (lambda name: 0) if stored else model.layers_from_output
@@ -206,8 +206,8 @@ def fit(
     training = train(
         fabric, trained, optimizer, schedule, task, batches, engine, checkpoints, on_epoch
     )
-    tested = evaluate(fabric, trained, evaluated(open_part("test")), recipe.loss)
-    return training, tested
+    test = evaluate(fabric, trained, batches_of(open_part("test")), recipe.loss)
+    return training, test
 
 
 def open_frames(params: Params, data: Data, model: MTCAE, part: str) -> LabelledSource:

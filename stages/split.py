@@ -9,14 +9,8 @@ from pydantic import Field, NonNegativeInt
 
 from pipeline.common.clips import StoredClip, read_stored
 from pipeline.common.params import Section, StageParams, load_params
-from pipeline.folds.folds import (
-    GroupFold,
-    balanced_tests,
-    holdout_fold,
-    make_folds,
-    published_folds,
-    write_folds,
-)
+from pipeline.folds.folds import GroupFold, write_folds
+from pipeline.folds.group_folds import balanced_tests, holdout_fold, make_folds, published_folds
 from pipeline.folds.protocols import MAE_DFER_CLASSES, MAE_DFER_TESTS
 
 

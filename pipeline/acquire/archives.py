@@ -97,9 +97,9 @@ def unpack(
     for leftover in (work, replaced):
         if leftover.exists():
             shutil.rmtree(leftover)
-    with _opened(archive) as members:
-        checked = _checked(archive, members, max_files)
-        wanted = _wanted(archive, checked, choose, max_bytes)
+    with _open_archive(archive) as members:
+        checked = _check_members(archive, members, max_files)
+        wanted = _choose_members(archive, checked, choose, max_bytes)
         try:
             work.mkdir(parents=True)
             digests = _extract(archive, wanted, work, max_bytes)
@@ -133,7 +133,7 @@ def is_whole(target: Path) -> bool:
 
 
 @contextmanager
-def _opened(archive: Path) -> Iterator[Iterator[_Member]]:
+def _open_archive(archive: Path) -> Iterator[Iterator[_Member]]:
     """The archive's members; whatever reading them raises is a DamagedArchive."""
     with archive.open("rb") as file:
         is_zip = file.read(2) == b"PK"
@@ -154,7 +154,7 @@ def _opened(archive: Path) -> Iterator[Iterator[_Member]]:
 
 
 def _zip_members(zipped: zipfile.ZipFile) -> Iterator[_Member]:
-    def opened(info: zipfile.ZipInfo) -> IO[bytes]:
+    def open_member(info: zipfile.ZipInfo) -> IO[bytes]:
         if info.flag_bits & 1:
             raise zipfile.BadZipFile(f"{info.filename} is encrypted")
         return zipped.open(info)
@@ -165,7 +165,7 @@ def _zip_members(zipped: zipfile.ZipFile) -> Iterator[_Member]:
         is_file = not (info.is_dir() or kind == stat.S_IFDIR)
         # `filename` has already been cut at a null byte.
         yield _Member(
-            info.orig_filename, info.file_size, is_file, is_special, partial(opened, info)
+            info.orig_filename, info.file_size, is_file, is_special, partial(open_member, info)
         )
 
 
@@ -187,14 +187,14 @@ class _SmallHeaders(tarfile.TarInfo):
 
 
 def _tar_members(tarred: tarfile.TarFile) -> Iterator[_Member]:
-    def opened(info: tarfile.TarInfo) -> IO[bytes]:
+    def open_member(info: tarfile.TarInfo) -> IO[bytes]:
         file = tarred.extractfile(info)
         assert file is not None, f"{info.name} is a file"
         return file
 
     for info in tarred:
         is_special = not (info.isreg() or info.isdir())
-        yield _Member(info.name, info.size, info.isreg(), is_special, partial(opened, info))
+        yield _Member(info.name, info.size, info.isreg(), is_special, partial(open_member, info))
     # tarfile takes a damaged header for the end, and does not read on to the checksum of a gzip.
     assert tarred.fileobj is not None, "the archive is open"
     tarred.fileobj.seek(tarred.offset)
@@ -204,7 +204,7 @@ def _tar_members(tarred: tarfile.TarFile) -> Iterator[_Member]:
         pass
 
 
-def _checked(archive: Path, members: Iterator[_Member], max_files: int) -> list[_Member]:
+def _check_members(archive: Path, members: Iterator[_Member], max_files: int) -> list[_Member]:
     checked = []
     for member in members:
         fault = "is a link or a device" if member.is_special else _path_fault(member.name)
@@ -227,7 +227,7 @@ def _path_fault(path: str) -> str:
     return ""
 
 
-def _wanted(
+def _choose_members(
     archive: Path, members: list[_Member], choose: Callable[[str], str | None], max_bytes: int
 ) -> dict[str, _Member]:
     """The wanted files by their paths in the folder."""

@@ -17,16 +17,16 @@ import requests
 from tqdm import tqdm
 
 from pipeline.acquire.http import (
-    Broken,
+    BrokenAnswer,
     DownloadFailed,
-    Interrupted,
+    DownloadInterrupted,
     RetryPolicy,
     ask,
     check_status,
     chunks_of,
     is_page,
     pause,
-    plain,
+    public,
 )
 
 
@@ -84,7 +84,7 @@ def download(
             fetch.complete()
         if (found := _digest(part, algorithm)) != digest:
             raise _WrongFile(
-                f"{plain(url)} was fetched once more from the start and is not the file that was "
+                f"{public(url)} was fetched once more from the start and is not the file that was "
                 f"announced: its {algorithm} is {found}, not {digest}. If this goes on, look for a "
                 "new version or tell the host."
             )
@@ -159,15 +159,15 @@ class _Fetch(NamedTuple):
             self.counter.show(offset)
             try:
                 self._attempt(offset)
-            except Broken as broken:
+            except BrokenAnswer as broken:
                 reached = self.part.stat().st_size
                 # A trickle does not count as getting further.
                 enough = self.policy.min_bytes_per_s * self.policy.stall_s
                 fruitless = 0 if reached - furthest >= enough else fruitless + 1
                 furthest = max(furthest, reached)
                 if fruitless >= self.policy.attempts and reached < self.size:
-                    raise Interrupted(
-                        f"{plain(self.url)} broke off at {reached} of {self.size} bytes, "
+                    raise DownloadInterrupted(
+                        f"{public(self.url)} broke off at {reached} of {self.size} bytes, "
                         f"{fruitless} times in a row without getting further ({broken}); check "
                         "the connection and run this again"
                     ) from None
@@ -181,7 +181,7 @@ class _Fetch(NamedTuple):
             right = re.fullmatch(rf"bytes {offset}-\d+/({self.size}|\*)", given)
             if (answer.status_code == 416 and offset) or (answer.status_code == 206 and not right):
                 self.part.write_bytes(b"")
-                raise Broken(f"asked for the bytes from {offset}, the host gave {given!r}")
+                raise BrokenAnswer(f"asked for the bytes from {offset}, the host gave {given!r}")
             check_status(answer, self.url, self.policy)
             chunks = chunks_of(answer, self.policy)
             first = next(chunks, b"")
@@ -189,7 +189,7 @@ class _Fetch(NamedTuple):
                 offset = 0
                 if is_page(first):
                     raise DownloadFailed(
-                        f"{plain(self.url)} gives a web page in place of a file of {self.size} "
+                        f"{public(self.url)} gives a web page in place of a file of {self.size} "
                         "bytes; open it in a browser: it may ask for a login or have moved"
                     )
                 if (length := answer.headers.get("Content-Length", "")) not in ("", str(self.size)):
@@ -206,13 +206,13 @@ class _Fetch(NamedTuple):
                         if offset == self.size:  # The host may keep the connection open.
                             return
             except OSError as error:
-                raise Interrupted(
+                raise DownloadInterrupted(
                     f"{self.part} cannot be written: {error.strerror}; make room, run this again"
                 ) from error
-            raise Broken("the host closed the connection")
+            raise BrokenAnswer("the host closed the connection")
 
     def _wrong_size(self, found: str) -> _WrongFile:
         return _WrongFile(
-            f"{plain(self.url)} should be {self.size} bytes and the host sends {found}: not the "
+            f"{public(self.url)} should be {self.size} bytes and the host sends {found}: not the "
             "file that was announced; look for a new version"
         )

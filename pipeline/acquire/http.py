@@ -28,11 +28,11 @@ class DownloadFailed(RuntimeError):
     worth_resuming = True
 
 
-class Interrupted(DownloadFailed):
+class DownloadInterrupted(DownloadFailed):
     """The connection or the disk gave up; the same call later goes on where this one was."""
 
 
-class Refused(DownloadFailed):
+class HostRefusal(DownloadFailed):
     """The host answered with an error: its status and, if it gave any, its reason."""
 
     def __init__(self, message: str, status: int, reason: str) -> None:
@@ -42,7 +42,7 @@ class Refused(DownloadFailed):
         self.worth_resuming = status not in (404, 410)
 
 
-class Broken(Exception):
+class BrokenAnswer(Exception):
     """An answer ended before its time; asking again may help."""
 
 
@@ -115,21 +115,21 @@ def _json(
             try:
                 body = _read(answer, policy, MAX_JSON_BYTES + 1)
                 break
-            except Broken as broken:
+            except BrokenAnswer as broken:
                 if attempt == policy.attempts:
-                    raise Interrupted(
-                        f"{plain(url)} broke off {attempt} times ({broken}); check the connection "
+                    raise DownloadInterrupted(
+                        f"{public(url)} broke off {attempt} times ({broken}); check the connection "
                         "and run this again"
                     ) from None
         pause(attempt, policy)
     if len(body) > MAX_JSON_BYTES:
-        raise DownloadFailed(f"{plain(url)} gives more than {MAX_JSON_BYTES >> 20} MiB of JSON")
+        raise DownloadFailed(f"{public(url)} gives more than {MAX_JSON_BYTES >> 20} MiB of JSON")
     try:
         return json.loads(body)
     except ValueError:
         found = "a web page" if is_page(body) else "something else"
         raise DownloadFailed(
-            f"{plain(url)} gives {found} in place of JSON; open it in a browser: it may ask for a "
+            f"{public(url)} gives {found} in place of JSON; open it in a browser: it may ask for a "
             "login or have moved"
         ) from None
 
@@ -147,7 +147,7 @@ def ask(
         DownloadFailed: The address makes no sense, or nobody answers.
     """
     if not url.lower().startswith(("http://", "https://")):
-        raise DownloadFailed(f"{plain(url)} is no http or https address")
+        raise DownloadFailed(f"{public(url)} is no http or https address")
     method = "GET" if data is None else "POST"
     timeout = (policy.connect_s, policy.stall_s)
     try:
@@ -155,26 +155,27 @@ def ask(
             method, url, headers=dict(headers), data=data, stream=True, timeout=timeout
         )
     except (requests.ConnectionError, requests.Timeout) as error:
-        raise Interrupted(
-            f"{plain(url)} cannot be reached ({_reason(error)}); check the connection and run "
+        raise DownloadInterrupted(
+            f"{public(url)} cannot be reached ({_reason(error)}); check the connection and run "
             "this again"
         ) from None
     except requests.RequestException as error:
-        raise DownloadFailed(f"{plain(url)} cannot be fetched: {_reason(error)}") from None
+        raise DownloadFailed(f"{public(url)} cannot be fetched: {_reason(error)}") from None
 
 
 def check_status(answer: requests.Response, url: str, policy: RetryPolicy) -> None:
     """Make sure that the answer is what was asked for.
 
     Raises:
-        Refused: The host says that it is not.
+        HostRefusal: The host says that it is not.
     """
     status = answer.status_code
     if status in (200, 206):
         return
     try:
         reason = str(json.loads(_read(answer, policy, 2**16))["message"])
-    except (Broken, ValueError, TypeError, KeyError):  # Few hosts give a reason that can be read.
+    # Few hosts give a reason that can be read.
+    except (BrokenAnswer, ValueError, TypeError, KeyError):
         reason = ""
     # A host's words reach a terminal.
     reason = "".join(filter(str.isprintable, reason))[:300]
@@ -185,14 +186,14 @@ def check_status(answer: requests.Response, url: str, policy: RetryPolicy) -> No
     else:
         advice = "run this again later"
     said = f"HTTP {status} {answer.reason or ''}".strip() + (f", {reason!r}" if reason else "")
-    raise Refused(f"{plain(url)}: the host answers {said}; {advice}", status, reason)
+    raise HostRefusal(f"{public(url)}: the host answers {said}; {advice}", status, reason)
 
 
 def chunks_of(answer: requests.Response, policy: RetryPolicy) -> Iterator[bytes]:
     """The body as it comes in.
 
     Raises:
-        Broken: The host falls silent or becomes too slow.
+        BrokenAnswer: The host falls silent or becomes too slow.
     """
     since, num_bytes = time.monotonic(), 0
     while True:
@@ -200,7 +201,7 @@ def chunks_of(answer: requests.Response, policy: RetryPolicy) -> Iterator[bytes]
             # Unlike `iter_content`, gives what there is without waiting for a chunk to be full.
             chunk = answer.raw.read1(CHUNK_BYTES, decode_content=False)
         except HTTPError as error:
-            raise Broken(_reason(error)) from None
+            raise BrokenAnswer(_reason(error)) from None
         if not chunk:
             return
         yield chunk
@@ -208,7 +209,7 @@ def chunks_of(answer: requests.Response, policy: RetryPolicy) -> Iterator[bytes]
         elapsed = time.monotonic() - since
         if elapsed >= policy.stall_s:
             if num_bytes < policy.min_bytes_per_s * elapsed:
-                raise Broken(f"fewer than {policy.min_bytes_per_s:.0f} bytes per second")
+                raise BrokenAnswer(f"fewer than {policy.min_bytes_per_s:.0f} bytes per second")
             since, num_bytes = time.monotonic(), 0
 
 
@@ -232,7 +233,7 @@ def is_page(body: bytes) -> bool:
     return start.startswith((b"<!doctype", b"<html", b"<head", b"<!--"))
 
 
-def plain(url: str) -> str:
+def public(url: str) -> str:
     """An address without what may be a password."""
     return re.sub(r"(?<=//)[^/]*@", "", re.split(r"[?#]", url)[0])
 

@@ -16,8 +16,8 @@ from tqdm import tqdm
 from pipeline.acquire.download import check_space, download
 from pipeline.acquire.http import (
     DownloadFailed,
-    Interrupted,
-    Refused,
+    DownloadInterrupted,
+    HostRefusal,
     RetryPolicy,
     open_session,
     post_json,
@@ -85,7 +85,7 @@ def fetch_objects(
         fetch = partial(_fetch_all, session, address, folder, policy, num_threads, progress)
         failures = fetch(missing)
         # A link may have expired while it waited for its turn.
-        refused = [item for item in failures if isinstance(failures[item], Refused)]
+        refused = [item for item in failures if isinstance(failures[item], HostRefusal)]
         for item in refused:
             del failures[item]
         failures |= fetch(refused)
@@ -155,10 +155,10 @@ def _fetch_all(
                 try:
                     future.result()
                 except DownloadFailed as failure:
-                    if isinstance(failure, Refused):
+                    if isinstance(failure, HostRefusal):
                         _check_budget(address, failure.status, failure.reason)
                     failures[futures[future]] = failure
-                    num_interrupted += isinstance(failure, Interrupted)
+                    num_interrupted += isinstance(failure, DownloadInterrupted)
                     # As many cannot be a coincidence, and each takes minutes.
                     if isinstance(failure, BudgetSpent) or num_interrupted > num_threads:
                         raise
@@ -184,7 +184,7 @@ def _ask(
         answer = post_json(
             session, url, body, {"Accept": MEDIA_TYPE, "Content-Type": MEDIA_TYPE}, policy
         )
-    except Refused as refused:
+    except HostRefusal as refused:
         _check_budget(address, refused.status, refused.reason)
         raise
     entries = _mapping(answer).get("objects")
@@ -198,7 +198,7 @@ def _action(address: str, item: LfsObject, answer: Mapping[str, Any]) -> tuple[s
     if error := _mapping(answer.get("error")):
         code, message = error.get("code"), str(error.get("message", ""))
         _check_budget(address, code, message)
-        raise DownloadFailed(f"the host answers {code}, {_printable(message)!r}")
+        raise DownloadFailed(f"the host answers {code}, {_keep_printable(message)!r}")
     action = _mapping(_mapping(answer.get("actions")).get("download"))
     url, headers = action.get("href"), action.get("header") or {}
     if not isinstance(url, str) or not isinstance(headers, dict):
@@ -215,8 +215,8 @@ def _check_budget(address: str, code: Any, message: str) -> None:
     if code == 509 or re.search("quota|bandwidth|budget", message, re.IGNORECASE):
         raise BudgetSpent(
             f"{address} has used up its bandwidth or storage at the host ({code}, "
-            f"{_printable(message)!r}); what has been fetched is kept. Run this again when the "
-            "budget is renewed (GitHub: each month), or get the files elsewhere"
+            f"{_keep_printable(message)!r}); what has been fetched is kept. Run this again when "
+            "the budget is renewed (GitHub: each month), or get the files elsewhere"
         )
 
 
@@ -225,5 +225,5 @@ def _mapping(value: Any) -> Mapping[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _printable(message: str) -> str:
+def _keep_printable(message: str) -> str:
     return "".join(filter(str.isprintable, message))[:300]

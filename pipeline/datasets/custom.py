@@ -97,10 +97,10 @@ def read_table(table: Path, videos: Path, classes: list[str]) -> list[Clip]:
         )
     ]
     # In this order, because a row that was refused must not decide whether another one is right.
-    clips = _refuse(clips, _known(classes))
-    clips = _refuse(clips, _reachable(videos))
-    clips = _refuse(clips, _unrepeated([clip for clip in clips if not clip.reason]))
-    clips = _refuse(clips, _one_spelling([clip for clip in clips if not clip.reason]))
+    clips = _refuse(clips, _check_words(classes))
+    clips = _refuse(clips, _check_path(videos))
+    clips = _refuse(clips, _check_repeats([clip for clip in clips if not clip.reason]))
+    clips = _refuse(clips, _check_spelling([clip for clip in clips if not clip.reason]))
     stems = {clip.path: posixpath.splitext(clip.path)[0] for clip in clips}
     shared = Counter(stems.values())
     names = unique_slugs(
@@ -162,7 +162,7 @@ def _refuse(clips: list[Clip], check: Check) -> list[Clip]:
     ]
 
 
-def _known(classes: list[str]) -> Check:
+def _check_words(classes: list[str]) -> Check:
     def check(clip: Clip) -> Iterator[Refusal]:
         for column in ("path", "subject", "label"):
             if not getattr(clip, column):
@@ -183,7 +183,7 @@ def _known(classes: list[str]) -> Check:
     return check
 
 
-def _reachable(videos: Path) -> Check:
+def _check_path(videos: Path) -> Check:
     def check(clip: Clip) -> Iterator[Refusal]:
         path = PurePosixPath(clip.path)
         if path.is_absolute() or PureWindowsPath(clip.path).is_absolute() or ".." in path.parts:
@@ -208,7 +208,7 @@ def _reachable(videos: Path) -> Check:
     return check
 
 
-def _unrepeated(clips: list[Clip]) -> Check:
+def _check_repeats(clips: list[Clip]) -> Check:
     first: dict[str, Clip] = {}
     labels: dict[str, set[tuple[str, str]]] = {}
     for clip in clips:
@@ -229,7 +229,7 @@ def _unrepeated(clips: list[Clip]) -> Check:
     return check
 
 
-def _one_spelling(clips: list[Clip]) -> Check:
+def _check_spelling(clips: list[Clip]) -> Check:
     count = Counter(clip.subject for clip in clips)
     spellings: dict[str, list[str]] = {}
     for subject in count:

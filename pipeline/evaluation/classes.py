@@ -28,7 +28,7 @@ class ClassMapping(NamedTuple):
         """Classes that both sides have, in the model's order."""
         return [answer for answer in self.answers if answer not in self.never_right]
 
-    def restricted(self) -> "ClassMapping":
+    def restrict(self) -> "ClassMapping":
         """The same without the outputs of classes that the data set lacks."""
         columns = dict(zip(self.answers, self.columns, strict=True))
         return self._replace(answers=self.common, columns=[columns[name] for name in self.common])

@@ -96,7 +96,7 @@ def tables(tested: Mapping[str, Evaluation], mapping: ClassMapping) -> list[str]
         "answered with a class that the data set lacks. Box IoU and landmark error compare with "
         "MTCNN. Of several models, `mean` and `std` are over the models, and `ensemble` answers "
         "each clip by the mean of their probabilities.",
-        markdown_table(_formatted(rows)),
+        markdown_table(_format_rows(rows)),
         "## Recall per class",
         markdown_table(recall_table),
         f"## Confusion{whose} (rows: true, columns: predicted)",
@@ -134,7 +134,7 @@ def _deviations(rows: list[dict[str, Any]]) -> dict[str, float]:
     }
 
 
-def _formatted(rows: list[dict[str, Any]]) -> pd.DataFrame:
+def _format_rows(rows: list[dict[str, Any]]) -> pd.DataFrame:
     formats = {
         "uar": _percent,
         "war": _percent,

@@ -53,7 +53,7 @@ class TrainingBatches:
         num_workers: int,
     ) -> None:
         self.steps_per_epoch = num_steps(len(source), batch_size)
-        self.samples = _Augmented(source, augment, seed)
+        self.samples = _AugmentedSamples(source, augment, seed)
         self.labels = source.labels
         self.batch_size = batch_size
         self.class_balanced = class_balanced
@@ -103,10 +103,10 @@ def evaluation_batches(
         num_workers: Processes of this device that read and decode.
     """
     own = np.array_split(np.arange(len(source)), rank.world_size)[rank.number].tolist()
-    return load_in_order(_Part(source, own), batch_size=batch_size, num_workers=num_workers)
+    return load_in_order(_SomeSamples(source, own), batch_size=batch_size, num_workers=num_workers)
 
 
-class _Part:
+class _SomeSamples:
     """Some of the samples, numbered anew."""
 
     def __init__(self, source: Source, numbers: list[int]) -> None:
@@ -120,7 +120,7 @@ class _Part:
         return self.source[[self.numbers[number] for number in numbers]]
 
 
-class _Augmented(Dataset[Batch]):
+class _AugmentedSamples(Dataset[Batch]):
     def __init__(self, source: Source, augment: AugmentSettings, seed: int) -> None:
         self.source = source
         self.augment = augment

@@ -48,10 +48,10 @@ def load_in_order(source: Source, *, batch_size: int, num_workers: int = 0) -> D
     """Every sample once and in order, in batches of B, the last one perhaps smaller."""
     numbers = list(range(len(source)))
     batches = [numbers[i : i + batch_size] for i in range(0, len(numbers), batch_size)]
-    return load(_Unchanged(source), batches, num_workers=num_workers)
+    return load(_PlainSamples(source), batches, num_workers=num_workers)
 
 
-class _Unchanged(Dataset[Batch]):
+class _PlainSamples(Dataset[Batch]):
     def __init__(self, source: Source) -> None:
         self.source = source
 

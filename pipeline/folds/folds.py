@@ -1,23 +1,14 @@
-"""Folds: nobody who is tested was seen in training or in the choice of the epoch.
+"""The folds as a table of clips x folds that says the part of every clip, and the check for leaks.
 
-What is kept together is a group: the clips of a subject. On disk folds are a table of clips x folds
-that says the part of every clip, so that folds by clip fit as well.
-
-Source: MTCAE-DFER, section IV.A (5-fold, subject-independent; the paper does not publish its
-folds).
+What folds keep together is a group: the clips of a subject. The table is by clip, so that published
+folds by clip fit as well.
 """
 
-import warnings
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import combinations
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-import numpy.typing as npt
 import pandas as pd
-from sklearn.model_selection import StratifiedGroupKFold
 
 from pipeline.common.clips import StoredClip
 from pipeline.common.files import atomic_path
@@ -45,136 +36,6 @@ class Fold(NamedTuple):
         return [i for i, clip in enumerate(clips) if self.parts.get(clip.clip) == part]
 
 
-def balanced_tests(clips: Sequence[StoredClip], num_folds: int, seed: int) -> list[list[str]]:
-    """Test subjects of each fold, with classes and sexes as even as can be.
-
-    Every subject is tested in exactly one fold.
-
-    Raises:
-        ValueError: There are too few subjects.
-    """
-    subjects = _subjects(clips)
-    # One to test, one to validate and one to train on must remain, also when a fold tests two.
-    fewest = max(num_folds, 4 if num_folds == 2 else 3)
-    if len(subjects) < fewest:
-        raise ValueError(
-            f"{len(subjects)} subject(s) ({', '.join(subjects)}) cannot make {num_folds} "
-            f"subject-independent folds; at least {fewest} are needed: lower split.num_folds and "
-            "folds, or add subjects"
-        )
-    return [_subjects(clips[i] for i in test) for _, test in _split(clips, num_folds, seed)]
-
-
-def make_folds(
-    clips: Sequence[StoredClip],
-    tests: Sequence[Sequence[str]],
-    *,
-    validation_fraction: float,
-    seed: int,
-    validation: Sequence[str] = (),
-) -> list[GroupFold]:
-    """Folds, numbered from 1, out of the test subjects of each.
-
-    Args:
-        clips: All usable clips.
-        tests: Test subjects of each fold.
-        validation_fraction: About this part of the other subjects chooses the epoch.
-        seed: Of that choice.
-        validation: Subjects who choose the epoch in every fold, in place of a drawn part.
-
-    Raises:
-        ValueError: A part of a fold has no subject, or its training part lacks a class.
-    """
-    folds = []
-    for number, test in enumerate(tests, start=1):
-        tested = set(test)
-        others = [clip for clip in clips if clip.group not in tested]
-        chosen = sorted(validation) or _part(others, validation_fraction, seed)
-        fold = GroupFold(
-            number,
-            train=sorted({clip.group for clip in others}.difference(chosen)),
-            validation=chosen,
-            test=sorted(test),
-        )
-        for part in PARTS:
-            if not getattr(fold, part):
-                raise ValueError(
-                    f"fold {number} has no {part} subjects: too few subjects, or too uneven ones, "
-                    f"for {len(tests)} folds; make fewer folds, or add subjects"
-                )
-        train = set(fold.train)
-        trained = {clip.label for clip in clips if clip.group in train}
-        if missing := {clip.label for clip in clips} - trained:
-            raise ValueError(
-                f"fold {number} would train without any clip of {', '.join(sorted(missing))}: "
-                "too few subjects show it; add clips, or make fewer folds"
-            )
-        folds.append(fold)
-    return folds
-
-
-def published_folds(
-    clips: Sequence[StoredClip],
-    tests: Sequence[Sequence[str]],
-    classes: Iterable[str],
-    *,
-    validation_fraction: float,
-    seed: int,
-) -> list[GroupFold]:
-    """Folds of a published protocol, whose subjects and classes must be there to the last one.
-
-    Raises:
-        ValueError: The clips lack a subject or a class of the protocol, or have one too many.
-    """
-    for kind, found, expected in (
-        ("subjects", set(_subjects(clips)), {subject for test in tests for subject in test}),
-        ("classes", {clip.label for clip in clips}, set(classes)),
-    ):
-        if found != expected:
-            raise ValueError(
-                f"the protocol's {kind} differ from the clips': missing are "
-                f"{', '.join(sorted(expected - found)) or 'none'}, too many are "
-                f"{', '.join(sorted(found - expected)) or 'none'}; complete the data set, correct "
-                "its `classes` in params.yaml, or choose another split.protocol"
-            )
-    return make_folds(clips, tests, validation_fraction=validation_fraction, seed=seed)
-
-
-def holdout_fold(
-    clips: Sequence[StoredClip], *, test_fraction: float, validation_fraction: float, seed: int
-) -> list[GroupFold]:
-    """One fold, as the table's `split` column says or, where it is empty, with drawn subjects.
-
-    Raises:
-        ValueError: Only some clips have a `split`, or a subject stands in two parts.
-    """
-    if not any(clip.split for clip in clips):
-        test = _part(clips, test_fraction, seed)
-        return make_folds(clips, [test], validation_fraction=validation_fraction, seed=seed)
-    if without := [clip.path for clip in clips if not clip.split]:
-        raise ValueError(
-            f"{len(without)} clips have no split ({', '.join(without[:3])} ...); fill the column "
-            "in for all rows or for none"
-        )
-    parts = {part: _subjects(c for c in clips if c.split == part) for part in PARTS}
-    for part in ("train", "test"):
-        if not parts[part]:
-            raise ValueError(f"the table's column `split` says {part} in no row")
-    for one, other in combinations(PARTS, 2):
-        if shared := set(parts[one]) & set(parts[other]):
-            raise ValueError(
-                f"{', '.join(sorted(shared))} stand(s) in the table as {one} and as {other}; all "
-                "clips of a person belong into one part"
-            )
-    return make_folds(
-        clips,
-        [parts["test"]],
-        validation_fraction=validation_fraction,
-        seed=seed,
-        validation=parts["validation"],
-    )
-
-
 def refuse_leaks(fold: Fold, clips: Sequence[StoredClip]) -> None:
     """Check that nothing which is tested can have been seen before.
 
@@ -200,44 +61,6 @@ def refuse_leaks(fold: Fold, clips: Sequence[StoredClip]) -> None:
                 f"({fold.parts[twin.clip]}) and {clip.path} of subject {clip.group} ({part}) are "
                 "the same pictures; remove one, or give both the same subject"
             )
-
-
-def _subjects(clips: Iterable[StoredClip]) -> list[str]:
-    return sorted({clip.group for clip in clips})
-
-
-def _part(clips: Sequence[StoredClip], fraction: float, seed: int) -> list[str]:
-    """About that fraction of the subjects, with classes and sexes as even as can be."""
-    subjects = _subjects(clips)
-    if len(subjects) < 2:
-        raise ValueError(
-            f"{len(subjects)} subject(s) ({', '.join(subjects)}) cannot be divided into two parts; "
-            "at least three are needed in all, to train, to choose the epoch and to test"
-        )
-    num_parts = min(round(1 / fraction), len(subjects))
-    _, part = next(_split(clips, num_parts, seed))
-    return _subjects(clips[i] for i in part)
-
-
-def _split(
-    clips: Sequence[StoredClip], num_parts: int, seed: int
-) -> Iterator[tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]]:
-    splitter = StratifiedGroupKFold(num_parts, shuffle=True, random_state=seed)
-    # With few clips the strata are coarser: scikit-learn wants one that reaches into every part.
-    strata = next(
-        names
-        for names in (
-            [f"{clip.label} {clip.sex}" for clip in clips],
-            [clip.label for clip in clips],
-            [""] * len(clips),
-        )
-        if max(Counter(names).values()) >= num_parts
-    )
-    subjects = [clip.group for clip in clips]
-    with warnings.catch_warnings():
-        # A class with fewer clips than folds is checked above, with a message that says what to do.
-        warnings.filterwarnings("ignore", message="The least populated class", category=UserWarning)
-        yield from splitter.split(clips, strata, subjects)
 
 
 def write_folds(path: Path, clips: Sequence[StoredClip], folds: Sequence[GroupFold]) -> None:

@@ -72,7 +72,7 @@ def evaluate(
         seen.append(batch.without_inputs())  # The pixels are most of it.
     gathered = gather(fabric, (seen, outputs))
     truth = concatenate([batch for one, _ in gathered for batch in one])
-    whole = _concatenated([part for _, one in gathered for part in one])
+    whole = _concatenate_predictions([part for _, one in gathered for part in one])
     losses = multitask_loss(
         whole,
         truth.targets,
@@ -99,7 +99,7 @@ def _on_cpu(part: Predictions) -> Predictions:
     return Predictions(*(None if x is None else x.float().cpu() for x in part))  # type: ignore[arg-type]
 
 
-def _concatenated(parts: list[Predictions]) -> Predictions:
+def _concatenate_predictions(parts: list[Predictions]) -> Predictions:
     """All predictions as one."""
     boxes = [part.boxes for part in parts if part.boxes is not None]
     points = [part.points for part in parts if part.points is not None]

@@ -75,12 +75,12 @@ class MTCAETask:
 
     def validate(self, fabric: Fabric, module: nn.Module) -> Validation:
         """Losses, UAR and WAR on the validation subjects."""
-        checked = evaluate(fabric, module, self.validation, self.loss)
-        scores = recalls(checked.labels, checked.probabilities.argmax(axis=1), self.num_classes)
-        expression = checked.losses["expression"]
+        found = evaluate(fabric, module, self.validation, self.loss)
+        scores = recalls(found.labels, found.probabilities.argmax(axis=1), self.num_classes)
+        expression = found.losses["expression"]
         return Validation(
             {
-                "loss": checked.losses["total"],
+                "loss": found.losses["total"],
                 "expression_loss": expression,
                 "uar": float(scores.uar),
                 "war": float(scores.war),

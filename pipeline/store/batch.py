@@ -46,7 +46,7 @@ class Batch:
         """Some of the samples, in that order."""
         chosen = torch.tensor(numbers, dtype=torch.long, device=self.inputs.device)
         return replace(
-            self._changed(lambda column: column[chosen]),
+            self._map_tensors(lambda column: column[chosen]),
             ids=[self.ids[i] for i in numbers],
             groups=[self.groups[i] for i in numbers],
         )
@@ -58,18 +58,18 @@ class Batch:
     def to(self, device: torch.device) -> Self:
         """The same on a device; copies to a GPU out of pinned memory run beside other work."""
         beside = device.type == "cuda"
-        return self._changed(lambda column: column.to(device, non_blocking=beside))
+        return self._map_tensors(lambda column: column.to(device, non_blocking=beside))
 
     def pin_memory(self) -> Self:
         """The same in memory from which a GPU can copy; torch's loader calls this."""
-        return self._changed(lambda column: column.pin_memory())
+        return self._map_tensors(lambda column: column.pin_memory())
 
     def without_inputs(self) -> Self:
         """Names and targets alone, copied.
 
         What came from a loader's worker is shared memory, which holds a file open for each tensor.
         """
-        copied = self._changed(lambda column: column.clone(), inputs=False)
+        copied = self._map_tensors(lambda column: column.clone(), inputs=False)
         return replace(copied, inputs=torch.empty(len(self), 0))
 
     def without_targets(self) -> Self:
@@ -85,10 +85,10 @@ class Batch:
         return replace(self, targets={**self.targets, name: target})
 
     def _slice(self, part: slice) -> Self:
-        sliced = self._changed(lambda column: column[part])
+        sliced = self._map_tensors(lambda column: column[part])
         return replace(sliced, ids=self.ids[part], groups=self.groups[part])
 
-    def _changed(self, change: Callable[[Tensor], Tensor], inputs: bool = True) -> Self:
+    def _map_tensors(self, change: Callable[[Tensor], Tensor], inputs: bool = True) -> Self:
         """The same with every tensor changed."""
         return replace(
             self,
@@ -103,7 +103,7 @@ class Batch:
 def concatenate(batches: Sequence[Batch]) -> Batch:
     """All samples of some batches as one batch."""
 
-    def joined(name: str) -> Target:
+    def join_targets(name: str) -> Target:
         found = [batch.targets[name] for batch in batches]
         return Target(torch.cat([t.values for t in found]), torch.cat([t.known for t in found]))
 
@@ -111,5 +111,5 @@ def concatenate(batches: Sequence[Batch]) -> Batch:
         ids=[name for batch in batches for name in batch.ids],
         groups=[name for batch in batches for name in batch.groups],
         inputs=torch.cat([batch.inputs for batch in batches]),
-        targets={name: joined(name) for name in batches[0].targets},
+        targets={name: join_targets(name) for name in batches[0].targets},
     )

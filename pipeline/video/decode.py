@@ -147,7 +147,7 @@ def _count_packets(path: Path, binary: str) -> tuple[int, float]:
     _, log = _run(copied, path, binary)
     declared = re.search(r"^  Duration: (\d+):(\d\d):(\d\d\.\d+)", log, re.M)
     hours, minutes, seconds = map(float, declared.groups()) if declared else (0.0, 0.0, 0.0)
-    return _reported("packets read", log, path), 3600 * hours + 60 * minutes + seconds
+    return _read_count("packets read", log, path), 3600 * hours + 60 * minutes + seconds
 
 
 def _decode(
@@ -177,13 +177,13 @@ def _decode(
     )
     data, log = _run(raw, path, binary)
     frames = np.frombuffer(data, dtype=np.uint8).reshape(-1, size, size, 3)
-    decoded = _reported("frames decoded", log, path)
+    decoded = _read_count("frames decoded", log, path)
     if decoded == num_frames:
         frames = frames[np.searchsorted(picked, indices)]
     return frames, decoded
 
 
-def _reported(what: str, log: str, path: Path) -> int:
+def _read_count(what: str, log: str, path: Path) -> int:
     """The count that ffmpeg logged for the video stream."""
     found = re.search(
         rf"^\[in#0/[^]]*\]   Input stream #0:\d+ \(video\): .*?(\d+) {what}", log, re.M

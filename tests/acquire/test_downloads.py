@@ -19,8 +19,8 @@ from tqdm import tqdm
 from pipeline.acquire.download import check_space, download
 from pipeline.acquire.http import (
     DownloadFailed,
-    Interrupted,
-    Refused,
+    DownloadInterrupted,
+    HostRefusal,
     RetryPolicy,
     get_json,
     open_session,
@@ -103,7 +103,7 @@ def test_a_wrong_file_is_replaced_only_by_the_right_one(
     path = tmp_path / "file.zip"
     path.write_bytes(old)
     host.fail("/file.zip", Fault.NOT_FOUND)
-    with pytest.raises(Refused):
+    with pytest.raises(HostRefusal):
         fetch(host, path)
     assert path.read_bytes() == old
     fetch(host, path)
@@ -150,7 +150,7 @@ def test_the_same_half_again_and_again_is_no_progress(host: Host, tmp_path: Path
     host.fail("/file.zip", Fault.CUT)
     for _ in range(10):
         host.fail("/file.zip", Fault.WRONG_RANGE, Fault.CUT)
-    with pytest.raises(Interrupted):
+    with pytest.raises(DownloadInterrupted):
         fetch(host, tmp_path / "file.zip")
     assert len(host.requests) == 1 + POLICY.attempts
 
@@ -192,7 +192,7 @@ def test_a_wrong_checksum_is_told_with_the_one_that_was_found(host: Host, tmp_pa
 def test_a_trickle_is_broken_off_and_what_it_brought_is_kept(host: Host, tmp_path: Path) -> None:
     host.trickle_bytes = 5  # 250 bytes per second
     host.fail("/file.zip", Fault.TRICKLE, times=2)
-    with pytest.raises(Interrupted, match="fewer than 1000 bytes per second"):
+    with pytest.raises(DownloadInterrupted, match="fewer than 1000 bytes per second"):
         fetch(host, tmp_path / "file.zip", policy=POLICY._replace(attempts=2))
     (part,) = tmp_path.glob(".file.zip.download/*")
     assert CONTENT.startswith(part.read_bytes())
@@ -208,7 +208,7 @@ def test_a_part_is_kept_unless_the_file_is_gone(
     host: Host, tmp_path: Path, fault: Fault, is_kept: bool
 ) -> None:
     host.fail("/file.zip", Fault.CUT, fault)
-    with pytest.raises(Refused):
+    with pytest.raises(HostRefusal):
         fetch(host, tmp_path / "file.zip")
     assert bool(names(tmp_path)) == is_kept
 
@@ -294,7 +294,7 @@ def test_the_progress_bar_ends_at_the_size_whatever_happened(host: Host, tmp_pat
         fetch(host, tmp_path / "file.zip", progress=progress)
         assert progress.n == 2 * len(CONTENT)
         host.fail("/file.zip", Fault.CUT, Fault.FORBIDDEN)
-        with pytest.raises(Refused):
+        with pytest.raises(HostRefusal):
             fetch(host, tmp_path / "other.zip", progress=progress)
         assert progress.n == 2 * len(CONTENT)
 
@@ -303,7 +303,9 @@ def test_a_host_that_is_not_there_is_an_error_without_the_password(
     host: Host, tmp_path: Path
 ) -> None:
     host.address = "http://user:hidden@127.0.0.1:9"
-    with pytest.raises(Interrupted, match=r"http://127\.0\.0\.1:9/file\.zip cannot be") as caught:
+    with pytest.raises(
+        DownloadInterrupted, match=r"http://127\.0\.0\.1:9/file\.zip cannot be"
+    ) as caught:
         fetch(host, tmp_path / "file.zip")
     assert "secret" not in str(caught.value)
     assert "hidden" not in str(caught.value)
@@ -337,7 +339,7 @@ try:
     download(open_session(RetryPolicy()), {host.address + "/file.zip"!r},
              Path({str(tmp_path / "file.zip")!r}), size={len(CONTENT)}, policy=RetryPolicy(),
              checksum="md5:{hashlib.md5(CONTENT).hexdigest()}")
-except Interrupted as error:
+except DownloadInterrupted as error:
     print(error)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -375,7 +377,7 @@ def test_what_is_no_json_is_named(host: Host, session: requests.Session) -> None
 def test_the_words_of_a_refusal_are_passed_on(host: Host, session: requests.Session) -> None:
     host.over_quota.add("owner/repo")
     url = f"{host.address}/owner/repo.git/info/lfs/objects/batch"
-    with pytest.raises(Refused, match="over its data quota") as caught:
+    with pytest.raises(HostRefusal, match="over its data quota") as caught:
         post_json(session, url, {"objects": []}, {}, POLICY)
     assert caught.value.status == 403
 

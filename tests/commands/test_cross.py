@@ -83,7 +83,7 @@ def test_fewer_than_two_common_classes_are_an_error_that_names_both_sides(
 
 
 def test_a_restricted_mapping_has_only_the_common_answers_and_still_names_the_others() -> None:
-    mapping = class_mapping(EIGHT, ["neutral", "fear", "contempt"]).restricted()
+    mapping = class_mapping(EIGHT, ["neutral", "fear", "contempt"]).restrict()
     assert mapping.answers == mapping.common == ["neutral", "fear"]
     assert mapping.columns == [[0, 1], [5]]
     assert mapping.never_right == ["happy", "sad", "angry", "disgust", "surprised"]
@@ -102,7 +102,7 @@ def test_the_report_names_every_class_that_is_not_used_as_it_is() -> None:
         "- Clips counted as another class: calm as neutral (4)",
         "- Probabilities counted as another class: sadness as sad",
     ]
-    restricted = coverage(counts, classes, mapping.restricted(), restrict=True)
+    restricted = coverage(counts, classes, mapping.restrict(), restrict=True)
     assert "lacks: happy; not among the answers" in restricted
 
 
@@ -136,7 +136,7 @@ def test_the_probability_of_calm_is_added_to_neutral_and_the_sum_stays_one() -> 
 
 
 def test_restricted_probabilities_are_renormalised_over_the_common_classes() -> None:
-    mapping = class_mapping(["neutral", "calm", "happy", "sad"], ["neutral", "sad"]).restricted()
+    mapping = class_mapping(["neutral", "calm", "happy", "sad"], ["neutral", "sad"]).restrict()
     assert probabilities(mapping) == [pytest.approx([5 / 6, 1 / 6])] * 2
 
 

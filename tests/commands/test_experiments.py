@@ -196,12 +196,12 @@ time.sleep(60)
 """
 RUNNING = """
 import signal
-from commands.ablation import Interrupted, run_experiment
+from commands.ablation import ExperimentInterrupted, run_experiment
 from pipeline.mtcae.structures import Structure
 signal.signal(signal.SIGINT, signal.default_int_handler)
 try:
     print(run_experiment("mine", Structure("stl", "vit"), []))
-except Interrupted as interrupted:
+except ExperimentInterrupted as interrupted:
     print("interrupted:", interrupted)
 """
 

@@ -1,7 +1,7 @@
 import pandas as pd
 import pytest
 
-from commands.table_one import latex, page, published_table, readable
+from commands.table_one import format_table, latex, page, published_table
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def table() -> pd.DataFrame:
 
 
 def test_scores_are_shown_in_per_cent_with_their_intervals(table: pd.DataFrame) -> None:
-    row = readable(table).iloc[0]
+    row = format_table(table).iloc[0]
     assert row["UAR folds"] == "50.00 ± 1.23"
     assert row["UAR pooled [95 %]"] == "51.00 [40.00, 60.00]"
     assert row["WAR pooled [95 %]"] == "51.00 [40.00, -]"
@@ -43,7 +43,7 @@ def test_scores_are_shown_in_per_cent_with_their_intervals(table: pd.DataFrame) 
     assert row["parameters"] == "1,234,567"
     assert row["training"] == "-"
     assert row["paper UAR / WAR"] == "72.36 / 74.44"
-    reference = readable(table).iloc[1]
+    reference = format_table(table).iloc[1]
     assert (reference["Δ UAR [95 %]"], reference["p UAR"], reference["training"]) == (
         "-",
         "-",

@@ -12,14 +12,12 @@ from pipeline.folds.folds import (
     PARTS,
     Fold,
     GroupFold,
-    balanced_tests,
-    make_folds,
-    published_folds,
     read_fold,
     read_folds,
     refuse_leaks,
     write_folds,
 )
+from pipeline.folds.group_folds import balanced_tests, make_folds, published_folds
 from pipeline.folds.protocols import MAE_DFER_CLASSES, MAE_DFER_TESTS
 from stages.split import Params, split_clips
 
