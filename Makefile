@@ -41,7 +41,7 @@ $(VENV)/bin/python:
 	  echo "No virtual environment; on Debian and Ubuntu: apt install python3-venv"; exit 1; }
 
 # facenet-pytorch pins torch < 2.3, numpy < 2 and Pillow < 10.3 but works with the current ones, as
-# tests/data/test_faces.py shows; with its dependencies pip would install an old torch.
+# tests/video/test_faces.py shows; with its dependencies pip would install an old torch.
 $(VENV)/.run: requirements.txt constraints.txt | $(VENV)/bin/python
 	python -m pip install --quiet --disable-pip-version-check -r requirements.txt -c constraints.txt
 	python -m pip install --quiet --disable-pip-version-check --no-deps facenet-pytorch==2.6.0

@@ -28,7 +28,9 @@ from pipeline.common.frames import FaceTrack
 from pipeline.feed.augment import AugmentSettings
 from pipeline.feed.batches import TrainingBatches
 from pipeline.feed.order import Rank
-from pipeline.store.shards import CLIPS, StoredFrames, write_shards
+from pipeline.store.contents import CLIPS
+from pipeline.store.shards import write_shards
+from pipeline.store.stored_frames import StoredFrames
 from pipeline.store.strips import encode_strip
 
 NUM_FRAMES, SIZE = 16, 224

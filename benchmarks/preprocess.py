@@ -40,7 +40,7 @@ from pipeline.common.clips import Clip, read_stored, write_manifest
 from pipeline.common.frames import FaceTrack, Frames
 from pipeline.common.workers import map_in_threads, num_cores
 from pipeline.datasets import sample_faces
-from pipeline.store.shards import CLIPS, read_content
+from pipeline.store.contents import CLIPS, read_content
 from pipeline.video.decode import sample_indices
 from pipeline.video.tracks import Detections, main_face
 

@@ -39,7 +39,7 @@ from pipeline.mtcae.loss import LossSettings, count, multitask_loss
 from pipeline.mtcae.model import NUM_POINTS, Predictions
 from pipeline.mtcae.structures import STRUCTURES
 from pipeline.store.batch import Batch
-from pipeline.store.shards import face_targets
+from pipeline.store.stored_frames import face_targets
 from pipeline.training.optim import OptimizerSettings, adamw
 
 NAMES = {structure.name: structure for structure in STRUCTURES}

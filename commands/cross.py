@@ -28,7 +28,8 @@ from pipeline.mtcae.loss import LossSettings
 from pipeline.mtcae.model import Predictions
 from pipeline.mtcae.predictions import evaluate
 from pipeline.mtcae.saved import load_model
-from pipeline.store.shards import CLIPS, StoredFrames
+from pipeline.store.contents import CLIPS
+from pipeline.store.stored_frames import StoredFrames
 
 # Losses are not reported.
 _LOSS = LossSettings(boxes=1, points=1, expression=1, label_smoothing=0)

@@ -20,7 +20,7 @@ from pipeline.common.clips import StoredClip, read_stored
 from pipeline.common.files import atomic_path
 from pipeline.evaluation.markdown import markdown_table
 from pipeline.folds.folds import Fold, read_folds
-from pipeline.store.shards import CLIPS, ClipContent, read_content
+from pipeline.store.contents import CLIPS, ClipContent, read_content
 from pipeline.store.strips import decode_strip, strip_size
 
 NUM_EXAMPLES = 16

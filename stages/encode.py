@@ -26,7 +26,8 @@ from pipeline.models.start import (
     token_origin,
     why_tokens_vary,
 )
-from pipeline.store.shards import CLIPS, StoredFrames
+from pipeline.store.contents import CLIPS
+from pipeline.store.stored_frames import StoredFrames
 from pipeline.store.tokens import token_record, write_no_tokens, write_tokens
 from pipeline.training.devices import Precision
 

@@ -33,7 +33,8 @@ from pipeline.mtcae.results import fold_result, write_tables
 from pipeline.mtcae.saved import save_model
 from pipeline.mtcae.structures import Choices
 from pipeline.mtcae.task import MTCAETask
-from pipeline.store.shards import CLIPS, StoredFrames
+from pipeline.store.contents import CLIPS
+from pipeline.store.stored_frames import StoredFrames
 from pipeline.store.tokens import TOKENS, StoredTokens
 from pipeline.tracking.observer import track_fold
 from pipeline.training.checkpoints import Checkpoints

@@ -17,7 +17,8 @@ from pipeline.common.files import write_json
 from pipeline.common.frames import FaceTrack
 from pipeline.common.params import Section, StageParams, load_params
 from pipeline.common.workers import map_in_processes
-from pipeline.store.shards import CLIPS, write_shards
+from pipeline.store.contents import CLIPS
+from pipeline.store.shards import write_shards
 from pipeline.store.strips import decode_strip, strip_size
 from pipeline.video.faces import FaceDetector
 from pipeline.video.tracks import main_face

@@ -14,7 +14,7 @@ from pipeline.common.params import Preset, Section, StageParams, load_params
 from pipeline.evaluation.report import WrongClip, confidently_wrong, render
 from pipeline.evaluation.thumbnails import PICTURE_SIZE, Marks, clip_pictures, predicted_marks
 from pipeline.mtcae.structures import Choices
-from pipeline.store.shards import CLIPS, read_content
+from pipeline.store.contents import CLIPS, read_content
 from pipeline.store.strips import decode_strip, strip_size
 
 

@@ -65,7 +65,15 @@ def test_ravdess_from_its_record_to_the_table(host: Host, tmp_path: Path) -> Non
     # Calm as a class of its own needs nothing from the host again.
     host.requests.clear()
     classes = "[angry,calm,disgust,fear,happy,neutral,sad,surprised]"
-    run("dvc", "exp", "run", *accepted, "--set-param", f"datasets.ravdess.classes={classes}")
+    run(
+        "dvc",
+        "exp",
+        "run",
+        *accepted,
+        "--set-param",
+        f"datasets.ravdess.classes={classes}",
+        "split",
+    )
     shards = pd.read_parquet(tmp_path / "data/shards/ravdess/clips.parquet")
     assert Counter(shards["label"]) == {**labels, "neutral": 4, "calm": 4}
     assert host.requests == []
@@ -118,7 +126,7 @@ def test_cremad_from_lfs_objects_to_the_table(host: Host, tmp_path: Path) -> Non
     pointer.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
     said = run(
         *("dvc", "exp", "run", "--set-param", f"datasets.cremad.source={elsewhere}"),
-        *("--set-param", "faces.max_refused=0.1"),
+        *("--set-param", "faces.max_refused=0.1", "split"),
     )
     assert f"{pointer.name} is a Git LFS pointer" in said
     again = pd.read_parquet(clone / "data/shards/cremad/clips.parquet").set_index("clip")

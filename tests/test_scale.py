@@ -24,7 +24,7 @@ from pipeline.common.clips import StoredClip, read_stored, write_stored
 from pipeline.datasets.cremad import list_clips, read_objects, read_sexes
 from pipeline.feed.order import Rank, epoch_order, num_steps, shares
 from pipeline.folds.folds import Fold, read_fold, refuse_leaks
-from pipeline.store.shards import StoredFrames
+from pipeline.store.stored_frames import StoredFrames
 from stages import aggregate, split
 
 CLASSES = ["angry", "disgust", "fear", "happy", "neutral", "sad"]

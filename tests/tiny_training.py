@@ -29,7 +29,7 @@ from pipeline.mtcae.model import MTCAE
 from pipeline.mtcae.predictions import evaluate
 from pipeline.mtcae.task import MTCAETask
 from pipeline.store.batch import Batch
-from pipeline.store.shards import face_targets
+from pipeline.store.stored_frames import face_targets
 from pipeline.training import checkpoints
 from pipeline.training.checkpoints import Checkpoints
 from pipeline.training.devices import launch

@@ -27,7 +27,7 @@ from torch.utils.data import Dataset
 from pipeline.common.clips import StoredClip
 from pipeline.common.files import atomic_path, write_json
 from pipeline.store.batch import Batch
-from pipeline.store.shards import class_numbers, face_targets
+from pipeline.store.stored_frames import class_numbers, face_targets
 
 # In the tokens' folder: what they were made of, as JSON.
 TOKENS = "tokens.json"

@@ -16,7 +16,8 @@ from pipeline.evaluation.cross_tables import coverage
 from pipeline.evaluation.statistics import subject_intervals
 from pipeline.mtcae.model import Predictions
 from pipeline.mtcae.saved import load_model, save_model
-from pipeline.store.shards import CLIPS, write_shards
+from pipeline.store.contents import CLIPS
+from pipeline.store.shards import write_shards
 from pipeline.store.strips import decode_strip, encode_strip
 
 SEVEN = ["angry", "disgust", "fear", "happy", "neutral", "sad", "surprised"]

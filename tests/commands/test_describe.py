@@ -9,7 +9,8 @@ from commands.describe import examples, main
 from pipeline.common.clips import Clip, StoredClip, write_stored
 from pipeline.common.frames import FaceTrack
 from pipeline.folds.folds import GroupFold, write_folds
-from pipeline.store.shards import CLIPS, write_shards
+from pipeline.store.contents import CLIPS
+from pipeline.store.shards import write_shards
 from pipeline.store.strips import encode_strip
 
 NUM_FRAMES, SIZE, CAPTION = 4, 64, 20

@@ -13,7 +13,7 @@ from torch import Tensor
 from pipeline.feed import augment
 from pipeline.feed.augment import AugmentSettings, MixSettings, augment_clip, mix_batch
 from pipeline.store.batch import Batch, Target
-from pipeline.store.shards import face_targets
+from pipeline.store.stored_frames import face_targets
 
 SIDE = 96
 GREY = 128

@@ -19,7 +19,8 @@ from pipeline.feed.batches import (
 )
 from pipeline.feed.order import Rank, epoch_order
 from pipeline.store.batch import Batch, concatenate
-from pipeline.store.shards import StoredFrames, write_shards
+from pipeline.store.shards import write_shards
+from pipeline.store.stored_frames import StoredFrames
 from pipeline.store.strips import encode_strip
 
 ALL = AugmentSettings(

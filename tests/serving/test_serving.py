@@ -23,7 +23,8 @@ from pipeline.feed.loader import load_in_order
 from pipeline.mtcae.predictions import evaluate, predictions_table
 from pipeline.mtcae.saved import save_model
 from pipeline.serving.classifier import VideoClassifier
-from pipeline.store.shards import StoredFrames, write_shards
+from pipeline.store.shards import write_shards
+from pipeline.store.stored_frames import StoredFrames
 from pipeline.store.strips import encode_strip
 from pipeline.tracking.observer import FoldFiles, log_experiment, track_fold
 from pipeline.tracking.packaging import PACKAGES, package_model

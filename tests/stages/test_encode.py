@@ -24,7 +24,9 @@ from pipeline.mtcae.model import MTCAE
 from pipeline.mtcae.saved import save_model
 from pipeline.mtcae.structures import STRUCTURES, Structure
 from pipeline.store.batch import Batch
-from pipeline.store.shards import CLIPS, StoredFrames, write_shards
+from pipeline.store.contents import CLIPS
+from pipeline.store.shards import write_shards
+from pipeline.store.stored_frames import StoredFrames
 from pipeline.store.strips import encode_strip
 from pipeline.store.tokens import TOKENS, StoredTokens
 from pipeline.training.optim import OptimizerSettings, adamw

@@ -19,7 +19,9 @@ from pipeline.mtcae.model import MTCAE
 from pipeline.mtcae.recipe import build_model
 from pipeline.mtcae.saved import load_model, save_model
 from pipeline.store.batch import Batch
-from pipeline.store.shards import CLIPS, StoredFrames, write_shards
+from pipeline.store.contents import CLIPS
+from pipeline.store.shards import write_shards
+from pipeline.store.stored_frames import StoredFrames
 from pipeline.store.strips import encode_strip
 from pipeline.store.tokens import write_no_tokens
 from pipeline.training import checkpoints

@@ -13,7 +13,8 @@ from PIL import Image
 
 from pipeline.common.clips import Clip, write_stored
 from pipeline.common.frames import FaceTrack
-from pipeline.store.shards import CLIPS, write_shards
+from pipeline.store.contents import CLIPS
+from pipeline.store.shards import write_shards
 from pipeline.store.strips import encode_strip
 from stages.report import Params, main
 

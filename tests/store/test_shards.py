@@ -19,13 +19,9 @@ from pipeline.common.clips import Clip, StoredClip, read_stored, write_stored
 from pipeline.common.frames import FaceTrack
 from pipeline.feed.loader import load_in_order
 from pipeline.store.batch import Batch
-from pipeline.store.shards import (
-    CLIPS,
-    LabelledClip,
-    StoredFrames,
-    read_content,
-    write_shards,
-)
+from pipeline.store.contents import CLIPS, read_content
+from pipeline.store.shards import LabelledClip, write_shards
+from pipeline.store.stored_frames import StoredFrames
 from pipeline.store.strips import encode_strip
 
 CLASSES = ["happy", "angry", "sad"]
@@ -376,7 +372,8 @@ import sys
 from pathlib import Path
 from pipeline.common.clips import read_stored
 from pipeline.feed.loader import load_in_order
-from pipeline.store.shards import CLIPS, StoredFrames
+from pipeline.store.contents import CLIPS
+from pipeline.store.stored_frames import StoredFrames
 folder = Path(sys.argv[1])
 Path("/proc/self/clear_refs").write_text("5")
 frames = StoredFrames(folder, read_stored(folder / CLIPS), classes=["sad"], image_size=16)

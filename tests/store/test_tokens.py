@@ -16,7 +16,8 @@ from pipeline.common.frames import FaceTrack
 from pipeline.feed.loader import load, load_in_order
 from pipeline.models.start import EncoderTraining, token_origin, why_tokens_vary
 from pipeline.store.batch import Batch
-from pipeline.store.shards import LabelledClip, StoredFrames, write_shards
+from pipeline.store.shards import LabelledClip, write_shards
+from pipeline.store.stored_frames import StoredFrames
 from pipeline.store.strips import encode_strip
 from pipeline.store.tokens import (
     TOKENS,
