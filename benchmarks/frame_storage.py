@@ -32,7 +32,7 @@ from benchmarks.preprocess import ROOT, overlaps, render_clips
 from pipeline.common.frames import FaceTrack, Frames, FrameSettings
 from pipeline.common.workers import map_in_threads
 from pipeline.store.strips import decode_strip, encode_strip
-from pipeline.video.decode import read_frames
+from pipeline.video.decode import read_pictures
 from pipeline.video.faces import FaceDetector
 from pipeline.video.tracks import main_face
 
@@ -99,13 +99,15 @@ def cpu_ms(function: Callable[[], object]) -> float:
 def main(videos: list[Path]) -> None:
     torch.set_num_threads(1)
     params = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
-    faces, settings = params["faces"], FrameSettings.model_validate(params["frames"])
-    size = settings.size
+    # Faces are looked for in the stored frames alone.
+    settings = FrameSettings.model_validate(params["frames"] | {"crop": "square"})
+    faces, size = params["faces"], settings.size
     binary = imageio_ffmpeg.get_ffmpeg_exe()
     detector = FaceDetector(faces["min_face_size"])
 
     def read(path: Path) -> Frames:
-        return read_frames(path, settings, binary).frames
+        frames: Frames = read_pictures(path, settings, binary).pictures
+        return frames
 
     def track(frames: Frames) -> FaceTrack:
         found = detector.detect(frames)

@@ -103,7 +103,8 @@ def run_stages(videos: list[Path], folder: Path) -> tuple[StageRun, StageRun]:
     folder.mkdir()
     params = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
     params["dataset"] = "sample"  # which says nothing of where the videos are
-    params["faces"]["max_refused"] = 1.0
+    params["frames"]["crop"] = "square"  # as the naive way has it
+    params["quality"]["max_refused"] = 1.0
     (folder / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
     clips = [Clip(f"{i:06}", str(path.resolve()), "all", "") for i, path in enumerate(videos)]
     write_manifest(folder / "raw.parquet", clips)

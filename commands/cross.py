@@ -10,10 +10,12 @@ Shape letters: B clips in a batch, A answers that a model can give.
 """
 
 import argparse
+import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from lightning_fabric import Fabric
@@ -28,7 +30,7 @@ from pipeline.mtcae.loss import LossSettings
 from pipeline.mtcae.model import Predictions
 from pipeline.mtcae.predictions import evaluate
 from pipeline.mtcae.saved import load_model
-from pipeline.store.contents import CLIPS
+from pipeline.store.contents import CLIPS, FRAMES
 from pipeline.store.stored_frames import StoredFrames
 
 # Losses are not reported.
@@ -75,8 +77,8 @@ def cross_evaluate(
 
     Raises:
         ValueError: A model was trained on this data set, the models differ in their classes, they
-            share fewer than two of them with the data set, or the clips have another number of
-            frames than a model takes.
+            share fewer than two of them with the data set, or the clips' frames were cut out of
+            the videos in another way than those that a model was trained on.
     """
     models = {path: load_model(path) for path in paths}
     classes: list[str] = models[paths[0]][1]["classes"]
@@ -92,6 +94,9 @@ def cross_evaluate(
                 f"{', '.join(classes)}; compare models of one experiment at a time"
             )
     shards = data / "shards" / dataset
+    stored = json.loads((shards / FRAMES).read_text(encoding="utf-8"))
+    for path, (_, metadata) in models.items():
+        _check_frames(path, metadata, shards, stored)
     clips = read_stored(shards / CLIPS)
     counts = Counter(clip.label for clip in clips)
     mapping = class_mapping(classes, counts)
@@ -123,6 +128,23 @@ def cross_evaluate(
             *tables(dict(zip(map(str, paths), tested, strict=True)), mapping),
         ]
     )
+
+
+def _check_frames(
+    path: Path, metadata: dict[str, Any], shards: Path, stored: dict[str, dict[str, Any]]
+) -> None:
+    """Make sure that a model sees what it was trained on."""
+    differences = [
+        f"{section}.{key} {metadata[section][key]} (model) and {value} ({shards})"
+        for section, values in stored.items()
+        for key, value in values.items()
+        if metadata[section][key] != value
+    ]
+    if differences:
+        raise ValueError(
+            f"{path} was trained on other frames: {', '.join(differences)}; sample and label the "
+            "data set with the model's settings (`dvc exp run -S ... label`)"
+        )
 
 
 def main(argv: Sequence[str] | None = None) -> None:

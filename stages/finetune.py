@@ -18,7 +18,7 @@ from lightning_fabric import Fabric, seed_everything
 
 from pipeline.common.clips import StoredClip, read_stored
 from pipeline.common.files import project_root, sha256_of
-from pipeline.common.frames import FrameSettings
+from pipeline.common.frames import FaceSettings, FrameSettings
 from pipeline.common.imports import OBSERVERS, needed_files
 from pipeline.common.memory import memory_advice
 from pipeline.common.params import Preset, StageParams, load_params
@@ -60,6 +60,7 @@ class Params(Choices, StageParams):
     encoder: EncoderWeights
     # Saved with the model too, so that a video can be read as the training clips were.
     frames: FrameSettings
+    faces: FaceSettings
     classes: Annotated[list[str], Preset("datasets", chosen_by="dataset", key="classes")]
     models: Annotated[ModelSize, Preset("models", chosen_by="model")]
     recipes: Annotated[Recipe, Preset("recipes", chosen_by="recipe")]
@@ -141,6 +142,7 @@ def fit_and_test(
             **params.choices.model_dump(include={"dataset", "model", "recipe", "seed"}),
             "classes": params.classes,
             "frames": params.frames.model_dump(),
+            "faces": params.faces.model_dump(),
             "fold": data.fold.number,
             "metrics": metrics,
         }

@@ -1,42 +1,54 @@
 """Stage label: MTCNN's box and landmarks for every frame, in WebDataset shards."""
 
 import argparse
+import json
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
 from functools import partial
 from operator import attrgetter
 from pathlib import Path
+from shutil import copyfile
 from typing import Annotated, Any, NamedTuple
 
 import torch
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field
 
 from pipeline.common.clips import Clip, Refusal, read_manifest, write_stored
 from pipeline.common.files import write_json
-from pipeline.common.frames import FaceTrack
+from pipeline.common.frames import Crop, FaceSettings, FaceTrack
 from pipeline.common.params import Section, StageParams, load_params
 from pipeline.common.workers import map_in_processes
-from pipeline.store.contents import CLIPS
+from pipeline.store.contents import CLIPS, FRAMES
 from pipeline.store.shards import write_shards
 from pipeline.store.strips import decode_strip, strip_size
 from pipeline.video.faces import FaceDetector
+from pipeline.video.no_face import why_no_face
 from pipeline.video.tracks import main_face
 
+# What of a video is in its frames, in words.
+_SEEN: dict[Crop, str] = {
+    "face": "cut to its face",
+    "square": "cut to its centre (frames.crop: face looks in the whole picture)",
+    "none": "stretched to a square",
+}
 
-class FaceParams(Section):
-    """How faces are found and followed; see pipeline/video/tracks.py."""
 
-    min_face_size: PositiveInt
-    max_jump: PositiveFloat
-    max_gap: NonNegativeInt
+class QualitySettings(Section):
+    """When the data set as a whole cannot be used.
+
+    Attributes:
+        max_refused: Largest share of the clips that may be refused.
+    """
+
     max_refused: Annotated[float, Field(ge=0, le=1)]
 
 
 class Params(StageParams):
     """Exactly this stage's `params` in dvc.yaml."""
 
-    faces: FaceParams
+    faces: FaceSettings
+    quality: QualitySettings
 
 
 class Labels(NamedTuple):
@@ -51,7 +63,7 @@ def main(params: Params, frames: Path, out: Path, quality: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     clips = read_manifest(frames / "clips.parquet")
     usable = sorted((clip for clip in clips if not clip.reason), key=attrgetter("subject", "clip"))
-    tally = Tally(clips)
+    tally = Tally(clips, json.loads((frames / FRAMES).read_text())["frames"]["crop"])
     faces = params.faces
     results = map_in_processes(
         partial(label_clip, folder=frames, max_jump=faces.max_jump, max_gap=faces.max_gap),
@@ -60,12 +72,13 @@ def main(params: Params, frames: Path, out: Path, quality: Path) -> None:
         initializer=_start_worker,
         initargs=(faces.min_face_size,),
     )
-    labelled = tally.count(zip(usable, results, strict=True), faces.min_face_size)
+    labelled = tally.count(zip(usable, results, strict=True), faces)
     with closing(results):  # When writing fails, the processes do not go on to the last clip.
         stored = write_shards(
             out, ((clip, labels.strip, labels.track) for clip, labels in labelled)
         )
     write_stored(out / CLIPS, stored)
+    copyfile(frames / FRAMES, out / FRAMES)
     report = tally.report()
     write_json(quality, report)
     print(
@@ -76,10 +89,11 @@ def main(params: Params, frames: Path, out: Path, quality: Path) -> None:
     for refused in report["refused_clips"]:
         where = f"row {refused['row']}" if refused["row"] else refused["clip"]
         print(f"  refused, {where}: {refused['message']}")
-    if report["refused"] > faces.max_refused * report["clips"]:
+    max_refused = params.quality.max_refused
+    if report["refused"] > max_refused * report["clips"]:
         raise SystemExit(
             f"{report['refused']} of {report['clips']} clips were refused, more than "
-            f"faces.max_refused = {faces.max_refused}; the reasons are above and in {quality}. "
+            f"quality.max_refused = {max_refused}; the reasons are above and in {quality}. "
             "Mend the clips, or raise the limit."
         )
 
@@ -87,27 +101,26 @@ def main(params: Params, frames: Path, out: Path, quality: Path) -> None:
 class Tally:
     """Counts what happens to the clips on their way through the stage."""
 
-    def __init__(self, clips: list[Clip]) -> None:
+    def __init__(self, clips: list[Clip], crop: Crop) -> None:
         self.clips = clips
+        self.crop = crop
         self.refused = {clip.clip: clip for clip in clips if clip.reason}
         self.detected: list[float] = []
         self.num_faces: Counter[int] = Counter()
 
     def count(
-        self, labelled: Iterator[tuple[Clip, Labels]], min_face_size: int
+        self, labelled: Iterator[tuple[Clip, Labels]], faces: FaceSettings
     ) -> Iterator[tuple[Clip, Labels]]:
         """Pass on the clips that show a face, and refuse the others."""
         for clip, labels in labelled:
-            if labels.track.mask.any():
+            if faces.enough(labels.track):
                 self.detected.append(float(labels.track.mask.mean()))
                 self.num_faces.update(labels.num_faces)
                 yield clip, labels
             else:
-                message = (
-                    f"{clip.path}: no face of at least {min_face_size} pixels in any of its "
-                    f"{len(labels.track.mask)} frames; crop the video to the face, or lower "
-                    "faces.min_face_size"
-                )
+                frames = decode_strip(labels.strip, strip_size(labels.strip))
+                why = why_no_face(frames, labels.track, 1, faces)
+                message = f"{clip.path}, {_SEEN[self.crop]}: {why}"
                 self.refused[clip.clip] = clip.refuse(Refusal("no_face", message))
 
     def report(self) -> dict[str, Any]:

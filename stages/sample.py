@@ -1,4 +1,8 @@
-"""Stage sample: every clip's frames, sampled evenly over the video, as one JPEG strip per clip."""
+"""Stage sample: every clip's frames, sampled evenly over the video, as one JPEG strip per clip.
+
+With `frames.crop: face` they show the face that the clip is about; who that is and where is found
+here, in the pictures of the video.
+"""
 
 import argparse
 import hashlib
@@ -8,16 +12,18 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated
 
-import imageio_ffmpeg
+import torch
 
 from pipeline.common.clips import Clip, read_manifest, write_manifest
-from pipeline.common.files import atomic_path
-from pipeline.common.frames import FrameSettings
+from pipeline.common.files import atomic_path, write_json
+from pipeline.common.frames import FaceSettings, FrameSettings
 from pipeline.common.params import Preset, StageParams, load_params
 from pipeline.common.sources import find_video, local_copy
-from pipeline.common.workers import map_in_threads
+from pipeline.common.workers import map_in_processes
+from pipeline.store.contents import FRAMES
 from pipeline.store.strips import encode_strip
-from pipeline.video.decode import UnusableVideo, read_frames
+from pipeline.video.decode import UnusableVideo
+from pipeline.video.reader import FrameReader
 
 
 class Params(StageParams):
@@ -26,21 +32,22 @@ class Params(StageParams):
     dataset: str
     source: Annotated[Path | None, Preset("datasets", chosen_by="dataset", key="source")]
     frames: FrameSettings
+    faces: FaceSettings
 
 
 def main(params: Params, raw: Path, manifest: Path, out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     clips = read_manifest(manifest)
-    sample = partial(
-        sample_clip,
-        folders=[params.source or raw, local_copy(params.dataset)],
-        out=out,
-        frames=params.frames,
-        binary=imageio_ffmpeg.get_ffmpeg_exe(),
+    sampled = map_in_processes(
+        partial(sample_clip, folders=[params.source or raw, local_copy(params.dataset)], out=out),
+        [clip for clip in clips if not clip.reason],
+        "sampling",
+        initializer=_start_worker,
+        initargs=(params.frames, params.faces),
     )
-    usable = [clip for clip in clips if not clip.reason]
-    results = {clip.clip: clip for clip in map_in_threads(sample, usable, "sampling")}
+    results = {clip.clip: clip for clip in sampled}
     clips = [results.get(clip.clip, clip) for clip in clips]
+    write_json(out / FRAMES, params.model_dump(include={"frames", "faces"}))
     write_manifest(out / "clips.parquet", clips)
     refused = Counter(clip.reason for clip in clips if clip.reason)
     print(
@@ -50,15 +57,25 @@ def main(params: Params, raw: Path, manifest: Path, out: Path) -> None:
     )
 
 
-def sample_clip(
-    clip: Clip, folders: list[Path], out: Path, frames: FrameSettings, binary: str
-) -> Clip:
-    """Write the clip's strip; the clip comes back refused where its video cannot be used."""
+_reader: FrameReader
+
+
+def _start_worker(frames: FrameSettings, faces: FaceSettings) -> None:
+    global _reader
+    torch.set_num_threads(1)
+    _reader = FrameReader(frames, faces)
+
+
+def sample_clip(clip: Clip, folders: list[Path], out: Path) -> Clip:
+    """Write the clip's strip; the clip comes back refused where its video cannot be used.
+
+    Runs in a worker process.
+    """
     try:
-        video = read_frames(find_video(clip.path, folders), frames, binary)
+        video = _reader.read(find_video(clip.path, folders))
     except UnusableVideo as error:
         return clip.refuse(error.refusal)
-    strip = encode_strip(video.frames, frames.jpeg_quality)
+    strip = encode_strip(video.pictures, _reader.frames.jpeg_quality)
     with atomic_path(out / f"{clip.clip}.jpg") as temporary:
         temporary.write_bytes(strip)
     content = hashlib.sha256(strip).hexdigest()

@@ -126,7 +126,7 @@ def test_cremad_from_lfs_objects_to_the_table(host: Host, tmp_path: Path) -> Non
     pointer.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
     said = run(
         *("dvc", "exp", "run", "--set-param", f"datasets.cremad.source={elsewhere}"),
-        *("--set-param", "faces.max_refused=0.1", "split"),
+        *("--set-param", "quality.max_refused=0.1", "split"),
     )
     assert f"{pointer.name} is a Git LFS pointer" in said
     again = pd.read_parquet(clone / "data/shards/cremad/clips.parquet").set_index("clip")

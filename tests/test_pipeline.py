@@ -123,10 +123,10 @@ def test_a_custom_table_with_bad_rows_trains_on_the_good_ones(clone: tuple[Path,
     (folder / "datasets/custom/clips.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
 
     refused = run("dvc", "exp", "run", "--set-param", "dataset=custom", fails=True)
-    assert "more than faces.max_refused" in refused.replace("\n", " ")
+    assert "more than quality.max_refused" in refused.replace("\n", " ")
     run(
         *("dvc", "exp", "run", "--set-param", "dataset=custom"),
-        *("--set-param", "faces.max_refused=0.5"),
+        *("--set-param", "quality.max_refused=0.5"),
     )
     quality = json.loads((folder / "metrics/data_quality.json").read_text(encoding="utf-8"))
     assert quality["used"] == good

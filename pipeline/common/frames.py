@@ -8,12 +8,12 @@ from typing import Annotated, Literal
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 from pipeline.common.params import Section
 
 Sampling = Literal["uniform", "stride"]
-Crop = Literal["square", "none"]
+Crop = Literal["face", "square", "none"]
 
 Frames = npt.NDArray[np.uint8]
 """RGB frames (T, S, S, 3)."""
@@ -26,7 +26,10 @@ class FrameSettings(Section):
         num_frames: T.
         size: S, in pixels.
         sampling: Which T frames of the video; see `pipeline.video.decode.sample_indices`.
-        crop: `square` keeps the centre square of the displayed picture; `none` stretches it.
+        crop: `face` keeps a square around the face that the clip is about, `square` the centre
+            square of the displayed picture; `none` stretches it.
+        margin: With crop `face`: side of the square over the longer side of the face's box.
+        level: With crop `face`: turn the square with the line between the eyes.
         jpeg_quality: Of the stored frames.
     """
 
@@ -34,6 +37,8 @@ class FrameSettings(Section):
     size: Annotated[int, Field(gt=0, multiple_of=8)]
     sampling: Sampling
     crop: Crop
+    margin: Annotated[float, Field(ge=1, le=4)]
+    level: bool
     jpeg_quality: Annotated[int, Field(ge=1, le=100)]
 
 
@@ -51,3 +56,24 @@ class FaceTrack:
     boxes: npt.NDArray[np.float32]
     points: npt.NDArray[np.float32]
     mask: npt.NDArray[np.bool_]
+
+
+class FaceSettings(Section):
+    """How faces are found and followed; saved with every model beside `FrameSettings`.
+
+    Attributes:
+        min_face_size: Smallest face, in pixels of the picture in which it is looked for: of a
+            stored frame or, before cropping, of a copy with a longer side of 480.
+        max_jump: Largest movement of a face between two sightings, in face sizes.
+        max_gap: Most frames without a sighting after which a face is still the same.
+        min_detected: Smallest share of the frames with a face in a clip that can be used.
+    """
+
+    min_face_size: PositiveInt
+    max_jump: PositiveFloat
+    max_gap: NonNegativeInt
+    min_detected: Annotated[float, Field(ge=0, le=1)]
+
+    def enough(self, track: FaceTrack) -> bool:
+        """Whether the face is seen in enough of the frames."""
+        return bool(track.mask.any() and track.mask.mean() >= self.min_detected)

@@ -6,14 +6,14 @@ the rest of the project.
 
 from pathlib import Path
 
-import imageio_ffmpeg
 import pandas as pd
 import torch
 
-from pipeline.common.frames import FrameSettings
+from pipeline.common.frames import FaceSettings, FrameSettings
 from pipeline.mtcae.saved import load_model
 from pipeline.store.strips import decode_strip, encode_strip
-from pipeline.video.decode import UnusableVideo, read_frames
+from pipeline.video.decode import UnusableVideo
+from pipeline.video.reader import FrameReader
 
 
 class VideoClassifier:
@@ -26,7 +26,10 @@ class VideoClassifier:
     def __init__(self, weights: Path) -> None:
         self.model, metadata = load_model(weights)
         self.classes: list[str] = metadata["classes"]
-        self.frames = FrameSettings.model_validate(metadata["frames"])
+        self.reader = FrameReader(
+            FrameSettings.model_validate(metadata["frames"]),
+            FaceSettings.model_validate(metadata["faces"]),
+        )
 
     def predict(self, videos: pd.DataFrame) -> pd.DataFrame:
         """A row for each path in the column `video`: `label`, `probability_<class>`, `problem`.
@@ -49,9 +52,9 @@ class VideoClassifier:
     @torch.no_grad()
     def _probabilities(self, path: Path) -> torch.Tensor:
         """(C,) of one video."""
-        video = read_frames(path, self.frames, imageio_ffmpeg.get_ffmpeg_exe())
+        video = self.reader.read(path)
         # In training every clip has been a JPEG, which leaves its traces.
-        strip = encode_strip(video.frames, self.frames.jpeg_quality)
+        strip = encode_strip(video.pictures, self.reader.frames.jpeg_quality)
         frames = torch.from_numpy(decode_strip(strip, self.model.encoder.size.image_size))
         logits: torch.Tensor = self.model(frames.permute(0, 3, 1, 2)[None]).logits
         return logits[0].softmax(dim=0)

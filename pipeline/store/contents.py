@@ -13,6 +13,8 @@ from pipeline.common.frames import FaceTrack
 
 # In the shards' folder: the manifest of the clips in them, in their order.
 CLIPS = "clips.parquet"
+# And `FrameSettings` and `FaceSettings`, as the frames were made.
+FRAMES = "frames.json"
 # The members of a clip, behind its name.
 KINDS = ("boxes.npy", "clip.json", "frames.jpg", "mask.npy", "points.npy")
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from importlib.metadata import distribution
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -13,7 +14,9 @@ from mlflow.types import ColSpec, DataType, Schema, TensorSpec
 from pipeline.common.imports import needed_files
 
 _SERVING = Path("pipeline/serving/classifier.py")
-# What it and the files that it needs import, by requirements.txt, where the versions are.
+# Copied with its weights, 2 MB: it demands an old torch, and so cannot stand among requirements.
+_COPIED = "facenet_pytorch"
+# What all these files import, by requirements.txt, where the versions are.
 PACKAGES = {
     "ffmpeg-python",
     "imageio-ffmpeg",
@@ -23,7 +26,9 @@ PACKAGES = {
     "pillow",
     "pydantic",
     "PyYAML",
+    "requests",
     "safetensors",
+    "scipy",
     "timm",
     "torch",
     "torchvision",
@@ -56,12 +61,13 @@ def package_model(weights: Path, folder: Path) -> None:
             shutil.copyfile(root / module, copy)
             for package in module.parents[:-1]:
                 (Path(code) / package / "__init__.py").touch()
+        _copy_distribution(Path(code))
         # By the name of the loader rather than as a pickle, which would run whatever it holds.
         mlflow.pyfunc.save_model(
             str(folder),
             loader_module=".".join(_SERVING.with_suffix("").parts),
             data_path=str(weights),
-            code_paths=[f"{code}/pipeline"],
+            code_paths=[f"{code}/pipeline", f"{code}/{_COPIED}"],
             signature=ModelSignature(
                 inputs=Schema([ColSpec(DataType.string, "video")]), outputs=Schema(outputs)
             ),
@@ -69,3 +75,14 @@ def package_model(weights: Path, folder: Path) -> None:
             pip_requirements=[pin for pin in pins if pin.partition("==")[0] in PACKAGES],
         )
     shutil.copy(description, folder / "data")
+
+
+def _copy_distribution(folder: Path) -> None:
+    """Copy facenet-pytorch, its licence included, as it is installed here."""
+    for file in distribution("facenet-pytorch").files or []:
+        if "__pycache__" in file.parts:
+            continue
+        if file.parts[0] == _COPIED or file.name.startswith("LICENSE"):
+            copy = folder / _COPIED / file.relative_to(file.parts[0])
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(str(file.locate()), copy)

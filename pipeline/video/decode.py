@@ -1,11 +1,12 @@
-"""Sixteen frames out of a video file, through the ffmpeg binary.
+"""Sixteen pictures out of a video file, through the ffmpeg binary.
 
 Video files come from strangers: the demuxers and protocols are listed, so that a playlist named
 `.mp4` cannot make ffmpeg open another file or address, and size and time are bounded.
 
-Shape letters: T sampled frames, S side of a square frame in pixels.
+Shape letters: T sampled pictures, H x W pixels of a picture, S side of a square one.
 """
 
+import io
 import re
 import subprocess
 from pathlib import Path
@@ -13,13 +14,16 @@ from typing import NamedTuple
 
 import ffmpeg
 import numpy as np
+import numpy.typing as npt
 
 from pipeline.common.clips import Refusal
 from pipeline.common.files import is_lfs_pointer
-from pipeline.common.frames import Frames, FrameSettings, Sampling
+from pipeline.common.frames import FrameSettings, Sampling
 
 _CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,flv,live_flv,mpeg,mpegts,mpegvideo,ogg,asf"
 _MAX_PIXELS = 7680 * 4320
+# The longer side, in pixels, of pictures from which a face is cut: 16 of them are 100 MB.
+_LONGER_SIDE = 1920
 _TIMEOUT_S = 600
 
 
@@ -32,12 +36,15 @@ class UnusableVideo(ValueError):
 
 
 class SampledVideo(NamedTuple):
-    """Sampled frames (T, S, S, 3), the video's number of frames, and its length in seconds.
+    """What was read of a video.
 
-    The length is what the container declares; 0 where it declares none.
+    Attributes:
+        pictures: (T, H, W, 3) uint8 RGB.
+        num_frames: Frames of the video.
+        seconds: Its length as the container declares it; 0 where it declares none.
     """
 
-    frames: Frames
+    pictures: npt.NDArray[np.uint8]
     num_frames: int
     seconds: float
 
@@ -64,17 +71,20 @@ def sample_indices(
     return [(2 * i + 1) * num_frames // (2 * num_samples) for i in range(num_samples)]
 
 
-def read_frames(path: Path, settings: FrameSettings, binary: str) -> SampledVideo:
-    """Sample a video evenly to RGB frames in temporal order.
+def read_pictures(path: Path, settings: FrameSettings, binary: str) -> SampledVideo:
+    """Sample a video evenly to RGB pictures in temporal order.
 
-    The packets are counted without decoding; then one decoding pass picks the frames, and only
+    With crop `square` and `none` they are frames, S x S. With `face`, which is cut out of them
+    later (`pipeline.video.reader`), they are as large as in the video, and at most 1920 pixels.
+
+    The packets are counted without decoding; then one decoding pass picks the pictures, and only
     those are cropped and scaled. The pass also reports how many frames it decoded. Where that
     differs from the packets (an edit list hides some, a damaged file lacks some) the pass is
     repeated with the true number.
 
     Args:
         path: The video file.
-        settings: Which frames, and how large.
+        settings: Which pictures, and how large.
         binary: The ffmpeg executable.
 
     Raises:
@@ -83,10 +93,10 @@ def read_frames(path: Path, settings: FrameSettings, binary: str) -> SampledVide
     """
     _check_file(path)
     num_frames, seconds = _count_packets(path, binary)
-    frames, decoded = _decode(path, num_frames, settings, binary)
+    pictures, decoded = _decode(path, num_frames, settings, binary)
     if decoded != num_frames:
-        frames, _ = _decode(path, decoded, settings, binary)
-    return SampledVideo(frames, decoded, seconds)
+        pictures, _ = _decode(path, decoded, settings, binary)
+    return SampledVideo(pictures, decoded, seconds)
 
 
 def _check_file(path: Path) -> None:
@@ -152,10 +162,10 @@ def _count_packets(path: Path, binary: str) -> tuple[int, float]:
 
 def _decode(
     path: Path, num_frames: int, settings: FrameSettings, binary: str
-) -> tuple[Frames, int]:
-    """Frames (T, S, S, 3) at the places that suit `num_frames`, and how many frames were decoded.
+) -> tuple[npt.NDArray[np.uint8], int]:
+    """Pictures at the places that suit `num_frames`, and how many frames were decoded.
 
-    When the two numbers differ the frames may be too few, and are not to be used.
+    When the two numbers differ the pictures may be too few, and are not to be used.
     """
     if num_frames == 0:
         raise UnusableVideo("no_frames", f"{path.name}: no frame could be decoded")
@@ -169,18 +179,41 @@ def _decode(
     )
     if settings.crop == "square":
         video = video.filter("crop", w="min(iw,ih)", h="min(iw,ih)", exact=1)
+    width, height = (size, size) if settings.crop != "face" else (_at_most("iw"), _at_most("ih"))
     video = video.filter(
-        "scale", w=size, h=size, flags="bicubic+accurate_rnd+full_chroma_int+bitexact"
+        "scale", w=width, h=height, flags="bicubic+accurate_rnd+full_chroma_int+bitexact"
     )
-    raw = video.output(
-        "pipe:", format="rawvideo", pix_fmt="rgb24", fps_mode="passthrough", loglevel="verbose"
+    stream = video.output(
+        "pipe:",
+        format="image2pipe",
+        vcodec="ppm",
+        pix_fmt="rgb24",
+        fps_mode="passthrough",
+        loglevel="verbose",
     )
-    data, log = _run(raw, path, binary)
-    frames = np.frombuffer(data, dtype=np.uint8).reshape(-1, size, size, 3)
+    data, log = _run(stream, path, binary)
+    pictures = _read_ppm(data)
     decoded = _read_count("frames decoded", log, path)
     if decoded == num_frames:
-        frames = frames[np.searchsorted(picked, indices)]
-    return frames, decoded
+        pictures = pictures[np.searchsorted(picked, indices)]
+    return pictures, decoded
+
+
+def _at_most(side: str) -> str:
+    """ffmpeg's expression of a side, `iw` or `ih`, of a picture that is shrunk if it is large."""
+    return f"max(1,round({side}*min(1,{_LONGER_SIDE}/max(iw,ih))))"
+
+
+def _read_ppm(data: bytes) -> npt.NDArray[np.uint8]:
+    """The pictures (T, H, W, 3) of a stream of PPM files of one size, as ffmpeg writes them."""
+    if not data:
+        return np.zeros((0, 0, 0, 3), np.uint8)
+    stream = io.BytesIO(data)
+    stream.readline()  # P6
+    width, height = map(int, stream.readline().split())
+    header = stream.tell() + len(stream.readline())
+    pictures = np.frombuffer(data, np.uint8).reshape(-1, header + height * width * 3)
+    return pictures[:, header:].reshape(-1, height, width, 3)
 
 
 def _read_count(what: str, log: str, path: Path) -> int:

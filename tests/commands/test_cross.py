@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from commands.cross import MappedModel, main
 from pipeline.common.clips import Clip, read_stored, write_stored
+from pipeline.common.files import write_json
 from pipeline.common.frames import FaceTrack
 from pipeline.evaluation.classes import ClassMapping, class_mapping
 from pipeline.evaluation.cross_tables import coverage
@@ -17,6 +18,7 @@ from pipeline.evaluation.statistics import subject_intervals
 from pipeline.mtcae.model import Predictions
 from pipeline.mtcae.saved import load_model, save_model
 from pipeline.store.contents import CLIPS
+from pipeline.store.contents import FRAMES as FRAMES_FILE
 from pipeline.store.shards import write_shards
 from pipeline.store.strips import decode_strip, encode_strip
 
@@ -26,6 +28,8 @@ SIX = ["angry", "disgust", "fear", "happy", "neutral", "sad"]
 MEAD = ["angry", "contempt", "disgust", "fear", "happy", "neutral", "sad", "surprised"]
 
 NUM_FRAMES, SIZE = 4, 16
+# How the models' clips and those of the other data set were cut out.
+FRAMES = {"frames": {"crop": "face"}, "faces": {"min_face_size": 40}}
 
 
 # --- Classes
@@ -181,6 +185,7 @@ def data(tmp_path: Path, strips: dict[tuple[str, int], bytes]) -> Path:
     stored = write_shards(shards, clips, shard_bytes=20_000)
     assert 1 < len({clip.shard for clip in stored}) < len(stored)
     write_stored(shards / CLIPS, stored)
+    write_json(shards / FRAMES_FILE, FRAMES)
     return tmp_path / "data"
 
 
@@ -215,7 +220,7 @@ def saved_model(
         weight.mul_(scale[:, None])
         bias.sub_(logits.mean(dim=0)).mul_(scale)
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_model(path, model, metadata={"classes": classes, "dataset": "mine", "fold": 1})
+    save_model(path, model, metadata={"classes": classes, "dataset": "mine", "fold": 1} | FRAMES)
     return path
 
 
@@ -394,6 +399,13 @@ def test_a_model_of_the_same_data_set_is_refused(tmp_path: Path, data: Path) -> 
     (data / "shards" / "other").rename(data / "shards" / "mine")
     with pytest.raises(SystemExit, match=r"was trained on mine itself.*name another data set"):
         main(["--dataset", "mine", "--data", str(data), "--model", str(path)])
+
+
+def test_a_model_of_other_frames_is_refused_with_what_differs(tmp_path: Path, data: Path) -> None:
+    path = saved_model(tmp_path / "model.safetensors")
+    write_json(data / "shards/other" / FRAMES_FILE, FRAMES | {"frames": {"crop": "square"}})
+    with pytest.raises(SystemExit, match=r"frames.crop face \(model\) and square"):
+        main(["--dataset", "other", "--data", str(data), "--model", str(path)])
 
 
 def test_models_of_different_classes_are_not_averaged(tmp_path: Path, data: Path) -> None:

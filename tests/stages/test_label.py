@@ -8,9 +8,10 @@ from PIL import Image
 from skimage.data import astronaut
 
 from pipeline.common.clips import Clip, Refusal, read_stored, write_manifest
-from pipeline.common.frames import Frames
+from pipeline.common.files import write_json
+from pipeline.common.frames import FaceSettings, Frames
 from pipeline.store.strips import encode_strip
-from stages.label import FaceParams, Params, main
+from stages.label import Params, QualitySettings, main
 
 NUM_FRAMES = 4
 
@@ -36,16 +37,18 @@ def frames(tmp_path_factory: pytest.TempPathFactory) -> Path:
         Clip("d", "d.mp4", "Ann", "sad", row=5).refuse(Refusal("empty", "d.mp4: zero bytes")),
     ]
     write_manifest(folder / "clips.parquet", clips)
+    write_json(folder / "frames.json", {"frames": {"crop": "square"}})
     return folder
 
 
 @pytest.fixture(scope="module")
 def result(frames: Path) -> tuple[Path, Path]:
     """Where the shards and the report are; the stage ends with an error, but only then."""
-    faces = FaceParams(min_face_size=40, max_jump=1.5, max_gap=4, max_refused=0.4)
+    faces = FaceSettings(min_face_size=40, max_jump=1.5, max_gap=4, min_detected=0.3)
+    quality_settings = QualitySettings(max_refused=0.4)
     out, quality = frames.parent / "shards", frames.parent / "quality.json"
     with pytest.raises(SystemExit, match=r"2 of 4 clips were refused, more than .* 0\.4"):
-        main(Params(faces=faces), frames, out, quality)
+        main(Params(faces=faces, quality=quality_settings), frames, out, quality)
     return out, quality
 
 
@@ -53,7 +56,11 @@ def test_clips_with_a_face_reach_the_shards_in_the_order_of_their_subjects_and_n
     result: tuple[Path, Path],
 ) -> None:
     out, _ = result
-    assert sorted(path.name for path in out.iterdir()) == ["000000.tar", "clips.parquet"]
+    assert sorted(path.name for path in out.iterdir()) == [
+        "000000.tar",
+        "clips.parquet",
+        "frames.json",
+    ]
     found = {
         sample["__key__"]: sample
         for sample in wds.WebDataset(str(out / "000000.tar"), shardshuffle=False).decode()
@@ -80,4 +87,7 @@ def test_the_report_counts_what_was_found_and_why_clips_were_refused(
     assert report["faces_per_frame"] == {"none": 0.25, "one": 0.75, "several": 0.0}
     rows = {clip["row"]: clip["message"] for clip in report["refused_clips"]}
     assert sorted(rows) == [4, 5]
-    assert "c.mp4: no face of at least 40 pixels in any of its 4 frames" in rows[4]
+    assert rows[4] == (
+        "c.mp4, cut to its centre (frames.crop: face looks in the whole picture): no face, not "
+        "even a small one, in any of 4 frames"
+    )

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.common.frames import Frames, FrameSettings
-from pipeline.video.decode import SampledVideo, UnusableVideo, read_frames, sample_indices
+from pipeline.video.decode import SampledVideo, UnusableVideo, read_pictures, sample_indices
 
 FFMPEG = imageio_ffmpeg.get_ffmpeg_exe()
 
@@ -31,13 +31,19 @@ def frame_numbers(frames: Frames) -> list[int]:
 
 def sample(path: Path, **changes: object) -> SampledVideo:
     settings = FrameSettings(
-        num_frames=16, size=32, sampling="uniform", crop="square", jpeg_quality=95
+        num_frames=16,
+        size=32,
+        sampling="uniform",
+        crop="square",
+        margin=1.5,
+        level=False,
+        jpeg_quality=95,
     )
-    return read_frames(path, settings.model_copy(update=changes), FFMPEG)
+    return read_pictures(path, settings.model_copy(update=changes), FFMPEG)
 
 
 def read(path: Path, **changes: object) -> Frames:
-    return sample(path, **changes).frames
+    return sample(path, **changes).pictures
 
 
 def refusal(path: Path) -> str:
@@ -112,7 +118,7 @@ def test_frames_hidden_by_an_edit_list_do_not_count(tmp_path: Path) -> None:
     # list.
     cut = render(tmp_path / "cut.mp4", "-ss", "1.2", "-i", str(whole), "-c", "copy")
     video = sample(cut)
-    assert frame_numbers(video.frames) == [30 + i for i in sample_indices(30)]
+    assert frame_numbers(video.pictures) == [30 + i for i in sample_indices(30)]
     assert video.num_frames == 30
     assert video.seconds == pytest.approx(30 / 25, abs=0.05)
 
@@ -161,7 +167,7 @@ def test_what_a_file_says_of_itself_is_not_what_ffmpeg_says(tmp_path: Path, titl
     tags = ["-metadata", f"title={title}", "-metadata", f"comment=a\n[in#0/x] : {title}\n  {title}"]
     video = sample(numbered_video(folder / "matches no streams.mp4", 60, *tags))
     assert (video.num_frames, video.seconds) == (60, 2.4)
-    assert frame_numbers(video.frames) == sample_indices(60)
+    assert frame_numbers(video.pictures) == sample_indices(60)
 
 
 def test_a_cut_off_webm_is_refused_and_one_without_lengths_is_not(tmp_path: Path) -> None:

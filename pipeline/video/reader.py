@@ -1,0 +1,56 @@
+"""From a video file to the frames of a clip, with the face looked for before anything is cut away.
+
+Shape letters: T frames, S side of a frame in pixels.
+"""
+
+from pathlib import Path
+
+import imageio_ffmpeg
+
+from pipeline.common.frames import FaceSettings, FaceTrack, FrameSettings
+from pipeline.video.crops import cut, face_squares, shrink
+from pipeline.video.decode import SampledVideo, UnusableVideo, read_pictures
+from pipeline.video.faces import FaceDetector
+from pipeline.video.no_face import why_no_face
+from pipeline.video.tracks import main_face
+
+# The longer side, in pixels, of the copies in which faces are looked for.
+_LONGER_SIDE = 480
+
+
+class FrameReader:
+    """Reads videos for `sample` and for trained models alike.
+
+    Args:
+        frames: Which frames, how large, and what is cut away.
+        faces: How faces are found and followed.
+    """
+
+    def __init__(self, frames: FrameSettings, faces: FaceSettings) -> None:
+        self.frames = frames
+        self.faces = faces
+        self.binary = imageio_ffmpeg.get_ffmpeg_exe()
+        self.detector = FaceDetector(faces.min_face_size)
+
+    def read(self, path: Path) -> SampledVideo:
+        """Sampled frames (T, S, S, 3) of a video.
+
+        With crop `face` they are squares around the main face, which is looked for in small copies
+        of the pictures and cut out of the pictures themselves.
+
+        Raises:
+            UnusableVideo: See `read_pictures`; or no face is in enough of the frames.
+        """
+        video = read_pictures(path, self.frames, self.binary)
+        if self.frames.crop != "face":
+            return video
+        pictures = video.pictures
+        copies, scale = shrink(pictures, _LONGER_SIDE)
+        found = self.detector.detect(copies)
+        track = main_face(found, max_jump=self.faces.max_jump, max_gap=self.faces.max_gap)
+        if not self.faces.enough(track):
+            why = why_no_face(pictures, track, scale, self.faces)
+            raise UnusableVideo("no_face", f"{path.name}: {why}")
+        large = FaceTrack(track.boxes / scale, track.points / scale, track.mask)
+        squares = face_squares(large, margin=self.frames.margin, level=self.frames.level)
+        return video._replace(pictures=cut(pictures, squares, self.frames.size))
