@@ -36,10 +36,17 @@ from pipeline.store.strips import encode_strip
 NUM_FRAMES, SIZE = 16, 224
 # Those of the recipe `full`.
 AUGMENTED = AugmentSettings(
-    flip_probability=0.5, rand_augment_ops=2, rand_augment_magnitude=7.0, erase_probability=0.25
+    flip_probability=0.5,
+    shift=0,
+    scale=0,
+    rotation=0,
+    colour=0,
+    rand_augment_ops=2,
+    rand_augment_magnitude=7.0,
+    erase_probability=0.25,
 )
-PLAIN = AugmentSettings(
-    flip_probability=0, rand_augment_ops=0, rand_augment_magnitude=0, erase_probability=0
+PLAIN = AUGMENTED.model_copy(
+    update={"flip_probability": 0, "rand_augment_ops": 0, "erase_probability": 0}
 )
 
 
@@ -86,6 +93,7 @@ def read_epoch(
         augment,
         batch_size=batch_size,
         class_balanced=False,
+        min_steps=1,
         seed=1,
         rank=Rank(),
         num_workers=num_workers,

@@ -43,7 +43,7 @@ from pipeline.store.stored_frames import face_targets
 from pipeline.training.optim import OptimizerSettings, adamw
 
 NAMES = {structure.name: structure for structure in STRUCTURES}
-LOSS = LossSettings(boxes=0.5, points=0.5, expression=1.5, label_smoothing=0.0)
+LOSS = LossSettings(boxes=0.5, points=0.5, expression=1.5, scale="frame", label_smoothing=0.0)
 ADAMW = OptimizerSettings(learning_rate=1e-4, weight_decay=0.05, layer_decay=1.0)
 HUGGING_FACE = "Hugging Face"
 DTYPES = {"32-true": torch.float32, "bf16-mixed": torch.bfloat16}

@@ -34,7 +34,7 @@ from pipeline.store.contents import CLIPS, FRAMES
 from pipeline.store.stored_frames import StoredFrames
 
 # Losses are not reported.
-_LOSS = LossSettings(boxes=1, points=1, expression=1, label_smoothing=0)
+_LOSS = LossSettings(boxes=1, points=1, expression=1, scale="frame", label_smoothing=0)
 
 
 class MappedModel(nn.Module):

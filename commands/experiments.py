@@ -78,13 +78,17 @@ def finished_experiments(params: dict[str, Any]) -> dict[Structure, FinishedExpe
     return found
 
 
-def read_predictions(experiment: FinishedExperiment) -> pd.DataFrame:
+def read_predictions(experiment: FinishedExperiment, folder: str = "predictions") -> pd.DataFrame:
     """The test predictions of all its folds, out of DVC's cache.
+
+    Args:
+        experiment: Whose.
+        folder: `predictions`, or `baselines` for those of the baselines on the same folds.
 
     Raises:
         FileNotFoundError: They are not in the cache: the experiment was run elsewhere.
     """
-    path = f"data/predictions/{experiment.params['dataset']}.parquet"
+    path = f"data/{folder}/{experiment.params['dataset']}.parquet"
     try:
         with dvc_open(path, rev=experiment.commit, mode="rb") as file:
             return pd.read_parquet(file)

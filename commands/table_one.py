@@ -19,14 +19,16 @@ from commands.experiments import (
     read_predictions,
 )
 from pipeline.common.files import atomic_path
-from pipeline.evaluation.comparison import Experiment, compare
+from pipeline.evaluation.comparison import Experiment, beside_linear, compare
 from pipeline.evaluation.markdown import markdown_table
+from pipeline.evaluation.page import notes
 from pipeline.evaluation.published import (
     NUM_CLASSES,
     PAPER,
     PublishedResult,
     comparison_results,
 )
+from pipeline.evaluation.summary import score_experiment
 from pipeline.mtcae.structures import STRUCTURES, Choices
 from pipeline.tracking.observer import training_seconds
 
@@ -43,7 +45,9 @@ def main(out: Path) -> None:
     structures = [structure for structure in STRUCTURES if structure in found]
     experiments = [load(found[structure]) for structure in structures]
     classes = params["datasets"][params["dataset"]]["classes"]
-    table = compare(experiments, classes, params["dataset"])
+    predictions = experiments[0].predictions
+    baselines = read_predictions(found[structures[0]], "baselines")
+    table = compare(experiments, classes, params["dataset"], baselines)
     text = page(
         table,
         params["dataset"],
@@ -51,6 +55,10 @@ def main(out: Path) -> None:
         f"{params['split']['protocol']}, seed {params['seed']}",
         protocol=params["split"]["protocol"],
         num_classes=len(classes),
+        remarks=[
+            *beside_linear(table),
+            *notes(predictions, classes, score_experiment(predictions, classes)),
+        ],
         missing=[structure.name for structure in STRUCTURES if structure not in found],
     )
     with atomic_path(out / "ablation.csv") as temporary:
@@ -97,9 +105,16 @@ def format_table(table: pd.DataFrame) -> pd.DataFrame:
                 f"{difference}_high",
             )
             columns[f"p {name.upper()}"] = table[f"{name}_p"].map(_number("{:.3f}"))
+    columns["Δ UAR to linear [95 %]"] = _join(
+        table,
+        "{:+.2f} [{:+.2f}, {:+.2f}]",
+        "linear_difference",
+        "linear_difference_low",
+        "linear_difference_high",
+    )
     columns["box IoU"] = table["box_iou"].map(_number("{:.3f}"))
     columns["landmark error"] = table["landmark_error"].map(_number("{:.3f}"))
-    columns["parameters"] = table["num_parameters"].map("{:,}".format)
+    columns["parameters"] = table["num_parameters"].map(_number("{:,.0f}"))
     columns["training"] = table["training_seconds"].map(_duration)
     if "published_uar" in table:
         columns["paper UAR / WAR"] = [
@@ -160,6 +175,7 @@ def page(
     *,
     protocol: str,
     num_classes: int,
+    remarks: Sequence[str],
     missing: Sequence[str],
 ) -> str:
     """The comparison as a page of Markdown.
@@ -170,9 +186,11 @@ def page(
         title: What all experiments share.
         protocol: `split.protocol` of the experiments.
         num_classes: Of the experiments.
+        remarks: What the reader of the scores must know.
         missing: Structures without a finished experiment.
     """
     parts = [f"# {title}", markdown_table(format_table(table))]
+    parts += remarks
     if missing:
         parts.append(f"Not run yet: {', '.join(missing)}.")
     parts.append(

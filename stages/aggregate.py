@@ -4,6 +4,7 @@ import argparse
 import json
 import re
 import shutil
+from math import isfinite
 from pathlib import Path
 from typing import Annotated
 
@@ -12,12 +13,15 @@ from pydantic import Field
 
 from pipeline.common.files import atomic_path, sha256_of, write_json
 from pipeline.common.params import Preset, Section, StageParams, load_params
+from pipeline.evaluation.baselines import CHANCE, LINEAR, MAJORITY
+from pipeline.evaluation.comparison import Experiment, beside_linear, compare
 from pipeline.evaluation.figures import save_confusion
+from pipeline.evaluation.page import markdown
 from pipeline.evaluation.summary import (
     Scores,
+    classes_without_clips,
     confusion_table,
     fold_table,
-    markdown,
     per_class_table,
     score_experiment,
     subject_table,
@@ -43,7 +47,7 @@ class Params(Choices, StageParams):
     tracking: TrackingParams
 
 
-def main(params: Params, runs: Path, clips: Path, pooled: Path, out: Path) -> None:
+def main(params: Params, runs: Path, clips: Path, baselines: Path, pooled: Path, out: Path) -> None:
     set_undeclared_aside(runs, params.folds)
     folders = {fold: runs / f"fold{fold}" for fold in params.folds}
     histories = {fold: pd.read_csv(folder / "history.csv") for fold, folder in folders.items()}
@@ -56,17 +60,23 @@ def main(params: Params, runs: Path, clips: Path, pooled: Path, out: Path) -> No
         ignore_index=True,
     )
     scores = score_experiment(predictions, params.classes)
-    parameters = {"num_parameters": metrics[params.folds[0]]["num_parameters"]}
+    num_parameters = int(metrics[params.folds[0]]["num_parameters"])
+    experiment = Experiment(params.structure, "this experiment", predictions, num_parameters, None)
+    comparison = compare([experiment], params.classes, params.dataset, pd.read_parquet(baselines))
+    others = baseline_scores(comparison)
     with atomic_path(pooled) as temporary:
         predictions.to_parquet(temporary, index=False)
-    write_json(out / "summary.json", scores.nested() | parameters)
-    artifacts = write_tables(params, predictions, histories, scores, out)
+    write_json(
+        out / "summary.json",
+        scores.nested() | {"num_parameters": num_parameters, "baselines": others},
+    )
+    artifacts = write_tables(params, predictions, histories, scores, comparison, out)
     log_experiment(
         params.choices.model_dump(),
         params.model_dump(),
         sha256_of(clips),
         {fold: FoldFiles(rows_of(histories[fold]), metrics[fold]) for fold in params.folds},
-        scores.flat() | parameters,
+        scores.flat() | {"num_parameters": num_parameters} | others,
         artifacts,
         {fold: folder / "model.safetensors" for fold, folder in folders.items()}
         if params.tracking.log_models
@@ -76,6 +86,27 @@ def main(params: Params, runs: Path, clips: Path, pooled: Path, out: Path) -> No
         f"aggregate: UAR {scores.uar.pooled:.1%}, WAR {scores.war.pooled:.1%} pooled over "
         f"{scores.clips} clips of {len(params.folds)} folds; see {out / 'table.md'}"
     )
+    for sentence in beside_linear(comparison):
+        print(f"aggregate: {sentence}")
+    if missing := classes_without_clips(predictions, params.classes):
+        print(f"aggregate: no clip of {', '.join(missing)} was tested")
+
+
+def baseline_scores(comparison: pd.DataFrame) -> dict[str, float]:
+    """Pooled UAR of every baseline, and how much the experiment is above the linear model.
+
+    Args:
+        comparison: From `compare`, of one experiment.
+    """
+    uar = comparison.set_index("structure")["uar_pooled"]
+    scores = {
+        "linear_uar": uar[LINEAR],
+        "majority_uar": uar[MAJORITY],
+        "chance_uar": uar[CHANCE],
+    }
+    for name in ("linear_difference", "linear_difference_low", "linear_difference_high"):
+        scores[name] = comparison[name].iloc[0]
+    return {name: round(float(value), 6) for name, value in scores.items() if isfinite(value)}
 
 
 def set_undeclared_aside(runs: Path, folds: list[int]) -> None:
@@ -100,6 +131,7 @@ def write_tables(
     predictions: pd.DataFrame,
     histories: dict[int, pd.DataFrame],
     scores: Scores,
+    comparison: pd.DataFrame,
     out: Path,
 ) -> list[Path]:
     """Write table.md, the CSV tables and the confusion's figure; their paths."""
@@ -123,10 +155,10 @@ def write_tables(
     page = markdown(
         f"{params.structure.name} on {params.dataset} "
         f"(model {params.model}, recipe {params.recipe}, seed {params.seed})",
-        folds,
-        per_class,
-        confusions,
+        predictions,
+        classes,
         scores,
+        comparison,
     )
     with atomic_path(out / "table.md") as temporary:
         temporary.write_text(page, encoding="utf-8")
@@ -145,7 +177,8 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("runs", type=Path)
     parser.add_argument("clips", type=Path)
+    parser.add_argument("baselines", type=Path)
     parser.add_argument("predictions", type=Path)
     parser.add_argument("out", type=Path)
     args = parser.parse_args()
-    main(load_params(Params), args.runs, args.clips, args.predictions, args.out)
+    main(load_params(Params), args.runs, args.clips, args.baselines, args.predictions, args.out)

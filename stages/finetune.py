@@ -1,10 +1,12 @@
 """Stage finetune: train one fold, and predict its test subjects once with the best epoch."""
 
 import argparse
+import math
 import os
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
@@ -26,6 +28,7 @@ from pipeline.feed.batches import LabelledSource, TrainingBatches, evaluation_ba
 from pipeline.feed.order import Rank
 from pipeline.folds.folds import Fold, read_fold, refuse_leaks
 from pipeline.models.start import EncoderWeights, token_origin, why_tokens_vary
+from pipeline.mtcae.loss import in_fractions
 from pipeline.mtcae.model import MTCAE, ModelSize
 from pipeline.mtcae.predictions import Evaluation, evaluate
 from pipeline.mtcae.recipe import Recipe, build_model
@@ -33,6 +36,7 @@ from pipeline.mtcae.results import fold_result, write_tables
 from pipeline.mtcae.saved import save_model
 from pipeline.mtcae.structures import Choices
 from pipeline.mtcae.task import MTCAETask
+from pipeline.scores.advice import advice
 from pipeline.store.contents import CLIPS
 from pipeline.store.stored_frames import StoredFrames
 from pipeline.store.tokens import TOKENS, StoredTokens
@@ -46,6 +50,8 @@ from pipeline.training.optim import adamw, make_schedule
 
 # Without workers decoding delays the training; of a small data set it is then done once.
 KEEP_BYTES = 256 * 2**20
+# Clips from which the variance of boxes and points is taken.
+SCALE_CLIPS = 256
 # Where a device's memory is full.
 ADVICE = (
     "lower engine.micro_batch_size of the recipe (the result stays the same, but for mixup and "
@@ -155,6 +161,10 @@ def fit_and_test(
             f"{result.predictions['subject'].nunique()} subjects; epoch {training.best_epoch} of "
             f"{len(training.history)}"
         )
+        labels = {clip.label for clip in data.clips}
+        uars = [row["validation_uar"] for row in training.history]
+        if line := advice(uars, len(labels)):
+            print(f"finetune fold {data.fold.number}: {line}")
     return metrics
 
 
@@ -182,17 +192,22 @@ def fit(
         rank=rank,
         num_workers=engine.num_workers,
     )
-    batches = TrainingBatches(
+    training_batches = partial(
+        TrainingBatches,
         open_part("train"),
         recipe.augment,
         batch_size=engine.batch_size,
         class_balanced=engine.class_balanced,
+        min_steps=engine.min_steps,
         seed=params.seed,
-        rank=rank,
-        num_workers=engine.num_workers,
     )
+    batches = training_batches(rank=rank, num_workers=engine.num_workers)
+    # The same batches on every device.
+    every = training_batches(rank=Rank(), num_workers=0).starting_at(epoch=1, step=0)
+    some = islice(every, min(math.ceil(SCALE_CLIPS / engine.batch_size), batches.steps_per_epoch))
+    loss = in_fractions(recipe.loss, some)
     task = MTCAETask(
-        recipe.loss,
+        loss,
         recipe.mix,
         num_classes=len(params.classes),
         seed=params.seed,
@@ -209,7 +224,7 @@ def fit(
     training = train(
         fabric, trained, optimizer, schedule, task, batches, engine, checkpoints, on_epoch
     )
-    test = evaluate(fabric, trained, batches_of(open_part("test")), recipe.loss)
+    test = evaluate(fabric, trained, batches_of(open_part("test")), loss)
     return training, test
 
 

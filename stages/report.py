@@ -33,7 +33,9 @@ class Params(Choices, StageParams):
     classes: Annotated[list[str], Preset("datasets", chosen_by="dataset", key="classes")]
 
 
-def main(params: Params, shards: Path, predictions: Path, history: Path, out: Path) -> None:
+def main(
+    params: Params, shards: Path, baselines: Path, predictions: Path, history: Path, out: Path
+) -> None:
     rows = pd.read_csv(history)
     histories = {fold: rows[rows["fold"] == fold] for fold in rows["fold"].unique()}
     table = pd.read_parquet(predictions)
@@ -41,6 +43,7 @@ def main(params: Params, shards: Path, predictions: Path, history: Path, out: Pa
     page = render(
         params.choices,
         table,
+        pd.read_parquet(baselines),
         histories,
         params.classes,
         wrong,
@@ -80,8 +83,9 @@ def read_pictures(
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("shards", type=Path)
+    parser.add_argument("baselines", type=Path)
     parser.add_argument("predictions", type=Path)
     parser.add_argument("history", type=Path)
     parser.add_argument("out", type=Path)
     args = parser.parse_args()
-    main(load_params(Params), args.shards, args.predictions, args.history, args.out)
+    main(load_params(Params), args.shards, args.baselines, args.predictions, args.history, args.out)

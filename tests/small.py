@@ -1,5 +1,11 @@
 """Small models and settings for tests, in the records of params.yaml."""
 
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+
+from pipeline.evaluation.baselines import LINEAR, MAJORITY
 from pipeline.feed.augment import AugmentSettings, MixSettings
 from pipeline.models.encoder import EncoderSize, VideoMAEEncoder
 from pipeline.mtcae.decoder import DecoderSize
@@ -8,9 +14,16 @@ from pipeline.mtcae.model import MTCAE
 from pipeline.mtcae.structures import Structure
 
 # The paper's.
-LOSS = LossSettings(boxes=0.5, points=0.5, expression=1.5, label_smoothing=0.0)
+LOSS = LossSettings(boxes=0.5, points=0.5, expression=1.5, scale="frame", label_smoothing=0.0)
 NO_AUGMENTATION = AugmentSettings(
-    flip_probability=0, rand_augment_ops=0, rand_augment_magnitude=0, erase_probability=0
+    flip_probability=0,
+    shift=0,
+    scale=0,
+    rotation=0,
+    colour=0,
+    rand_augment_ops=0,
+    rand_augment_magnitude=0,
+    erase_probability=0,
 )
 NO_MIXING = MixSettings(mixup_alpha=0, cutmix_alpha=0, probability=0)
 
@@ -23,6 +36,7 @@ def video_encoder(
     image_size: int = 224,
     patch_size: int = 16,
     tubelet_size: int = 2,
+    stem: Literal["linear", "conv"] = "linear",
     num_frames: int = 16,
     drop_path: float = 0.0,
     checkpointing: bool = False,
@@ -35,6 +49,7 @@ def video_encoder(
         dim=dim,
         depth=depth,
         num_heads=num_heads,
+        stem=stem,
     )
     return VideoMAEEncoder(
         size, num_frames=num_frames, drop_path=drop_path, checkpointing=checkpointing
@@ -66,3 +81,16 @@ def task_model(
         norm_before_pool=norm_before_pool,
     )
     return MTCAE(encoder, Structure(arch, decoder), size, num_classes=num_classes)
+
+
+def baselines(predictions: pd.DataFrame, classes: list[str]) -> pd.DataFrame:
+    """Of the same clips: a majority class that is the first one, a linear model that is right."""
+    shares = {f"probability_{name}": 1 / len(classes) for name in classes}
+    common = predictions.assign(box_iou=np.nan, landmark_error=np.nan, **shares)
+    return pd.concat(
+        [
+            common.assign(baseline=MAJORITY, predicted=classes[0]),
+            common.assign(baseline=LINEAR, predicted=common["actual"]),
+        ],
+        ignore_index=True,
+    )

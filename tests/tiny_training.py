@@ -52,6 +52,7 @@ ENVIRONMENT = os.environ | {
 }
 ENGINE = EngineSettings(
     epochs=3,
+    min_steps=1,
     early_stop=1000,
     batch_size=3,
     micro_batch_size=2,
@@ -64,7 +65,14 @@ ENGINE = EngineSettings(
 )
 ADAMW = OptimizerSettings(learning_rate=1e-3, weight_decay=0.05, layer_decay=0.9)
 SOME_AUGMENTATION = AugmentSettings(
-    flip_probability=0.5, rand_augment_ops=1, rand_augment_magnitude=5.0, erase_probability=0.25
+    flip_probability=0.5,
+    shift=0.1,
+    scale=0.1,
+    rotation=10.0,
+    colour=0.2,
+    rand_augment_ops=1,
+    rand_augment_magnitude=5.0,
+    erase_probability=0.25,
 )
 SOME_MIXING = MixSettings(mixup_alpha=0.8, cutmix_alpha=1.0, probability=0.5)
 
@@ -235,6 +243,7 @@ def run(
         SOME_AUGMENTATION if random else NO_AUGMENTATION,
         batch_size=settings.batch_size,
         class_balanced=False,
+        min_steps=1,
         seed=1,
         rank=rank,
         num_workers=0,

@@ -1,14 +1,18 @@
-"""Structures side by side, tested on the same clips: scores, intervals, paired differences."""
+"""Structures and baselines, tested on the same clips: scores, intervals, paired differences."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from math import isfinite
 from typing import NamedTuple
 
 import pandas as pd
 
+from pipeline.evaluation.baselines import CHANCE, LINEAR, MAJORITY
 from pipeline.evaluation.published import NUM_CLASSES, ablation_results
 from pipeline.evaluation.statistics import (
     NUM_RESAMPLES,
+    Comparison,
     Counts,
+    Interval,
     holm,
     paired_difference,
     subject_confusions,
@@ -39,33 +43,33 @@ def compare(
     experiments: Sequence[Experiment],
     classes: list[str],
     dataset: str,
+    baselines: pd.DataFrame,
     *,
     reference: str = "cascaded vit",
     seed: int = 1,
 ) -> pd.DataFrame:
-    """A row per experiment, in the order given.
+    """A row per experiment, in the order given, and below them a row per baseline.
 
     The columns of `Scores.flat`, and for UAR and WAR `_difference` to the reference with its paired
-    interval and its p-value, corrected for the number of comparisons (Holm). The published columns
-    are in per cent, as printed.
+    interval and its p-value, corrected for the number of comparisons (Holm); `linear_difference` is
+    that of the UAR to the linear model's. The published columns are in per cent, as printed.
 
     Args:
         experiments: All tested on the same clips.
         classes: In the order of params.yaml.
         dataset: Where there are published numbers of it, they are put beside.
+        baselines: Predictions of `stages.baseline`.
         reference: The structure that the others are compared with; without it, no differences.
         seed: Of the resampling.
 
     Raises:
-        ValueError: The experiments were not tested on the same clips in the same folds.
+        ValueError: Experiments and baselines were not tested on the same clips in the same folds.
     """
-    first = _truth(experiments[0])
-    for experiment in experiments[1:]:
-        if not _truth(experiment).equals(first):
-            raise ValueError(
-                f"{experiment.name} and {experiments[0].name} were not tested on the same clips in "
-                "the same folds; run one of them again"
-            )
+    by_baseline = {str(name): table for name, table in baselines.groupby("baseline")}
+    _require_same_clips(
+        {experiment.name: experiment.predictions for experiment in experiments} | by_baseline
+    )
+    linear = _confusions(by_baseline[LINEAR], classes)
     confusions = {
         experiment.structure.name: _confusions(experiment.predictions, classes)
         for experiment in experiments
@@ -80,22 +84,10 @@ def compare(
         row: dict[str, object] = {"structure": structure, "experiment": experiment.name}
         row |= score_experiment(experiment.predictions, classes).flat()
         if reference in confusions and structure != reference:
-            found = paired_difference(
-                confusions[structure],
-                confusions[reference],
-                num_resamples=NUM_RESAMPLES,
-                seed=seed,
-            )
-            for name, interval, p_value in (
-                ("uar", found.uar, found.uar_p_value),
-                ("war", found.war, found.war_p_value),
-            ):
-                row |= {
-                    f"{name}_difference": interval.value,
-                    f"{name}_difference_low": interval.low,
-                    f"{name}_difference_high": interval.high,
-                    f"{name}_p": p_value,
-                }
+            found = _difference(confusions[structure], confusions[reference], seed)
+            row |= _columns("uar_difference", found.uar) | {"uar_p": found.uar_p_value}
+            row |= _columns("war_difference", found.war) | {"war_p": found.war_p_value}
+        row |= _columns("linear_difference", _difference(confusions[structure], linear, seed).uar)
         row |= {
             "num_parameters": experiment.num_parameters,
             "training_seconds": experiment.training_seconds,
@@ -104,6 +96,11 @@ def compare(
             result = published[structure]
             row |= {"published_uar": result.uar, "published_war": result.war}
         rows.append(row)
+    for name in (LINEAR, MAJORITY):
+        scores = score_experiment(by_baseline[name], classes).flat()
+        rows.append({"structure": name, "experiment": "", **scores})
+    num_classes = experiments[0].predictions["actual"].nunique()
+    rows.append({"structure": CHANCE, "experiment": "", "uar_pooled": 1 / num_classes})
     table = pd.DataFrame(rows)
     for name in ("uar_p", "war_p"):
         if name in table:
@@ -112,8 +109,50 @@ def compare(
     return table
 
 
-def _truth(experiment: Experiment) -> pd.DataFrame:
-    columns = experiment.predictions[["fold", "clip", "subject", "actual"]]
+def _require_same_clips(predictions: Mapping[str, pd.DataFrame]) -> None:
+    first_name, first = next(iter(predictions.items()))
+    for name, table in predictions.items():
+        if not _truth(table).equals(_truth(first)):
+            raise ValueError(
+                f"{name} and {first_name} were not tested on the same clips in the same folds; run "
+                "one of them again"
+            )
+
+
+def _difference(one: Counts, other: Counts, seed: int) -> Comparison:
+    return paired_difference(one, other, num_resamples=NUM_RESAMPLES, seed=seed)
+
+
+def _columns(name: str, interval: Interval) -> dict[str, object]:
+    return {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
+
+
+def beside_linear(table: pd.DataFrame) -> list[str]:
+    """For each structure a sentence: whether it beats the linear model, and by how much.
+
+    Args:
+        table: From `compare`.
+    """
+    sentences = []
+    names = ["linear_difference", "linear_difference_low", "linear_difference_high"]
+    for structure, values in (
+        table.dropna(subset=names[:1]).set_index("structure")[names].iterrows()
+    ):
+        value, low, high = (100 * float(number) for number in values)
+        points = f"{value:+.1f} points of UAR"
+        points += f" [{low:+.1f}, {high:+.1f}]" if isfinite(low) else " (no interval)"
+        if low > 0:
+            sentences.append(f"{structure} beats the linear model: {points}.")
+        else:
+            sentences.append(
+                f"**{structure} does not beat the linear model**: {points}. Nobody should take its "
+                "score for a merit of the structure."
+            )
+    return sentences
+
+
+def _truth(predictions: pd.DataFrame) -> pd.DataFrame:
+    columns = predictions[["fold", "clip", "subject", "actual"]]
     return columns.sort_values("clip", ignore_index=True)
 
 

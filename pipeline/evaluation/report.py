@@ -17,6 +17,7 @@ import numpy.typing as npt
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from pipeline.evaluation.comparison import Experiment, beside_linear, compare
 from pipeline.evaluation.figures import (
     confusion_svg,
     learning_curve_svg,
@@ -24,9 +25,12 @@ from pipeline.evaluation.figures import (
     reliability_bins,
     reliability_svg,
 )
+from pipeline.evaluation.page import baseline_rows, notes
+from pipeline.evaluation.statistics import why_no_interval
 from pipeline.evaluation.summary import class_indices, fold_table, score_experiment, subject_table
 from pipeline.evaluation.thumbnails import FOUND_COLOUR, PREDICTED_COLOUR
 from pipeline.mtcae.structures import Choices
+from pipeline.scores.advice import advice
 from pipeline.scores.metrics import NUM_BINS, Labels, confusion
 
 _TEMPLATE = Path(__file__).with_name("report.html.jinja")
@@ -63,6 +67,7 @@ class WrongClip(NamedTuple):
 def render(
     experiment: Choices,
     predictions: pd.DataFrame,
+    baselines: pd.DataFrame,
     histories: Mapping[int, pd.DataFrame],
     classes: list[str],
     wrong: Sequence[WrongClip],
@@ -73,6 +78,7 @@ def render(
     Args:
         experiment: For the heading.
         predictions: Of all folds (see `predictions_table`).
+        baselines: Predictions of `stages.baseline`.
         histories: Learning curve of each fold.
         classes: C names in the order of the model's logits.
         wrong: The clips to list.
@@ -87,6 +93,18 @@ def render(
         "reliability": reliability_svg(reliability_bins(labels, probabilities, NUM_BINS)),
     }
     curves = [learning_curve_svg(histories, *curve) for curve in _CURVES.items()]
+    scores = score_experiment(predictions, classes)
+    comparison = compare(
+        [Experiment(experiment.structure, "this experiment", predictions, 0, None)],
+        classes,
+        experiment.dataset,
+        baselines,
+    )
+    sentences = [sentence.replace("**", "") for sentence in beside_linear(comparison)]
+    for fold, history in histories.items():
+        uars = history["validation_uar"].tolist()
+        if found := advice(uars, predictions["actual"].nunique()):
+            sentences.append(f"Fold {fold}: {found}")
     environment = Environment(
         loader=FileSystemLoader(_TEMPLATE.parent),
         autoescape=True,
@@ -99,10 +117,14 @@ def render(
         "decimal": _decimal,
         "data_uri": _data_uri,
         "sha256": _sha256,
+        "capitalize_first": lambda text: text[:1].upper() + text[1:],
     }
     return environment.get_template(_TEMPLATE.name).render(
         experiment=experiment,
-        summary=score_experiment(predictions, classes).nested(),
+        summary=scores.nested(),
+        baselines=baseline_rows(comparison),
+        sentences=[*notes(predictions, classes, scores), *sentences],
+        no_interval=why_no_interval(predictions["subject"].nunique()),
         num_bins=NUM_BINS,
         folds=list(fold_table(predictions, classes).itertuples()),
         classes=class_table,

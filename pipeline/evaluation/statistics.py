@@ -8,6 +8,7 @@ Shape letters: N clips, S subjects, C classes, R resamples.
 """
 
 from collections.abc import Callable, Sequence
+from math import nan
 from typing import NamedTuple
 
 import numpy as np
@@ -17,13 +18,18 @@ from scipy import stats
 from pipeline.scores.metrics import Labels
 
 NUM_RESAMPLES = 10_000
+# Of fewer subjects an interval says more about who came than about the system.
+MIN_SUBJECTS = 10
 
 Counts = npt.NDArray[np.int64]
 Scores = npt.NDArray[np.float64]
 
 
 class Interval(NamedTuple):
-    """A value and the ends of its interval, as fractions; the ends are NaN with one subject."""
+    """A value and the ends of its interval, as fractions.
+
+    The ends are NaN where there is no interval worth the name: see `why_no_interval`.
+    """
 
     value: float
     low: float
@@ -37,6 +43,13 @@ class Comparison(NamedTuple):
     war: Interval
     uar_p_value: float
     war_p_value: float
+
+
+def why_no_interval(num_subjects: int) -> str:
+    """Why the ends of an interval over so many subjects are NaN."""
+    if num_subjects < MIN_SUBJECTS:
+        return f"no interval: {num_subjects} subjects, and it takes {MIN_SUBJECTS}"
+    return "no interval: whoever is drawn, the score is the same"
 
 
 def subject_confusions(
@@ -176,11 +189,11 @@ def _intervals(
     """Intervals of the two `scores` of drawn subjects: (..., S) row numbers in, (2, ...) out."""
     everyone = np.arange(num_subjects)
     uar, war = scores(everyone).tolist()
-    if num_subjects == 1:
-        return Interval(uar, np.nan, np.nan), Interval(war, np.nan, np.nan)
+    if num_subjects < MIN_SUBJECTS:
+        return Interval(uar, nan, nan), Interval(war, nan, nan)
     quantile = stats.t.ppf((1 - confidence) / 2, num_subjects - 1)
     tail = stats.norm.cdf(quantile * np.sqrt(num_subjects / (num_subjects - 1)))
-    (uar_low, war_low), (uar_high, war_high) = stats.bootstrap(
+    ends = stats.bootstrap(
         (everyone,),
         lambda drawn, axis: scores(drawn),
         n_resamples=num_resamples,
@@ -190,10 +203,12 @@ def _intervals(
         method="percentile",
         rng=np.random.default_rng(seed),
     ).confidence_interval
-    return (
-        Interval(uar, float(uar_low), float(uar_high)),
-        Interval(war, float(war_low), float(war_high)),
-    )
+    (uar_low, war_low), (uar_high, war_high) = ends
+    return _with_width(uar, uar_low, uar_high), _with_width(war, war_low, war_high)
+
+
+def _with_width(value: float, low: float, high: float) -> Interval:
+    return Interval(value, float(low), float(high)) if low < high else Interval(value, nan, nan)
 
 
 def _sign_flip_p_value(terms: Scores, num_resamples: int, seed: int) -> float:

@@ -1,4 +1,4 @@
-"""Tables of one experiment, out of the predictions of its folds.
+"""Scores of one experiment, out of the predictions of its folds.
 
 Shape letters: C classes.
 """
@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from pipeline.evaluation.markdown import markdown_table
 from pipeline.evaluation.statistics import NUM_RESAMPLES, subject_confusions, subject_intervals
 from pipeline.scores.metrics import (
     Labels,
@@ -28,7 +27,7 @@ class FoldScore(NamedTuple):
         mean: Unweighted, over the folds.
         std: Over the folds, that of a sample (n - 1); none of one fold.
         pooled: Over all clips.
-        low: Of the 95 % interval of the pooled value over subjects; none of one subject.
+        low: Of the 95 % interval of the pooled value over subjects; see `why_no_interval`.
         high: Likewise.
     """
 
@@ -76,6 +75,11 @@ class Scores(NamedTuple):
             else:
                 flat[name] = value
         return flat
+
+
+def classes_without_clips(predictions: pd.DataFrame, classes: list[str]) -> list[str]:
+    """The classes of params.yaml that no tested clip shows."""
+    return [name for name in classes if name not in set(predictions["actual"])]
 
 
 def score(predictions: pd.DataFrame, classes: list[str]) -> Recalls:
@@ -185,65 +189,6 @@ def _finite(values: Mapping[str, Any]) -> dict[str, Any]:
     return kept
 
 
-def markdown(
-    title: str,
-    folds: pd.DataFrame,
-    per_class: pd.DataFrame,
-    confusions: pd.DataFrame,
-    scores: Scores,
-) -> str:
-    """The experiment as a page of Markdown tables, in percent."""
-    percent = folds.assign(
-        uar=folds["uar"].map("{:.2%}".format),
-        war=folds["war"].map("{:.2%}".format),
-        box_iou=folds["box_iou"].map("{:.3f}".format),
-        landmark_error=folds["landmark_error"].map("{:.3f}".format),
-    ).astype(str)
-    totals = pd.DataFrame(
-        [
-            {
-                "fold": row,
-                "uar": _percent(getattr(scores.uar, key)),
-                "war": _percent(getattr(scores.war, key)),
-            }
-            for row, key in (
-                ("mean", "mean"),
-                ("std", "std"),
-                ("pooled", "pooled"),
-                ("pooled, 95 % from", "low"),
-                ("pooled, 95 % to", "high"),
-            )
-        ]
-    )
-    rows = pd.concat([percent, totals]).fillna("").replace("nan", "-")
-    recalls_in_percent = per_class.assign(recall=per_class["recall"].map(_percent))
-    parts = [
-        f"# {title}",
-        "UAR is the mean of the classes' recalls, WAR the accuracy. Every subject is tested in "
-        "exactly one fold, by a model that never saw them. Box IoU and landmark error (a fraction "
-        "of the distance between the eyes) compare with MTCNN, not with marks made by people. The "
-        "interval is a bootstrap over subjects (docs/tables.md).",
-        markdown_table(rows),
-        f"Macro-F1 {_percent(scores.macro_f1)}, expected calibration error "
-        f"{_percent(scores.calibration_error)}.",
-        "## Recall per class, all folds",
-        markdown_table(recalls_in_percent),
-        "## Confusion, all folds (rows: true, columns: predicted; clips and share of the row)",
-        markdown_table(_with_shares(confusions).reset_index()),
-    ]
-    return "\n\n".join(parts) + "\n"
-
-
 def class_indices(names: pd.Series, classes: list[str]) -> Labels:
     """The place of each name in the list of classes."""
     return np.array([classes.index(name) for name in names], dtype=np.int64)
-
-
-def _with_shares(confusions: pd.DataFrame) -> pd.DataFrame:
-    shares = confusions.div(confusions.sum(axis=1).clip(lower=1), axis=0)
-    percent = shares.map(" ({:.0%})".format)
-    return confusions.astype(str) + percent
-
-
-def _percent(value: float) -> str:
-    return "-" if np.isnan(value) else f"{value:.2%}"

@@ -1,4 +1,4 @@
-"""timm's RandAugment, random erasing, mixup and cutmix, for clips: labels move with the pixels.
+"""Changes to clips in which labels move with the pixels; RandAugment, erasing, mixes are timm's.
 
 Frames of a clip share all random decisions but noise; inputs are left as they are.
 
@@ -9,7 +9,7 @@ import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from math import cos, radians, sin
+from math import cos, exp, radians, sin
 from typing import Annotated, Any
 
 import numpy as np
@@ -22,6 +22,11 @@ from timm.data.auto_augment import LEVEL_TO_ARG, NAME_TO_OP
 from timm.data.mixup import cutmix_bbox_and_lam, mixup_target
 from timm.data.random_erasing import RandomErasing
 from torch import Tensor
+from torchvision.transforms.functional import (
+    adjust_brightness,
+    adjust_contrast,
+    adjust_saturation,
+)
 
 from pipeline.common.params import Section
 from pipeline.store.batch import Batch, Target
@@ -34,6 +39,10 @@ class AugmentSettings(Section):
 
     Attributes:
         flip_probability: Chance that a clip is mirrored.
+        shift: Largest movement across and down, as a share of the frame.
+        scale: A clip is enlarged by a factor from exp(-scale) to exp(scale).
+        rotation: Largest, in degrees, either way.
+        colour: Brightness, contrast and saturation change by factors from 1 - colour to 1 + colour.
         rand_augment_ops: RandAugment's operations per clip, drawn with replacement and all applied,
             as in the paper; 0 is off. timm applies each with a chance of one half: its n4 is 2 here
             on average.
@@ -44,6 +53,10 @@ class AugmentSettings(Section):
     """
 
     flip_probability: Probability
+    shift: Annotated[float, Field(ge=0, le=0.5)]
+    scale: Annotated[float, Field(ge=0, le=1)]
+    rotation: Annotated[float, Field(ge=0, le=180)]
+    colour: Annotated[float, Field(ge=0, lt=1)]
     rand_augment_ops: NonNegativeInt
     rand_augment_magnitude: Annotated[float, Field(ge=0, le=10)]
     erase_probability: Probability
@@ -53,6 +66,10 @@ class AugmentSettings(Section):
         """What may change a clip, in words; nothing where every clip stays as it is."""
         strengths = {
             "flips": self.flip_probability,
+            "shifts": self.shift,
+            "scaling": self.scale,
+            "rotation": self.rotation,
+            "colour": self.colour,
             "RandAugment": self.rand_augment_ops,
             "erasing": self.erase_probability,
         }
@@ -104,10 +121,10 @@ def augment_clip(
     settings: AugmentSettings,
     generator: np.random.Generator,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """RandAugment, then random erasing, of one clip; flips are `horizontal_flip`'s.
+    """Place, colour and RandAugment, then random erasing, of one clip; not `horizontal_flip`.
 
-    Photometric operations come first, so that their histograms hold no fill; the geometric ones are
-    one bilinear resampling, filled with grey (128). Erasing puts noise into one rectangle of all
+    What changes colours comes first, so that histograms hold no fill; what moves pixels is one
+    bilinear resampling, filled with grey (128). Erasing puts noise into one rectangle of all
     frames, 2 to 33 % of the area; labels stay, for the hidden face is still there.
 
     Args:
@@ -121,7 +138,9 @@ def augment_clip(
     Source: RandAugment (Cubuk et al., 2020), section 3; Random Erasing (Zhong et al., 2020); timm.
     """
     photometric: list[tuple[str, tuple[float, ...]]] = []
-    source = torch.eye(3, dtype=torch.float64)
+    source = _placement(settings, generator)
+    if settings.colour:
+        frames = _change_colours(frames, *generator.uniform(-1, 1, 3) * settings.colour + 1)
     with _global_generators_seeded_by(generator):
         operations = [*_PHOTOMETRIC, *_GEOMETRIC]
         for name in generator.choice(operations, settings.rand_augment_ops).tolist():
@@ -218,6 +237,26 @@ def _global_generators_seeded_by(generator: np.random.Generator) -> Iterator[Non
     finally:
         random.setstate(states[0])
         np.random.set_state(states[1])  # noqa: NPY002
+
+
+def _placement(settings: AugmentSettings, generator: np.random.Generator) -> Tensor:
+    """A random matrix (3, 3) from places of the new frame to places of the old one, -1 to 1."""
+    if not (settings.shift or settings.scale or settings.rotation):
+        return torch.eye(3, dtype=torch.float64)
+    across, down, growth, turn = generator.uniform(-1, 1, 4)
+    angle, factor = radians(settings.rotation * turn), exp(-settings.scale * growth)
+    c, s = factor * cos(angle), factor * sin(angle)
+    moves = [2 * settings.shift * across, 2 * settings.shift * down]
+    return torch.tensor([[c, -s, moves[0]], [s, c, moves[1]], [0, 0, 1]], dtype=torch.float64)
+
+
+def _change_colours(
+    frames: Tensor, brightness: float, contrast: float, saturation: float
+) -> Tensor:
+    frames = adjust_brightness(frames, brightness)
+    frames = adjust_contrast(frames, contrast)
+    changed: Tensor = adjust_saturation(frames, saturation)
+    return changed
 
 
 def _recolour(frames: Tensor, operations: list[tuple[str, tuple[float, ...]]]) -> Tensor:

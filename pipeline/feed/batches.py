@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from pipeline.feed.augment import AugmentSettings, augment_clip
 from pipeline.feed.loader import Source, load, load_in_order
-from pipeline.feed.order import Numbers, Rank, Share, epoch_order, num_steps, shares
+from pipeline.feed.order import Numbers, Rank, Share, epoch_order, num_passes, num_steps, shares
 from pipeline.feed.transforms import horizontal_flip
 from pipeline.store.batch import Batch, Target
 
@@ -33,6 +33,7 @@ class TrainingBatches:
         augment: Changes to single clips.
         batch_size: Samples per step, on all devices together.
         class_balanced: See `epoch_order`.
+        min_steps: Fewest steps of an epoch, which goes through few samples several times.
         seed: Of the training.
         rank: The device.
         num_workers: Processes of this device that read and decode.
@@ -48,11 +49,13 @@ class TrainingBatches:
         *,
         batch_size: int,
         class_balanced: bool,
+        min_steps: int,
         seed: int,
         rank: Rank,
         num_workers: int,
     ) -> None:
-        self.steps_per_epoch = num_steps(len(source), batch_size)
+        self.passes = num_passes(len(source), batch_size=batch_size, min_steps=min_steps)
+        self.steps_per_epoch = num_steps(self.passes * len(source), batch_size)
         self.samples = _AugmentedSamples(source, augment, seed)
         self.labels = source.labels
         self.batch_size = batch_size
@@ -85,7 +88,11 @@ class _Steps:
         own, epoch, step = self.batches, self.epoch, self.step
         while True:
             order = epoch_order(
-                own.labels, seed=own.seed, epoch=epoch, class_balanced=own.class_balanced
+                own.labels,
+                seed=own.seed,
+                epoch=epoch,
+                class_balanced=own.class_balanced,
+                passes=own.passes,
             )
             yield from shares(order, epoch=epoch, batch_size=own.batch_size, rank=own.rank)[step:]
             epoch, step = epoch + 1, 0

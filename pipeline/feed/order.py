@@ -41,20 +41,27 @@ class Share(NamedTuple):
     idle: bool
 
 
-def epoch_order(labels: Numbers, *, seed: int, epoch: int, class_balanced: bool) -> Numbers:
+def epoch_order(
+    labels: Numbers, *, seed: int, epoch: int, class_balanced: bool, passes: int = 1
+) -> Numbers:
     """The numbers of the samples in the order of an epoch.
 
-    Every sample once or, class-balanced, every class equally often, give or take one: samples of
-    large classes are left out in turn and those of small ones repeated, none of a class a second
-    time before all of them came once. The number of samples stays the same.
+    In each pass every sample comes once or, class-balanced, every class equally often, give or take
+    one: samples of large classes are left out in turn and those of small ones repeated, none of a
+    class a second time before all of them came once. The number of samples stays the same.
 
     Args:
         labels: (N,) class indices.
         seed: Of the training.
         epoch: From 1.
         class_balanced: See above.
+        passes: How often the samples are gone through, one pass after the other.
     """
     random = np.random.default_rng((seed, epoch))
+    return np.concatenate([_pass(labels, random, class_balanced) for _ in range(passes)])
+
+
+def _pass(labels: Numbers, random: np.random.Generator, class_balanced: bool) -> Numbers:
     if not class_balanced:
         return random.permutation(len(labels))
     classes = random.permutation(np.unique(labels))
@@ -65,6 +72,11 @@ def epoch_order(labels: Numbers, *, seed: int, epoch: int, class_balanced: bool)
         rounds = [random.permutation(members) for _ in range(-(-wanted // len(members)))]
         chosen.append(np.concatenate(rounds)[:wanted])
     return random.permutation(np.concatenate(chosen))
+
+
+def num_passes(num_samples: int, *, batch_size: int, min_steps: int) -> int:
+    """How often the samples are gone through in an epoch of at least so many steps."""
+    return (min_steps - 1) * batch_size // num_samples + 1
 
 
 def num_steps(num_samples: int, batch_size: int) -> int:

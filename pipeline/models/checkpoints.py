@@ -65,8 +65,8 @@ def load_encoder(encoder: VideoMAEEncoder, path: Path) -> LoadReport:
         for name, values in zip(("mean", "std"), family.normalisation, strict=True):
             weights[name] = torch.tensor(values).view(3, 1, 1)
     _fuse_attention(weights, encoder.size.depth)
-    patches = weights["patch_embed.proj.weight"]
-    if patches.ndim == 4:
+    patches = weights.get("patch_embed.proj.weight")
+    if patches is not None and patches.ndim == 4:
         # Each frame of a tubelet gets an equal share, so that a still video embeds like its image.
         length = encoder.size.tubelet_size
         weights["patch_embed.proj.weight"] = patches[:, :, None].repeat(1, 1, length, 1, 1) / length
@@ -128,7 +128,7 @@ def _check_fit(
     source: str, encoder: VideoMAEEncoder, weights: Mapping[str, Tensor], unexpected: list[str]
 ) -> None:
     """Refuse weights that are not all of the encoder's, or are an encoder's of another kind."""
-    dim = weights["patch_embed.proj.weight"].shape[0]
+    dim = len(weights.get("norm.weight", ()))
     depth = len({key.split(".")[1] for key in weights if key.startswith("blocks.")})
     size = encoder.size
     if (dim, depth) != (size.dim, size.depth):

@@ -8,6 +8,8 @@ Parameters carry the names of the official VideoMAE release, so that its checkpo
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from pydantic import PositiveInt
@@ -31,6 +33,8 @@ class EncoderSize(Section):
         dim: Token width D.
         depth: Number of blocks.
         num_heads: Attention heads; divides `dim`.
+        stem: How a tubelet becomes a token: `linear`, as in VideoMAE and every public checkpoint,
+            or `conv`, which learns from few clips.
     """
 
     image_size: PositiveInt
@@ -39,6 +43,7 @@ class EncoderSize(Section):
     dim: PositiveInt
     depth: PositiveInt
     num_heads: PositiveInt
+    stem: Literal["linear", "conv"]
 
 
 def sinusoid_positions(num_tokens: int, dim: int) -> Tensor:
@@ -77,10 +82,44 @@ class TubeletEmbedding(nn.Module):
         return F.linear(tubelets, self.proj.weight.flatten(1), self.proj.bias)
 
 
+class ConvStem(nn.Module):
+    """Convolutions in place of the linear embedding: (B, T, 3, H, W) -> (B, N, D).
+
+    The frames of a tubelet are the channels of one picture, which 3 x 3 convolutions of stride 2
+    halve until a pixel is a token. Each is followed by a norm over the whole picture, so that a
+    token begins about as large as its position.
+
+    Raises:
+        ValueError: The patch size is no power of two above 1.
+
+    Source: Early Convolutions Help Transformers See Better (arXiv 2106.14881), section 4.
+    """
+
+    def __init__(self, dim: int, patch_size: int, tubelet_size: int) -> None:
+        num_halvings = patch_size.bit_length() - 1
+        if patch_size != 2**num_halvings or patch_size < 2:
+            raise ValueError(f"a stem `conv` halves the frame: no patch_size of {patch_size} px")
+        widths = [dim * (i + 1) // num_halvings for i in range(num_halvings)]
+        layers: list[nn.Module] = []
+        for channels, width in zip([3 * tubelet_size, *widths[:-1]], widths, strict=True):
+            convolution = nn.Conv2d(channels, width, 3, stride=2, padding=1, bias=False)
+            layers += [convolution, nn.GroupNorm(1, width), nn.GELU()]
+        super().__init__()
+        self.layers = nn.Sequential(*layers[:-1])  # no GELU after the last norm
+        self.tubelet_size = tubelet_size
+
+    def forward(self, frames: Tensor) -> Tensor:
+        b, t, c, h, w = frames.shape
+        pictures = frames.reshape(b * t // self.tubelet_size, self.tubelet_size * c, h, w)
+        tokens: Tensor = self.layers(pictures).flatten(2).mT  # a tubelet's, row by row
+        return tokens.reshape(b, -1, tokens.shape[-1])
+
+
 class VideoMAEEncoder(nn.Module):
     """Tubelets, fixed positions, joint space-time attention, no class token, pre-norm blocks.
 
-    Weights start as in VideoMAE: truncated normal with deviation 0.02, zero biases.
+    Weights start as in VideoMAE: truncated normal with deviation 0.02, zero biases; those of a
+    stem `conv` as He et al. have it.
 
     Args:
         size: Sizes.
@@ -130,7 +169,8 @@ class VideoMAEEncoder(nn.Module):
             "positions", sinusoid_positions(self.num_tokens, size.dim), persistent=False
         )
 
-        self.patch_embed = TubeletEmbedding(size.dim, size.patch_size, size.tubelet_size)
+        embedding = ConvStem if size.stem == "conv" else TubeletEmbedding
+        self.patch_embed: nn.Module = embedding(size.dim, size.patch_size, size.tubelet_size)
         # timm's BEiT block is VideoMAE's: biases on q and v, none on k, an epsilon of 1e-6.
         self.blocks = nn.ModuleList(
             Block(
@@ -179,7 +219,9 @@ class VideoMAEEncoder(nn.Module):
 
 
 def _init_weights(module: nn.Module) -> None:
-    if isinstance(module, nn.Linear | nn.Conv3d):
+    if isinstance(module, nn.Conv2d):
+        nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+    elif isinstance(module, nn.Linear | nn.Conv3d):
         nn.init.trunc_normal_(module.weight, std=0.02)
         if module.bias is not None:
             nn.init.zeros_(module.bias)

@@ -3,8 +3,8 @@
 Shape letters: B clips, T frames, C classes.
 """
 
-from collections.abc import Mapping
-from typing import Annotated, NamedTuple
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pipeline.common.params import Section
 from pipeline.mtcae.model import Predictions
-from pipeline.store.batch import Target
+from pipeline.store.batch import Batch, Target
 
 # In the place of a class index, for F.cross_entropy: a clip that adds nothing to the loss.
 _NO_LABEL = -100
@@ -26,15 +26,52 @@ class LossSettings(Section):
         boxes: Weight of the boxes' squared errors.
         points: Weight of the landmarks' squared errors.
         expression: Weight of the cross-entropy.
+        scale: What an error is measured in: `frame`, fractions of the frame, or `variance`, which
+            divides a squared error by the variance of its target, so that the best constant guess
+            costs 1 for boxes and points alike.
         label_smoothing: Probability spread over all classes.
 
-    Source: MTCAE-DFER, section III.E.
+    Source: MTCAE-DFER, section III.E, which has `frame`.
     """
 
     boxes: NonNegativeFloat
     points: NonNegativeFloat
     expression: NonNegativeFloat
+    scale: Literal["frame", "variance"]
     label_smoothing: Annotated[float, Field(ge=0, le=1)]
+
+
+# Of a target that hardly changes, in squared fractions of the frame: a thousandth of its side.
+_SMALLEST_VARIANCE = 1e-6
+
+
+def in_fractions(settings: LossSettings, batches: Iterable[Batch]) -> LossSettings:
+    """The same loss as weights of errors in fractions of the frame.
+
+    Args:
+        settings: With either scale.
+        batches: From which variances are taken: over the frames with a known face, and as a mean
+            over the coordinates.
+
+    Raises:
+        ValueError: No frame of the batches has a known face.
+    """
+    if settings.scale == "frame":
+        return settings
+    found: dict[str, list[Tensor]] = {"boxes": [], "points": []}
+    for batch in batches:
+        for name, values in found.items():
+            target = batch.targets[name]
+            values.append(target.values[target.known].flatten(1).double())
+    variances = {name: torch.cat(values).var(dim=0, correction=0) for name, values in found.items()}
+    boxes, points = (max(float(variances[name].mean()), _SMALLEST_VARIANCE) for name in found)
+    return settings.model_copy(
+        update={
+            "boxes": settings.boxes / boxes,
+            "points": settings.points / points,
+            "scale": "frame",
+        }
+    )
 
 
 class Totals(NamedTuple):

@@ -17,7 +17,7 @@ from pipeline.mtcae.decoder import DecoderSize
 from pipeline.mtcae.model import MTCAE
 from pipeline.mtcae.structures import Arch, Decoder, Structure
 
-_FORMAT = 2
+_FORMAT = 3
 
 
 class Normalisation(Section):

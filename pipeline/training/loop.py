@@ -28,6 +28,7 @@ class EngineSettings(Section):
     Attributes:
         epochs: Most epochs.
         early_stop: Stop when that many epochs brought no better one.
+        min_steps: Fewest steps of an epoch, which goes through few samples several times.
         batch_size: Samples per step of the optimiser, on all devices together.
         micro_batch_size: Of which a device takes so many at once; memory decides.
         class_balanced: Every class equally often: some samples repeated, others left out.
@@ -40,6 +41,7 @@ class EngineSettings(Section):
 
     epochs: PositiveInt
     early_stop: PositiveInt
+    min_steps: PositiveInt
     batch_size: PositiveInt
     micro_batch_size: PositiveInt
     class_balanced: bool

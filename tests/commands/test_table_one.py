@@ -29,7 +29,13 @@ def table() -> pd.DataFrame:
         {"structure": "cascaded vit", **common, **scores}
         | {"num_parameters": 7, "training_seconds": 300.0},
     ]
-    return pd.DataFrame(rows).assign(published_uar=[72.36, 82.73], published_war=[74.44, 83.69])
+    linear = {"linear_difference": 0.1, "linear_difference_low": -0.02}
+    return pd.DataFrame(rows).assign(
+        published_uar=[72.36, 82.73],
+        published_war=[74.44, 83.69],
+        **linear,
+        linear_difference_high=0.2,
+    )
 
 
 def test_scores_are_shown_in_per_cent_with_their_intervals(table: pd.DataFrame) -> None:
@@ -56,10 +62,10 @@ def test_rows_of_another_protocol_are_marked_and_explained(table: pd.DataFrame) 
     assert methods.loc["MAE-DFER †", "UAR"] == "75.91"
     assert methods.loc["MTFormer", "WAR"] == "79.68"
     assert methods.loc["VO-LSTM", "UAR"] == "-"
-    text = page(table, "ravdess", "t", protocol="paper", num_classes=7, missing=[])
+    text = page(table, "ravdess", "t", protocol="paper", num_classes=7, remarks=[], missing=[])
     assert "† SVFAP and MAE-DFER: protocol mae-dfer with 8 classes" in text
     assert "do not compare.**" not in text
-    crema = page(table, "cremad", "t", protocol="paper", num_classes=6, missing=[])
+    crema = page(table, "cremad", "t", protocol="paper", num_classes=6, remarks=[], missing=[])
     assert "†" not in crema
 
 
@@ -67,13 +73,24 @@ def test_rows_of_another_protocol_are_marked_and_explained(table: pd.DataFrame) 
 def test_our_own_other_protocol_is_said_to_be_one(
     protocol: str, num_classes: int, table: pd.DataFrame
 ) -> None:
-    text = page(table, "ravdess", "t", protocol=protocol, num_classes=num_classes, missing=[])
+    text = page(
+        table, "ravdess", "t", protocol=protocol, num_classes=num_classes, remarks=[], missing=[]
+    )
     assert f"follow protocol `{protocol}` with {num_classes} classes" in text
 
 
 def test_structures_that_were_not_run_are_named(table: pd.DataFrame) -> None:
-    text = page(table, "sample", "t", protocol="paper", num_classes=7, missing=["fully_shared mlp"])
+    text = page(
+        table,
+        "sample",
+        "t",
+        protocol="paper",
+        num_classes=7,
+        remarks=["A remark."],
+        missing=["fully_shared mlp"],
+    )
     assert "Not run yet: fully_shared mlp." in text
+    assert "A remark." in text
     assert "Published" not in text
 
 

@@ -3,8 +3,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from small import baselines
 
-from pipeline.evaluation.comparison import Experiment, compare
+from pipeline.evaluation.comparison import Experiment, beside_linear, compare
 from pipeline.evaluation.statistics import paired_difference, subject_confusions
 from pipeline.mtcae.structures import Structure
 
@@ -47,6 +48,7 @@ def table() -> dict[str, dict[Any, Any]]:
         ],
         CLASSES,
         "ravdess",
+        baselines(predictions(1, 0.3), CLASSES),
     )
     return {row["structure"]: row for row in compared.to_dict("records")}
 
@@ -79,12 +81,15 @@ def test_differences_are_to_the_reference_with_its_paired_interval(
     assert table["stl"]["uar_p"] == pytest.approx(2 * found.uar_p_value)
     assert table["stl"]["uar_p"] < 0.05 < table["fully_shared vit"]["uar_p"]
     assert all(
-        np.isnan(value) for name, value in table["cascaded vit"].items() if "difference" in name
+        np.isnan(value)
+        for name, value in table["cascaded vit"].items()
+        if name.startswith(("uar_difference", "war_difference"))
     )
 
 
 def test_published_numbers_stand_beside_their_structure(table: dict[str, dict[Any, Any]]) -> None:
-    assert {structure: row["published_uar"] for structure, row in table.items()} == {
+    published = {structure: row["published_uar"] for structure, row in table.items()}
+    assert {structure: uar for structure, uar in published.items() if uar == uar} == {
         "stl": 72.36,
         "fully_shared vit": 80.02,
         "cascaded vit": 82.73,
@@ -92,7 +97,8 @@ def test_published_numbers_stand_beside_their_structure(table: dict[str, dict[An
 
 
 def test_a_data_set_that_the_paper_does_not_have_has_no_published_columns() -> None:
-    table = compare([experiment("stl", "vit", predictions(1, 0.5))], CLASSES, "sample")
+    one = predictions(1, 0.5)
+    table = compare([experiment("stl", "vit", one)], CLASSES, "sample", baselines(one, CLASSES))
     assert "published_uar" not in table
     assert "uar_difference" not in table
 
@@ -106,6 +112,7 @@ def test_experiments_on_other_clips_or_folds_do_not_compare() -> None:
                 [experiment("stl", "vit", one), experiment("cascaded", "vit", unlike)],
                 CLASSES,
                 "sample",
+                baselines(one, CLASSES),
             )
 
 
@@ -116,6 +123,54 @@ def test_the_order_of_the_rows_does_not_matter() -> None:
         experiment("cascaded", "vit", predictions(2, 0.6).sample(frac=1, random_state=0)),
     ]
     turned = [pair[0], pair[1]._replace(predictions=predictions(2, 0.6))]
+    others = baselines(one, CLASSES)
     pd.testing.assert_frame_equal(
-        compare(pair, CLASSES, "sample"), compare(turned, CLASSES, "sample")
+        compare(pair, CLASSES, "sample", others), compare(turned, CLASSES, "sample", others)
+    )
+
+
+def test_baselines_stand_below_with_scores_of_their_own(table: dict[str, dict[Any, Any]]) -> None:
+    assert list(table)[-3:] == ["linear model", "majority class", "chance"]
+    # The linear model of these tests is always right, the other says "angry" to all.
+    assert table["linear model"]["uar_pooled"] == 1
+    assert table["majority class"]["uar_pooled"] == pytest.approx(1 / 3)
+    assert table["chance"]["uar_pooled"] == pytest.approx(1 / 3)
+
+
+def test_chance_is_that_of_the_classes_that_occur() -> None:
+    one = predictions(1, 0.5)
+    classes = [*CLASSES, "fear", "disgust"]
+    one = one.assign(probability_fear=0, probability_disgust=0)
+    table = compare([experiment("stl", "vit", one)], classes, "sample", baselines(one, classes))
+    assert table["uar_pooled"].iloc[-1] == pytest.approx(1 / 3)
+
+
+def test_a_structure_that_does_not_beat_the_linear_model_is_told_so() -> None:
+    weak, strong = predictions(1, 0.3), predictions(2, 1.0)
+    others = baselines(weak, CLASSES)
+    linear = others["baseline"] == "linear model"
+    others.loc[linear, "predicted"] = predictions(3, 0.6)["predicted"].to_numpy()
+    table = compare(
+        [experiment("stl", "vit", weak), experiment("cascaded", "vit", strong)],
+        CLASSES,
+        "sample",
+        others,
+    )
+    below, above = beside_linear(table)
+    assert below.startswith("**stl does not beat the linear model**: -")
+    assert above.startswith("cascaded vit beats the linear model: +")
+    row = table.iloc[1]
+    right = (others.loc[linear, "predicted"] == others.loc[linear, "actual"]).mean()
+    assert row["linear_difference"] == pytest.approx(1 - right)
+    assert f"{100 * (1 - right):+.1f} points of UAR" in above
+
+
+def test_a_structure_that_is_as_good_as_the_linear_model_does_not_beat_it() -> None:
+    one = predictions(1, 0.5)
+    others = baselines(one, CLASSES)
+    linear = others["baseline"] == "linear model"
+    others.loc[linear, "predicted"] = one["predicted"].to_numpy()
+    table = compare([experiment("stl", "vit", one)], CLASSES, "sample", others)
+    assert beside_linear(table)[0].startswith(
+        "**stl does not beat the linear model**: +0.0 points of UAR (no interval)."
     )

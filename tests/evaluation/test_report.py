@@ -8,6 +8,7 @@ from xml.etree.ElementTree import Element
 import numpy as np
 import pandas as pd
 import pytest
+from small import baselines
 
 from pipeline.evaluation.report import confidently_wrong, render
 from pipeline.evaluation.statistics import subject_confusions, subject_intervals
@@ -56,7 +57,8 @@ def histories() -> dict[int, pd.DataFrame]:
 
 def page(predictions: pd.DataFrame, classes: list[str] = CLASSES) -> str:
     wrong = confidently_wrong(predictions, classes, num_clips=12)
-    return render(EXPERIMENT, predictions, histories(), classes, wrong, pictures=None)
+    others = baselines(predictions, classes)
+    return render(EXPERIMENT, predictions, others, histories(), classes, wrong, pictures=None)
 
 
 def parsed(html: str) -> Element:
@@ -107,7 +109,13 @@ def test_the_scores_are_those_computed_by_hand(predictions: pd.DataFrame) -> Non
     assert text(by_id(html, "landmark-error")).startswith(f"{(5 * 0.1 + 4 * 0.2) / 9:.3f}")
 
 
-def test_the_intervals_are_those_over_subjects(predictions: pd.DataFrame) -> None:
+def test_the_intervals_are_those_over_subjects() -> None:
+    rows = [
+        (1, f"{clip}{i}", f"{subject}{i}", actual, ("fear" if i == 3 else predicted), *p)
+        for i in range(4)
+        for _, clip, subject, actual, predicted, *p in ROWS
+    ]
+    predictions = predictions_of(CLASSES, rows)
     labels, predicted = (
         np.array([CLASSES.index(name) for name in predictions[column]])
         for column in ("actual", "predicted")
@@ -121,8 +129,30 @@ def test_the_intervals_are_those_over_subjects(predictions: pd.DataFrame) -> Non
 
 def test_one_subject_in_one_fold_has_neither_an_interval_nor_a_deviation() -> None:
     html = page(predictions_of(CLASSES, [*ROWS[:3]]))
-    assert text(by_id(html, "uar")) == "75.00% no interval: a single subject"
+    assert text(by_id(html, "uar")) == "75.00% no interval: 1 subjects, and it takes 10"
     assert text(by_id(html, "uar-over-folds")) == "75.00% (one fold)"
+
+
+def test_baselines_stand_beside_the_structure_with_a_sentence(predictions: pd.DataFrame) -> None:
+    html = page(predictions)
+    assert table(html, "baselines")[0][:2] == ["cascaded vit", "55.00%"]
+    assert [row[0] for row in table(html, "baselines")[1:]] == [
+        "linear model",
+        "majority class",
+        "chance",
+    ]
+    # The linear model of this test is always right.
+    assert table(html, "baselines")[1][1] == "100.00%"
+    assert table(html, "baselines")[3][1] == "50.00%"
+    shown = text(by_id(html, "baselines"))
+    assert "cascaded vit does not beat the linear model: -45.0 points of UAR" in shown
+    assert "No clip of fear was tested: UAR is over the 2 other classes" in shown
+
+
+def test_a_fold_that_stayed_at_chance_gets_advice(predictions: pd.DataFrame) -> None:
+    # Two classes occur, and a UAR of 0.3 and 0.4 is below their chance.
+    shown = text(by_id(page(predictions), "baselines"))
+    assert "Fold 1: in 2 of 2 epochs the validation was at chance (UAR 50%)." in shown
 
 
 def test_every_fold_has_its_scores(predictions: pd.DataFrame) -> None:

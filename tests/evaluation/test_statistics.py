@@ -14,6 +14,7 @@ from pipeline.evaluation.statistics import (
     paired_difference,
     subject_confusions,
     subject_intervals,
+    why_no_interval,
 )
 from pipeline.scores.metrics import Labels
 
@@ -60,7 +61,7 @@ def test_confusions_are_counted_per_subject_in_sorted_order() -> None:
 
 def test_values_are_the_pooled_scores_of_scikit_learn() -> None:
     random = np.random.default_rng(1)
-    labels, predicted, subjects = random.integers(6, size=(3, 300))
+    labels, predicted, subjects = random.integers([[6], [6], [12]], size=(3, 300))
     confusions = subject_confusions(labels, predicted, subjects, 7)  # nobody shows class 6
     uar, war = subject_intervals(confusions, num_resamples=99, seed=1)
     assert uar.value == pytest.approx(balanced_accuracy_score(labels, predicted))
@@ -114,22 +115,34 @@ def test_intervals_of_equal_subjects_agree_with_student(confidence: float) -> No
 
 
 def test_a_class_absent_from_a_resample_does_not_count() -> None:
-    # UAR is 1 when only the first is drawn, 0 when only the second is, else their mean.
-    uar, _ = subject_intervals(counts([[4, 0], [0, 0]], [[0, 0], [4, 0]]), num_resamples=99, seed=1)
-    assert uar == (0.5, 0, 1)
+    # Nine show class 0 and are right, one shows class 1 and is wrong: UAR is 1 when that one is not
+    # drawn, else 1/2.
+    shown = [[[4, 0], [0, 0]]] * 9 + [[[0, 0], [4, 0]]]
+    uar, _ = subject_intervals(counts(*shown), num_resamples=999, seed=1)
+    assert uar == (0.5, 0.5, 1)
 
 
-def test_subjects_without_a_difference_have_an_interval_without_width() -> None:
-    uar, war = subject_intervals(counts(*[[[3, 1], [0, 1]]] * 5), num_resamples=99, seed=1)
-    assert uar == pytest.approx((7 / 8, 7 / 8, 7 / 8))
-    assert war == pytest.approx((4 / 5, 4 / 5, 4 / 5))
-
-
-def test_one_subject_has_a_value_but_no_interval() -> None:
-    one = counts([[3, 1], [0, 1]])
-    uar, war = subject_intervals(one, num_resamples=99, seed=1)
+def test_subjects_without_a_difference_have_no_interval_because_it_has_no_width() -> None:
+    uar, war = subject_intervals(counts(*[[[3, 1], [0, 1]]] * 20), num_resamples=99, seed=1)
     assert (uar.value, war.value) == pytest.approx((7 / 8, 4 / 5))
     assert np.isnan([uar.low, uar.high, war.low, war.high]).all()
+    assert why_no_interval(20) == "no interval: whoever is drawn, the score is the same"
+
+
+@pytest.mark.parametrize("num_subjects", [1, 9])
+def test_few_subjects_have_a_value_but_no_interval(num_subjects: int) -> None:
+    few = counts(*[[[3, 1], [0, 1]]] * num_subjects)
+    few[0, 0] = [1, 3]
+    uar, war = subject_intervals(few, num_resamples=99, seed=1)
+    assert uar.value == pytest.approx((1 + 3 / 4 - 1 / 2 / num_subjects) / 2)
+    assert np.isnan([uar.low, uar.high, war.low, war.high]).all()
+    assert why_no_interval(num_subjects) == (
+        f"no interval: {num_subjects} subjects, and it takes 10"
+    )
+
+
+def test_one_subject_shows_no_difference_between_systems() -> None:
+    one = counts([[3, 1], [0, 1]])
     comparison = paired_difference(one, counts([[0, 4], [0, 1]]), num_resamples=99, seed=1)
     assert comparison.uar.value == pytest.approx(3 / 8)
     assert np.isnan(comparison.uar[1:]).all()
@@ -140,12 +153,10 @@ def test_identical_systems_do_not_differ() -> None:
     labels, subjects = people(24)
     predicted = predict(np.random.default_rng(1), labels, subjects)
     confusions = subject_confusions(labels, predicted, subjects, 3)
-    assert paired_difference(confusions, confusions, num_resamples=999, seed=1) == (
-        (0, 0, 0),
-        (0, 0, 0),
-        1,
-        1,
-    )
+    comparison = paired_difference(confusions, confusions, num_resamples=999, seed=1)
+    assert comparison.uar.value == comparison.war.value == 0
+    assert np.isnan([comparison.uar[1:], comparison.war[1:]]).all()
+    assert comparison.uar_p_value == comparison.war_p_value == 1
 
 
 def test_p_values_of_few_subjects_count_every_swap() -> None:
@@ -217,7 +228,7 @@ def test_a_better_system_is_found_out() -> None:
 def test_no_p_value_of_random_swaps_is_zero() -> None:
     right, wrong = counts(*[[[2, 0], [0, 2]]] * 40), counts(*[[[0, 2], [2, 0]]] * 40)
     comparison = paired_difference(right, wrong, num_resamples=199, seed=1)
-    assert comparison.uar == (1, 1, 1)
+    assert comparison.uar.value == 1
     assert comparison.uar_p_value == comparison.war_p_value == pytest.approx(1 / 200)
 
 

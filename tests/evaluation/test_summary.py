@@ -3,18 +3,21 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+from small import baselines
 
+from pipeline.evaluation.comparison import Experiment, compare
+from pipeline.evaluation.page import markdown
 from pipeline.evaluation.summary import (
     FoldScore,
     Scores,
     confusion_table,
     fold_table,
-    markdown,
     per_class_table,
     score,
     score_experiment,
     subject_table,
 )
+from pipeline.mtcae.structures import Structure
 
 CLASSES = ["angry", "sad"]
 
@@ -28,6 +31,7 @@ def predictions() -> pd.DataFrame:
     return pd.DataFrame(
         {
             "fold": [1, 1, 1, 1, 2, 2],
+            "clip": ["a0", "a1", "b0", "b1", "z0", "z1"],
             "subject": ["Ann", "Ann", "Bob", "Bob", "Zoë", "Zoë"],
             "actual": ["angry", "angry", "angry", "sad", "angry", "sad"],
             "predicted": ["angry", "angry", "sad", "sad", "sad", "sad"],
@@ -46,12 +50,13 @@ def without_boxes(predictions: pd.DataFrame) -> pd.DataFrame:
 
 
 def page(predictions: pd.DataFrame, classes: list[str] = CLASSES) -> list[str]:
+    experiment = Experiment(Structure("stl", "vit"), "e", predictions, 1, None)
     text = markdown(
         "A title",
-        fold_table(predictions, classes),
-        per_class_table(predictions, classes),
-        confusion_table(predictions, classes),
+        predictions,
+        classes,
         score_experiment(predictions, classes),
+        compare([experiment], classes, "sample", baselines(predictions, classes)),
     )
     return text.splitlines()
 
@@ -81,8 +86,6 @@ def test_every_fold_has_its_row(predictions: pd.DataFrame) -> None:
 def test_mean_over_folds_and_pooled_value_are_different_things(predictions: pd.DataFrame) -> None:
     # Pooled, half of the angry clips and all of the sad ones are right: four of six.
     summary = score_experiment(predictions, CLASSES).nested()
-    for name in ("uar", "war"):
-        assert summary[name].pop("low") <= summary[name]["pooled"] <= summary[name].pop("high")
     assert summary == {
         "uar": {"mean": 0.666667, "std": round((5 / 6 - 1 / 2) / 2**0.5, 6), "pooled": 0.75},
         "war": {"mean": 0.625, "std": round(0.25 / 2**0.5, 6), "pooled": 0.666667},
@@ -103,10 +106,38 @@ def test_a_single_fold_has_no_standard_deviation(predictions: pd.DataFrame) -> N
     assert cells(page(first), "std")[3:5] == ["-", "-"]
 
 
-def test_one_subject_has_no_interval(predictions: pd.DataFrame) -> None:
+def test_few_subjects_have_no_interval_and_the_page_says_why(predictions: pd.DataFrame) -> None:
     ann = predictions[predictions["subject"] == "Ann"]
     assert score_experiment(ann, CLASSES).nested()["uar"] == {"mean": 1, "pooled": 1}
     assert cells(page(ann), "pooled, 95 % from")[3:5] == ["-", "-"]
+    assert "No interval: 1 subjects, and it takes 10." in page(ann)
+
+
+def test_enough_subjects_have_an_interval(predictions: pd.DataFrame) -> None:
+    many = pd.concat(
+        predictions.assign(**{name: predictions[name] + str(i) for name in ("subject", "clip")})
+        for i in range(4)
+    )
+    uar = score_experiment(many, CLASSES).nested()["uar"]
+    assert 0.5 < uar["low"] < uar["pooled"] == 0.75 < uar["high"] < 1
+    assert not [line for line in page(many) if "No interval" in line]
+
+
+def test_classes_without_a_clip_are_named_on_the_page(predictions: pd.DataFrame) -> None:
+    more = predictions.assign(probability_fear=0.0, probability_happy=0.0)
+    lines = page(more, [*CLASSES, "fear", "happy"])
+    assert (
+        "No clip of fear, happy was tested: UAR is over the 2 other classes, and chance is that of "
+        "these." in lines
+    )
+    assert cells(lines, "chance")[1] == "50.00%"
+
+
+def test_the_page_shows_what_needs_no_network(predictions: pd.DataFrame) -> None:
+    lines = page(predictions)
+    assert cells(lines, "linear model")[1:] == ["100.00%", "100.00%"]
+    assert cells(lines, "majority class")[1:] == ["50.00%", "66.67%"]
+    assert [line for line in lines if line.startswith("**stl does not beat the linear model**")]
 
 
 def test_subjects_are_listed_from_the_worst_to_the_best(predictions: pd.DataFrame) -> None:
@@ -209,4 +240,4 @@ def test_the_page_has_a_row_for_each_fold_and_percentages(predictions: pd.DataFr
 
 def test_every_row_of_a_table_has_as_many_cells_as_its_head(predictions: pd.DataFrame) -> None:
     widths = [line.count("|") for line in page(predictions) if line.startswith("|")]
-    assert widths == [8] * 9 + [4] * 4 + [4] * 4
+    assert widths == [8] * 9 + [4] * 6 + [4] * 4 + [4] * 4

@@ -7,11 +7,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from small import NO_AUGMENTATION
 from timm.data.auto_augment import LEVEL_TO_ARG, NAME_TO_OP
 from torch import Tensor
 
 from pipeline.feed import augment
-from pipeline.feed.augment import AugmentSettings, MixSettings, augment_clip, mix_batch
+from pipeline.feed.augment import MixSettings, augment_clip, mix_batch
 from pipeline.store.batch import Batch, Target
 from pipeline.store.stored_frames import face_targets
 
@@ -60,11 +61,12 @@ def augmented(
     magnitude: float = 7,
     erase: float = 0,
 ) -> Clip:
-    settings = AugmentSettings(
-        flip_probability=0,
-        rand_augment_ops=operations,
-        rand_augment_magnitude=magnitude,
-        erase_probability=erase,
+    settings = NO_AUGMENTATION.model_copy(
+        update={
+            "rand_augment_ops": operations,
+            "rand_augment_magnitude": magnitude,
+            "erase_probability": erase,
+        }
     )
     return augment_clip(*clip, settings, np.random.default_rng(seed))
 
@@ -117,6 +119,54 @@ def test_landmarks_follow_the_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
                     assert torch.dist(found, place) < 0.5
                     compared += 1
     assert compared > 400
+
+
+PLACED = NO_AUGMENTATION.model_copy(update={"shift": 0.1, "scale": 0.2, "rotation": 20.0})
+
+
+def test_landmarks_follow_a_face_that_is_shifted_scaled_and_turned() -> None:
+    clip = painted_clip()
+    movements = []
+    for seed in range(40):
+        frames, _, points, _ = augment_clip(*clip, PLACED, np.random.default_rng(seed))
+        movements.append(points[0, 2] - clip[2][0, 2])
+        for frame, places in zip(frames, points * SIDE, strict=True):
+            for place, (channel, sign) in zip(places, SIGNALS, strict=True):
+                if 6 < place.min() and place.max() < SIDE - 6:
+                    assert torch.dist(centre_of_mass(signal(frame, channel, sign)), place) < 0.6
+    # Uniform from -0.1 to 0.1 has a deviation of 0.058; the nose is near the middle of the frame.
+    assert torch.stack(movements).std(dim=0).tolist() == pytest.approx([0.06, 0.06], abs=0.015)
+
+
+def test_scale_and_rotation_are_what_the_settings_say() -> None:
+    clip = painted_clip()
+    eyes = torch.stack(
+        [
+            points[0, 1] - points[0, 0]
+            for seed in range(300)
+            for points in [augment_clip(*clip, PLACED, np.random.default_rng(seed))[2]]
+        ]
+    )
+    before = clip[2][0, 1] - clip[2][0, 0]
+    growths = (eyes.norm(dim=1) / before.norm()).log()
+    turns = torch.rad2deg(torch.atan2(eyes[:, 1], eyes[:, 0]) - torch.atan2(before[1], before[0]))
+    for values, largest in ((growths, 0.2), (turns, 20)):
+        assert values.abs().max() <= largest + 1e-4
+        assert values.std() == pytest.approx(largest / 3**0.5, rel=0.1)
+        assert values.mean() == pytest.approx(0, abs=largest / 10)
+
+
+def test_colours_change_and_labels_stay() -> None:
+    clip = painted_clip()
+    settings = NO_AUGMENTATION.model_copy(update={"colour": 0.3})
+    means = []
+    for seed in range(40):
+        changed = augment_clip(*clip, settings, np.random.default_rng(seed))
+        assert all(torch.equal(a, b) for a, b in zip(changed[1:], clip[1:], strict=True))
+        means.append(float(changed[0].float().mean() / clip[0].float().mean()))
+    # Brightness alone moves the mean: by a factor from 0.7 to 1.3.
+    assert 0.65 < min(means) < 0.8
+    assert 1.2 < max(means) < 1.35
 
 
 def test_the_box_bounds_the_moved_pixels_within_the_frame(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,7 +24,14 @@ from pipeline.store.stored_frames import StoredFrames
 from pipeline.store.strips import encode_strip
 
 ALL = AugmentSettings(
-    flip_probability=0.5, rand_augment_ops=2, rand_augment_magnitude=7.0, erase_probability=0.5
+    flip_probability=0.5,
+    shift=0.1,
+    scale=0.1,
+    rotation=10.0,
+    colour=0.2,
+    rand_augment_ops=2,
+    rand_augment_magnitude=7.0,
+    erase_probability=0.5,
 )
 ALONE = Rank()
 EVERY_FLIP = NO_AUGMENTATION.model_copy(update={"flip_probability": 1.0})
@@ -58,6 +65,7 @@ def training(
         augment,
         batch_size=4,
         class_balanced=False,
+        min_steps=1,
         seed=1,
         rank=rank,
         num_workers=num_workers,

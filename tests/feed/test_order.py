@@ -3,7 +3,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from pipeline.feed.order import Rank, epoch_order, num_steps, shares
+from pipeline.feed.order import Rank, epoch_order, num_passes, num_steps, shares
 
 LABELS = np.array([0] * 60 + [1] * 25 + [2] * 5)
 
@@ -75,3 +75,21 @@ def test_a_share_knows_how_often_its_clips_came_before_in_the_epoch() -> None:
     assert [share.repeats for share in whole] == [[0, 0, 1, 2], [0, 1]]
     second = shares(numbers, epoch=1, batch_size=4, rank=Rank(1, 2))
     assert [(share.numbers, share.repeats) for share in second] == [([5, 5], [1, 2]), ([7], [1])]
+
+
+def test_a_small_set_is_gone_through_as_often_as_the_fewest_steps_take() -> None:
+    for num_samples in range(1, 40):
+        for min_steps in (1, 2, 7, 50):
+            passes = num_passes(num_samples, batch_size=8, min_steps=min_steps)
+            assert num_steps(passes * num_samples, 8) >= min_steps
+            assert passes == 1 or num_steps((passes - 1) * num_samples, 8) < min_steps
+
+
+def test_every_pass_of_an_epoch_has_every_sample_once_in_another_order() -> None:
+    order = epoch_order(np.zeros(20, np.int64), seed=1, epoch=1, class_balanced=False, passes=3)
+    passes = order.reshape(3, 20)
+    assert (np.sort(passes, axis=1) == np.arange(20)).all()
+    assert len({tuple(one) for one in passes.tolist()}) == 3
+    parts = shares(order, epoch=1, batch_size=16, rank=Rank())
+    repeats = [repeat for part in parts for repeat in part.repeats]
+    assert repeats == [0] * 20 + [1] * 20 + [2] * 20

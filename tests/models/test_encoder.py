@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from pipeline.models.encoder import (
     IMAGENET_MEAN,
     IMAGENET_STD,
+    ConvStem,
+    TubeletEmbedding,
     VideoMAEEncoder,
     sinusoid_positions,
 )
@@ -77,11 +79,40 @@ def test_parameter_count_is_that_of_the_transformers_library(
 
 def test_tubelet_embedding_is_the_convolution_whose_weights_it_holds() -> None:
     embedding = tiny_encoder().patch_embed
+    assert isinstance(embedding, TubeletEmbedding)
     frames = tiny_frames()
     tokens = F.conv3d(
         frames.transpose(1, 2), embedding.proj.weight, embedding.proj.bias, stride=(2, 16, 16)
     )
     torch.testing.assert_close(embedding(frames), tokens.flatten(2).transpose(1, 2))
+
+
+def test_a_convolutional_stem_has_the_tokens_of_the_linear_one_in_the_same_order() -> None:
+    stem = ConvStem(dim=16, patch_size=8, tubelet_size=2)
+    frames = torch.zeros(2, 4, 3, 32, 32)
+    changed = frames.clone()
+    # In the second tubelet, what the token in row 1 and column 2 is centred on.
+    changed[1, 2:, :, 6:11, 14:19] = 1
+    tokens, difference = stem(frames), (stem(changed) - stem(frames)).norm(dim=2)
+    assert tokens.shape == (2, 2 * 4 * 4, 16)
+    assert not difference[0].any()
+    assert not difference[1, :16].any()
+    assert int(difference[1].argmax()) == 16 + 4 + 2
+
+
+def test_the_tokens_of_a_convolutional_stem_start_about_as_large_as_positions() -> None:
+    torch.manual_seed(0)
+    encoder = video_encoder(
+        dim=64, depth=1, num_heads=2, image_size=32, patch_size=8, num_frames=4, stem="conv"
+    )
+    tokens = encoder.patch_embed(torch.rand(8, 4, 3, 32, 32))
+    assert tokens.square().mean().item() == pytest.approx(1, abs=0.01)
+    assert encoder.positions.square().mean().item() == pytest.approx(0.5, abs=0.01)
+
+
+def test_a_convolutional_stem_needs_a_power_of_two() -> None:
+    with pytest.raises(ValueError, match="no patch_size of 14 px"):
+        ConvStem(dim=16, patch_size=14, tubelet_size=2)
 
 
 def test_encoder_normalises_its_frames_itself() -> None:

@@ -8,7 +8,9 @@ from small import video_encoder
 from pipeline.models.encoder import EncoderSize, VideoMAEEncoder
 from pipeline.models.start import FROM_SCRATCH, EncoderTraining, build_encoder
 
-SIZE = EncoderSize(image_size=32, patch_size=16, tubelet_size=2, dim=24, depth=2, num_heads=2)
+SIZE = EncoderSize(
+    image_size=32, patch_size=16, tubelet_size=2, dim=24, depth=2, num_heads=2, stem="linear"
+)
 NOTHING = Path("weights") / FROM_SCRATCH
 
 

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from small import LOSS
 from torch import Tensor
 
-from pipeline.mtcae.loss import Losses, Totals, count, masked_mse, multitask_loss
+from pipeline.mtcae.loss import Losses, Totals, count, in_fractions, masked_mse, multitask_loss
 from pipeline.mtcae.model import Predictions
-from pipeline.store.batch import Target
+from pipeline.store.batch import Batch, Target
 
 MASK = torch.tensor([[True, True, False], [True, False, False]])
 LABELS = torch.tensor([0, 3])
@@ -176,3 +176,36 @@ def test_not_even_an_endless_number_in_an_unknown_frame_counts(value: float) -> 
     assert loss.item() == 1
     (gradient,) = torch.autograd.grad(loss, predicted)
     assert gradient.tolist() == [[[0.5] * 4, [0.0] * 4]]
+
+
+def batch(seed: int) -> Batch:
+    known = {
+        "boxes": Target(0.5 + 0.01 * random(2, 3, 4, seed=seed), MASK),
+        "points": Target(0.5 + 0.1 * random(2, 3, 5, 2, seed=seed + 1), MASK),
+        "expression": Target(LABELS, torch.tensor([True, True])),
+    }
+    return Batch(["a", "b"], ["a", "b"], torch.zeros(2, 1), known)
+
+
+def test_of_errors_in_variances_the_best_constant_guess_costs_one() -> None:
+    batches = [batch(10), batch(20)]
+    settings = in_fractions(
+        LOSS.model_copy(update={"boxes": 1.0, "points": 1.0, "scale": "variance"}), batches
+    )
+    for name, weight in (("boxes", settings.boxes), ("points", settings.points)):
+        known = torch.cat([one.targets[name].values[MASK].flatten(1) for one in batches])
+        errors = (known - known.mean(dim=0)).square().mean()
+        assert weight * errors.item() == pytest.approx(1, rel=1e-5)
+    assert settings.expression == LOSS.expression
+    assert settings.scale == "frame"
+
+
+def test_weights_of_errors_in_fractions_of_the_frame_stay_as_they_are() -> None:
+    assert in_fractions(LOSS, []) is LOSS
+
+
+def test_a_target_that_never_changes_has_a_finite_weight() -> None:
+    still = batch(10)
+    still.targets["boxes"].values[:] = 0.5
+    settings = in_fractions(LOSS.model_copy(update={"scale": "variance"}), [still])
+    assert settings.boxes == pytest.approx(0.5e6)

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from small import baselines
 
 from stages import aggregate
 from stages.aggregate import Params, main
@@ -57,7 +58,10 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def run(project: Path, folds: list[int]) -> dict[str, Any]:
     """The summary of these folds."""
     pooled, out = project / "predictions.parquet", project / "metrics"
-    main(parameters(folds), project / "runs", project / "clips.parquet", pooled, out)
+    tested = [pd.read_parquet(project / f"runs/fold{fold}/predictions.parquet") for fold in folds]
+    baselines(pd.concat(tested), CLASSES).to_parquet(project / "baselines.parquet", index=False)
+    runs, clips = project / "runs", project / "clips.parquet"
+    main(parameters(folds), runs, clips, project / "baselines.parquet", pooled, out)
     summary: dict[str, Any] = json.loads((out / "summary.json").read_text(encoding="utf-8"))
     return summary
 

@@ -14,6 +14,7 @@ from small import NO_AUGMENTATION, NO_MIXING, task_model, video_encoder
 from pipeline.common.clips import Clip, read_stored, write_stored
 from pipeline.common.frames import FaceTrack
 from pipeline.folds.folds import GroupFold, write_folds
+from pipeline.models.encoder import EncoderSize, VideoMAEEncoder
 from pipeline.models.start import EncoderWeights
 from pipeline.mtcae.model import MTCAE
 from pipeline.mtcae.recipe import build_model
@@ -38,9 +39,9 @@ def document() -> dict[str, Any]:
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> Path:
     """A trained model of the tiny size whose encoder takes plain RGB in [0, 1], as MARLIN does."""
-    encoder = video_encoder(
-        dim=128, depth=4, num_heads=4, image_size=56, patch_size=8, tubelet_size=8
-    )
+    values = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    size = EncoderSize.model_validate(values["models"]["tiny"]["encoder"])
+    encoder = VideoMAEEncoder(size, num_frames=16)
     encoder.mean.fill_(0)
     encoder.std.fill_(1)
     path = tmp_path / "model.safetensors"
@@ -74,7 +75,8 @@ def test_the_encoder_starts_from_the_checkpoint_with_its_normalisation(
     document["encoder"]["weights"] = str(checkpoint)
     model = build(document, mode=mode)
     expected = load_model(checkpoint)[0].encoder
-    frames = torch.rand(1, 16, 3, 56, 56)
+    side = model.encoder.size.image_size
+    frames = torch.rand(1, 16, 3, side, side)
     with torch.no_grad():
         torch.testing.assert_close(model.encoder.eval()(frames), expected(frames), rtol=0, atol=0)
     assert model.encoder.mean.flatten().tolist() == [0, 0, 0]
@@ -84,7 +86,8 @@ def test_the_encoder_starts_from_the_checkpoint_with_its_normalisation(
 
 def test_the_model_takes_as_many_frames_as_the_clips_have(document: dict[str, Any]) -> None:
     document["frames"]["num_frames"] = 8
-    predictions = build(document)(torch.rand(1, 8, 3, 56, 56))
+    document["models"]["tiny"]["encoder"] |= {"tubelet_size": 8, "image_size": 32}
+    predictions = build(document)(torch.rand(1, 8, 3, 32, 32))
     assert predictions.boxes is not None
     assert predictions.boxes.shape == (1, 8, 4)
 
@@ -97,6 +100,7 @@ def test_every_preset_of_model_and_recipe_is_valid(document: dict[str, Any]) -> 
 
 
 def test_drop_path_and_checkpointing_reach_the_encoder(document: dict[str, Any]) -> None:
+    document["models"]["tiny"]["encoder"]["depth"] = 4
     encoder = build(document, drop_path=0.3, checkpointing=True).encoder
     assert encoder.checkpointing
     # From the first block to the last.
@@ -148,7 +152,8 @@ def small(document: dict[str, Any], **changes: dict[str, object]) -> Params:
     document["datasets"]["sample"]["classes"] = CLASSES
     document["encoder"]["weights"] = "from_scratch"
     model, recipe = document["models"]["tiny"], document["recipes"]["quick"]
-    model["encoder"] |= {"depth": 1, "dim": 32}
+    model["encoder"] |= {"depth": 1, "dim": 32, "image_size": 56, "patch_size": 8}
+    model["encoder"] |= {"tubelet_size": 8, "stem": "linear"}
     model["decoder"] |= {"dim": 32, "dropout": 0.1, "head_dropout": 0.1}
     random: dict[str, dict[str, object]] = {
         "encoder": {"drop_path": 0.1},
@@ -160,12 +165,13 @@ def small(document: dict[str, Any], **changes: dict[str, object]) -> Params:
         "mix": {"mixup_alpha": 0.8, "cutmix_alpha": 1.0, "probability": 0.5},
         "engine": {
             "epochs": 3,
+            "min_steps": 1,
             "batch_size": 5,
             "micro_batch_size": 4,
             "class_balanced": True,
             "ema": 0.9,
         },
-        "loss": {"label_smoothing": 0.1},
+        "loss": {"label_smoothing": 0.1, "scale": "frame"},
     }
     for sections in (random, changes):
         for name, values in sections.items():

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from browser import browser_page
 from PIL import Image
+from small import baselines
 
 from pipeline.common.clips import Clip, write_stored
 from pipeline.common.frames import FaceTrack
@@ -81,12 +82,13 @@ def write_predictions(project: Path, boxes: list[float], points: list[float]) ->
         }
     )
     table.to_parquet(project / "predictions.parquet", index=False)
+    baselines(table, ["happy", "sad"]).to_parquet(project / "baselines.parquet", index=False)
 
 
 def run(project: Path, params: Params) -> Path:
     out = project / "reports/tiny.html"
     predictions, history = project / "predictions.parquet", project / "history.csv"
-    main(params, project / "shards", predictions, history, out)
+    main(params, project / "shards", project / "baselines.parquet", predictions, history, out)
     return out
 
 
