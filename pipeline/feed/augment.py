@@ -137,10 +137,10 @@ def augment_clip(
 
     Source: RandAugment (Cubuk et al., 2020), section 3; Random Erasing (Zhong et al., 2020); timm.
     """
-    photometric: list[tuple[str, tuple[float, ...]]] = []
     source = _placement(settings, generator)
     if settings.colour:
         frames = _change_colours(frames, *generator.uniform(-1, 1, 3) * settings.colour + 1)
+    photometric: list[tuple[str, tuple[float, ...]]] = []
     with _global_generators_seeded_by(generator):
         operations = [*_PHOTOMETRIC, *_GEOMETRIC]
         for name in generator.choice(operations, settings.rand_augment_ops).tolist():
@@ -153,11 +153,10 @@ def augment_clip(
                 source @= source.new_tensor([*_GEOMETRIC[name](*arguments), [0, 0, 1]])
             else:
                 photometric.append((name, arguments))
-        erase = RandomErasing(settings.erase_probability, device="cpu")  # type: ignore[no-untyped-call]
-        erased = erase(torch.ones(1, *frames.shape[2:]))[0] == 0
+        erased = _random_rectangle(settings.erase_probability, frames.shape[2])
     if photometric:
         frames = _recolour(frames, photometric)
-    if (source != torch.eye(3)).any():
+    if not torch.equal(source, torch.eye(3, dtype=torch.float64)):
         frames = _resample(frames, source)
         boxes, points, inside = _move_labels(boxes, points, source.inverse())
         mask = mask & inside
@@ -239,6 +238,15 @@ def _global_generators_seeded_by(generator: np.random.Generator) -> Iterator[Non
         np.random.set_state(states[1])  # noqa: NPY002
 
 
+def _random_rectangle(probability: float, side: int) -> Tensor:
+    """(I, I) the pixels to be erased: none, or with that probability a rectangle."""
+    if not probability:
+        return torch.zeros(side, side, dtype=torch.bool)
+    erase = RandomErasing(probability, device="cpu")  # type: ignore[no-untyped-call]
+    erased: Tensor = erase(torch.ones(1, side, side))[0] == 0
+    return erased
+
+
 def _placement(settings: AugmentSettings, generator: np.random.Generator) -> Tensor:
     """A random matrix (3, 3) from places of the new frame to places of the old one, -1 to 1."""
     if not (settings.shift or settings.scale or settings.rotation):
@@ -271,9 +279,9 @@ def _recolour(frames: Tensor, operations: list[tuple[str, tuple[float, ...]]]) -
 def _resample(frames: Tensor, source: Tensor) -> Tensor:
     grid = F.affine_grid(source[None, :2].float(), [1, *frames.shape[1:]], align_corners=False)
     # All frames as the channels of one picture; grid_sample fills with 0, which 128 makes grey.
-    channels = frames.flatten(0, 1)[None].float() - 128
-    moved = F.grid_sample(channels, grid, align_corners=False) + 128
-    return moved.round().to(torch.uint8).view_as(frames)
+    channels = frames.flatten(0, 1)[None].float().sub_(128)
+    moved = F.grid_sample(channels, grid, align_corners=False).add_(128)
+    return moved.round_().to(torch.uint8).view_as(frames)
 
 
 def _move_labels(boxes: Tensor, points: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:

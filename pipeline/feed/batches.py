@@ -162,18 +162,10 @@ def augment_batch(
     for i, (name, repeat) in enumerate(zip(batch.ids, repeats, strict=True)):
         digest = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big")
         random = np.random.default_rng((seed, epoch, digest, *([repeat] if repeat else [])))
-        mirrored = torch.tensor([random.random() < settings.flip_probability])
-        frames, moved_boxes, moved_points = horizontal_flip(
-            batch.inputs[i : i + 1],
-            boxes.values[i : i + 1],
-            points.values[i : i + 1],
-            mirrored,
-        )
-        clips.append(
-            augment_clip(
-                frames[0], moved_boxes[0], moved_points[0], boxes.known[i], settings, random
-            )
-        )
+        clip = batch.inputs[i], boxes.values[i], points.values[i]
+        if random.random() < settings.flip_probability:
+            clip = horizontal_flip(*clip)
+        clips.append(augment_clip(*clip, boxes.known[i], settings, random))
     frames, moved_boxes, moved_points, mask = map(torch.stack, zip(*clips, strict=True))
     moved = {"boxes": Target(moved_boxes, mask), "points": Target(moved_points, mask)}
     return replace(batch, inputs=frames, targets={**batch.targets, **moved})
