@@ -4,7 +4,7 @@ from pathlib import Path
 
 import yaml
 
-from pipeline.models.start import FROM_SCRATCH, EncoderTraining
+from pipeline.models.start import EncoderTraining
 from pipeline.mtcae.model import MTCAE, ModelSize
 from pipeline.mtcae.recipe import build_model
 from pipeline.mtcae.structures import Structure
@@ -39,7 +39,7 @@ def random_model(model: str, structure: Structure, *, frozen: bool = False) -> M
         structure,
         MODELS[model],
         training,
-        Path(FROM_SCRATCH),
+        None,
         num_frames=NUM_FRAMES,
         num_classes=NUM_CLASSES,
     )

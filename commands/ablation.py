@@ -88,7 +88,7 @@ def untracked_inputs(params: dict[str, Any]) -> list[Path]:
     Videos are used where they are.
     """
     tables = (Path("datasets") / params["dataset"]).glob("clips.*")
-    inputs = [Path(params["encoder"]["weights"]), *tables]
+    inputs = [Path("weights", params["encoder"]["weights"]), *tables]
     return [path for path in inputs if not path.is_absolute() and not is_tracked(path)]
 
 

@@ -106,7 +106,7 @@ def present_state(params: dict[str, Any]) -> str:
     and videos that are used where they are, by their sizes and times.
     """
     tables = sorted((Path("datasets") / params["dataset"]).glob("clips.*"))
-    files = [Path(params["encoder"]["weights"]), *tables]
+    files = [Path("weights", params["encoder"]["weights"]), *tables]
     contents = [[path.name, sha256_of(path)] for path in files if path.is_file()]
     source = params["datasets"][params["dataset"]].get("source")
     videos = sorted(path for path in Path(source).rglob("*") if path.is_file()) if source else []

@@ -11,6 +11,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from pipeline.common.clips import read_stored
+from pipeline.common.encoder_weights import checkpoint_in
 from pipeline.common.frames import FrameSettings
 from pipeline.common.memory import memory_advice
 from pipeline.common.params import Preset, StageParams, load_params
@@ -20,7 +21,6 @@ from pipeline.feed.loader import load_in_order
 from pipeline.models.encoder import EncoderSize
 from pipeline.models.start import (
     EncoderTraining,
-    EncoderWeights,
     build_encoder,
     require_weights,
     token_origin,
@@ -38,7 +38,6 @@ BATCH_SIZE = 16
 class Params(StageParams):
     """Exactly this stage's `params` in dvc.yaml: no decoder, seed or fold makes it run again."""
 
-    encoder: EncoderWeights
     frames: FrameSettings
     size: Annotated[EncoderSize, Preset("models", chosen_by="model", key="encoder")]
     training: Annotated[EncoderTraining, Preset("recipes", chosen_by="recipe", key="encoder")]
@@ -47,8 +46,8 @@ class Params(StageParams):
     precision: Annotated[Precision, Preset("recipes", chosen_by="recipe", key="engine.precision")]
 
 
-def main(params: Params, shards: Path, out: Path) -> None:
-    weights = params.encoder.weights
+def main(params: Params, shards: Path, start: Path, out: Path) -> None:
+    weights = checkpoint_in(start)
     try:
         require_weights(params.training, weights)
         reason = why_tokens_vary(params.training, params.augment.changes + params.mix.changes)
@@ -101,6 +100,7 @@ def announce(num_clips: int, clip_bytes: int, out: Path) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("shards", type=Path)
+    parser.add_argument("weights", type=Path)
     parser.add_argument("out", type=Path)
     args = parser.parse_args()
-    main(load_params(Params), args.shards, args.out)
+    main(load_params(Params), args.shards, args.weights, args.out)

@@ -19,6 +19,7 @@ import torch
 from lightning_fabric import Fabric, seed_everything
 
 from pipeline.common.clips import StoredClip, read_stored
+from pipeline.common.encoder_weights import CARD, card_in, checkpoint_in
 from pipeline.common.files import project_root, sha256_of
 from pipeline.common.frames import FaceSettings, FrameSettings
 from pipeline.common.imports import OBSERVERS, needed_files
@@ -27,7 +28,7 @@ from pipeline.common.params import Preset, StageParams, load_params
 from pipeline.feed.batches import LabelledSource, TrainingBatches, evaluation_batches
 from pipeline.feed.order import Rank
 from pipeline.folds.folds import Fold, read_fold, refuse_leaks
-from pipeline.models.start import EncoderWeights, token_origin, why_tokens_vary
+from pipeline.models.start import token_origin, why_tokens_vary
 from pipeline.mtcae.loss import in_fractions
 from pipeline.mtcae.model import MTCAE, ModelSize
 from pipeline.mtcae.predictions import Evaluation, evaluate
@@ -63,7 +64,6 @@ ADVICE = (
 class Params(Choices, StageParams):
     """Exactly this stage's `params` in dvc.yaml."""
 
-    encoder: EncoderWeights
     # Saved with the model too, so that a video can be read as the training clips were.
     frames: FrameSettings
     faces: FaceSettings
@@ -73,25 +73,29 @@ class Params(Choices, StageParams):
 
 
 class Data(NamedTuple):
-    """What is trained and tested on: one fold of the clips of a manifest."""
+    """What is trained and tested on: one fold of the clips of a manifest, and from which start."""
 
     shards: Path
     tokens: Path
+    start: Path
     clips: list[StoredClip]
     fold: Fold
 
 
-def main(
-    params: Params, fold_number: int, shards: Path, tokens: Path, folds: Path, out: Path
-) -> None:
-    data = Data(shards, tokens, read_stored(shards / CLIPS), read_fold(folds, fold_number))
+def open_data(fold_number: int, shards: Path, start: Path, tokens: Path, folds: Path) -> Data:
+    """The data of a fold, from where the stages before wrote it."""
+    clips = read_stored(shards / CLIPS)
+    return Data(shards, tokens, start, clips, read_fold(folds, fold_number))
+
+
+def main(params: Params, data: Data, out: Path) -> None:
     refuse_leaks(data.fold, data.clips)
     fabric = launch(params.recipes.engine.precision)
     root = Path(__file__).parents[1]
     key = training_key(
         params.model_dump(mode="json"),
         data.fold._asdict(),
-        [shards / CLIPS, tokens / TOKENS, params.encoder.weights],
+        [data.shards / CLIPS, data.tokens / TOKENS, data.start / CARD],
         needed_files(Path(__file__).relative_to(root), root, without=[OBSERVERS]),
         root,
     )
@@ -102,9 +106,9 @@ def main(
         if fabric.is_global_zero:
             observed = track_fold(
                 params.choices.model_dump(),
-                fold_number,
+                data.fold.number,
                 params.model_dump(),
-                data_digest=sha256_of(shards / CLIPS),
+                data_digest=sha256_of(data.shards / CLIPS),
             )
             log = stack.enter_context(observed)
 
@@ -133,7 +137,7 @@ def fit_and_test(
         params.structure,
         params.models,
         params.recipes.encoder,
-        params.encoder.weights,
+        checkpoint_in(data.start),
         num_frames=params.frames.num_frames,
         num_classes=len(params.classes),
     )
@@ -149,6 +153,7 @@ def fit_and_test(
             "classes": params.classes,
             "frames": params.frames.model_dump(),
             "faces": params.faces.model_dump(),
+            "encoder": card_in(data.start),
             "fold": data.fold.number,
             "metrics": metrics,
         }
@@ -248,7 +253,7 @@ def open_tokens(params: Params, data: Data, model: MTCAE, part: str) -> Labelled
         data.clips,
         data.fold.rows(data.clips, part),
         classes=params.classes,
-        origin=token_origin(model.encoder, params.encoder.weights, precision),
+        origin=token_origin(model.encoder, checkpoint_in(data.start), precision),
     )
 
 
@@ -256,8 +261,10 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("fold", type=int)
     parser.add_argument("shards", type=Path)
+    parser.add_argument("weights", type=Path)
     parser.add_argument("tokens", type=Path)
     parser.add_argument("folds", type=Path)
     parser.add_argument("out", type=Path)
     args = parser.parse_args()
-    main(load_params(Params), args.fold, args.shards, args.tokens, args.folds, args.out)
+    data = open_data(args.fold, args.shards, args.weights, args.tokens, args.folds)
+    main(load_params(Params), data, args.out)

@@ -1,10 +1,14 @@
 """Small models and settings for tests, in the records of params.yaml."""
 
+from pathlib import Path
+from shutil import copyfile
 from typing import Literal
 
 import numpy as np
 import pandas as pd
 
+from pipeline.common.encoder_weights import CARD, CHECKPOINT
+from pipeline.common.files import write_json
 from pipeline.evaluation.baselines import LINEAR, MAJORITY
 from pipeline.feed.augment import AugmentSettings, MixSettings
 from pipeline.models.encoder import EncoderSize, VideoMAEEncoder
@@ -94,3 +98,12 @@ def baselines(predictions: pd.DataFrame, classes: list[str]) -> pd.DataFrame:
         ],
         ignore_index=True,
     )
+
+
+def start_from(checkpoint: Path | None, folder: Path) -> Path:
+    """The folder that stage weights makes of a checkpoint, or of none."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / CARD, {"name": checkpoint.name if checkpoint else "from_scratch"})
+    if checkpoint:
+        copyfile(checkpoint, folder / CHECKPOINT)
+    return folder

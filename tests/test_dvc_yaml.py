@@ -18,7 +18,7 @@ LOCK: dict[str, dict[str, Any]] = yaml.safe_load((ROOT / "dvc.lock").read_text(e
 LIBRARIES = ["requirements.txt", "constraints.txt"]
 # Files of the folders that a stage depends on which it does not import: an edit there runs it
 # again in vain. The two last stages take seconds.
-MAX_UNUSED = {"label": 9, "aggregate": 13, "report": 13}
+MAX_UNUSED = {"label": 10, "aggregate": 13, "report": 13}
 MAX_UNUSED_ELSEWHERE = 8
 
 
@@ -72,7 +72,7 @@ def test_a_stage_is_told_the_paths_that_it_depends_on_and_writes(stage: str) -> 
     entry = STAGES[stage]
     outs = [out for key in ("outs", "metrics", "plots") for out in entry.get(key, [])]
     names = [out if isinstance(out, str) else next(iter(out)) for out in outs]
-    code = ("stages/", "pipeline/", "${encoder.weights}", *LIBRARIES)
+    code = ("stages/", "pipeline/", *LIBRARIES)
     data = [dep for dep in entry["deps"] if not dep.startswith(code)]
     arguments = entry["cmd"].split()[3:]
     for path in [*data, *names]:

@@ -11,15 +11,6 @@ from pipeline.models.checkpoints import load_encoder
 from pipeline.models.encoder import EncoderSize, VideoMAEEncoder
 from pipeline.store.tokens import Origin
 
-# In the place of a checkpoint: DVC can depend on a file, but not on "no file".
-FROM_SCRATCH = "from_scratch"
-
-
-class EncoderWeights(Section):
-    """The checkpoint that the encoder starts from; docs/checkpoints.md."""
-
-    weights: Path
-
 
 class EncoderTraining(Section):
     """What a recipe does with the encoder.
@@ -35,13 +26,13 @@ class EncoderTraining(Section):
     checkpointing: bool
 
 
-def require_weights(training: EncoderTraining, weights: Path) -> None:
+def require_weights(training: EncoderTraining, weights: Path | None) -> None:
     """Make sure that an encoder which stays as it is has something to be.
 
     Raises:
         ValueError: It is to be frozen and there is no checkpoint.
     """
-    if training.mode == "frozen" and weights.name == FROM_SCRATCH:
+    if training.mode == "frozen" and not weights:
         raise ValueError(
             "a frozen encoder without weights would stay random: name a checkpoint in "
             "encoder.weights (docs/checkpoints.md), or take a recipe with `encoder.mode: full`"
@@ -49,9 +40,9 @@ def require_weights(training: EncoderTraining, weights: Path) -> None:
 
 
 def build_encoder(
-    size: EncoderSize, num_frames: int, training: EncoderTraining, weights: Path
+    size: EncoderSize, num_frames: int, training: EncoderTraining, weights: Path | None
 ) -> VideoMAEEncoder:
-    """An encoder filled from a checkpoint, or at random where its name is `from_scratch`.
+    """An encoder filled from a checkpoint, or at random where there is none.
 
     Raises:
         ValueError: It is to be frozen and there is no checkpoint, or the checkpoint does not fit.
@@ -63,10 +54,10 @@ def build_encoder(
         drop_path=training.drop_path,
         checkpointing=training.checkpointing,
     )
-    if weights.name != FROM_SCRATCH:
+    if weights:
         report = load_encoder(encoder, weights)
         print(
-            f"encoder: {len(report.matched)} weights from {weights.name} ({report.family}); left "
+            f"encoder: {len(report.matched)} weights from {weights} ({report.family}); left "
             f"aside: {len(report.dropped)} known, unknown: {report.unexpected or 'none'}"
         )
     if training.mode == "frozen":
@@ -86,7 +77,7 @@ def why_tokens_vary(training: EncoderTraining, changes: list[str]) -> str:
     return f"the frames are augmented: {', '.join(changes)}" if changes else ""
 
 
-def token_origin(encoder: VideoMAEEncoder, weights: Path, precision: str) -> Origin:
+def token_origin(encoder: VideoMAEEncoder, weights: Path | None, precision: str) -> Origin:
     """The origin of tokens that an encoder with this checkpoint computes."""
     described = {
         **encoder.size.model_dump(),
@@ -94,4 +85,4 @@ def token_origin(encoder: VideoMAEEncoder, weights: Path, precision: str) -> Ori
         "mean": encoder.mean.flatten().tolist(),
         "std": encoder.std.flatten().tolist(),
     }
-    return Origin(described, sha256_of(weights), precision)
+    return Origin(described, sha256_of(weights) if weights else "", precision)

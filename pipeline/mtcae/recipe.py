@@ -28,7 +28,7 @@ def build_model(
     structure: Structure,
     size: ModelSize,
     training: EncoderTraining,
-    weights: Path,
+    weights: Path | None,
     *,
     num_frames: int,
     num_classes: int,

@@ -85,7 +85,7 @@ def test_the_experiment_of_the_present_name_comes_before_newer_ones(project: Pat
 
 def test_a_name_changes_with_all_that_decides_the_results(project: Path) -> None:
     params = read_params()
-    params["dataset"], params["encoder"]["weights"] = "custom", "weights/mine.pt"
+    params["dataset"], params["encoder"]["weights"] = "custom", "mine.pt"
     videos = Path("datasets/custom/videos")
     videos.mkdir(parents=True)
     Path("weights").mkdir()
@@ -113,7 +113,7 @@ def test_a_name_changes_with_all_that_decides_the_results(project: Path) -> None
 
 def test_a_copy_is_given_the_inputs_that_git_does_not_know(project: Path) -> None:
     params = read_params()
-    params["dataset"], params["encoder"]["weights"] = "custom", "weights/mine.pt"
+    params["dataset"], params["encoder"]["weights"] = "custom", "mine.pt"
     Path("weights").mkdir()
     weights, table = Path("weights/mine.pt"), Path("datasets/custom/clips.csv")
     (table.parent / "videos").mkdir(parents=True)

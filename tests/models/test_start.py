@@ -6,26 +6,25 @@ import torch
 from small import video_encoder
 
 from pipeline.models.encoder import EncoderSize, VideoMAEEncoder
-from pipeline.models.start import FROM_SCRATCH, EncoderTraining, build_encoder
+from pipeline.models.start import EncoderTraining, build_encoder
 
 SIZE = EncoderSize(
     image_size=32, patch_size=16, tubelet_size=2, dim=24, depth=2, num_heads=2, stem="linear"
 )
-NOTHING = Path("weights") / FROM_SCRATCH
 
 
-def build(mode: Literal["full", "frozen"], weights: Path) -> VideoMAEEncoder:
+def build(mode: Literal["full", "frozen"], weights: Path | None) -> VideoMAEEncoder:
     training = EncoderTraining(mode=mode, drop_path=0.2, checkpointing=True)
     return build_encoder(SIZE, 4, training, weights)
 
 
 def test_a_frozen_encoder_without_weights_is_refused() -> None:
     with pytest.raises(ValueError, match="a frozen encoder without weights would stay random"):
-        build("frozen", NOTHING)
+        build("frozen", None)
 
 
 def test_an_encoder_from_scratch_is_trained_as_the_recipe_says() -> None:
-    encoder = build("full", NOTHING)
+    encoder = build("full", None)
     assert not encoder.frozen
     assert all(parameter.requires_grad for parameter in encoder.parameters())
     assert encoder.size == SIZE

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from lightning_fabric import Fabric
-from small import LOSS, NO_AUGMENTATION, NO_MIXING, task_model, video_encoder
+from small import LOSS, NO_AUGMENTATION, NO_MIXING, start_from, task_model, video_encoder
 from torch import Tensor, nn
 
 from pipeline.common.clips import Clip, read_stored, write_stored
@@ -66,12 +66,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     model = task_model(tiny_encoder(), arch="stl", decoder="vit", num_classes=2)
     save_model(folder / "model.safetensors", model, metadata={})
+    start_from(folder / "model.safetensors", folder / "start")
     return folder
 
 
-def params(weights: Path, **changes: object) -> Params:
+def params(**changes: object) -> Params:
     values: dict[str, Any] = {
-        "encoder": {"weights": weights},
         "frames": {
             "num_frames": 16,
             "size": SIZE,
@@ -114,7 +114,7 @@ def from_tokens(folder: Path, tokens: Path, precision: str = "32-true") -> Store
 def test_stored_tokens_are_the_encoders_rounded_to_float16(
     folder: Path, tmp_path: Path, precision: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    main(params(folder / "model.safetensors", precision=precision), folder / "shards", tmp_path)
+    main(params(precision=precision), folder / "shards", folder / "start", tmp_path)
     encoder = Fabric(accelerator="cpu", devices=1, precision=precision).setup(
         frozen_encoder(folder / "model.safetensors")
     )
@@ -131,7 +131,7 @@ def test_stored_tokens_are_the_encoders_rounded_to_float16(
 
 def test_a_second_run_writes_the_same_bytes(folder: Path, tmp_path: Path) -> None:
     for name in ("one", "two"):
-        main(params(folder / "model.safetensors"), folder / "shards", tmp_path / name)
+        main(params(), folder / "shards", folder / "start", tmp_path / name)
     names = sorted(path.name for path in (tmp_path / "one").iterdir())
     assert names == ["000000.npy", "000001.npy", TOKENS]
     for name in names:
@@ -151,14 +151,16 @@ def test_a_second_run_writes_the_same_bytes(folder: Path, tmp_path: Path) -> Non
 def test_where_tokens_would_not_stay_the_same_none_are_stored_and_nothing_is_read(
     changes: dict[str, object], reason: str, tmp_path: Path
 ) -> None:
-    main(params(Path("no_weights"), **changes), tmp_path / "no_shards", tmp_path / "tokens")
+    (tmp_path / "unread").touch()
+    start = start_from(tmp_path / "unread", tmp_path / "start")
+    main(params(**changes), tmp_path / "no_shards", start, tmp_path / "tokens")
     assert [path.name for path in (tmp_path / "tokens").iterdir()] == [TOKENS]
     assert reason in (tmp_path / "tokens" / TOKENS).read_text(encoding="utf-8")
 
 
 def test_a_frozen_encoder_without_weights_is_refused_before_any_training(tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match=r"encode: .*name a checkpoint in encoder\.weights"):
-        main(params(Path("weights/from_scratch")), tmp_path / "no_shards", tmp_path)
+        main(params(), tmp_path / "no_shards", start_from(None, tmp_path / "start"), tmp_path)
 
 
 def test_a_full_device_says_what_to_do(
@@ -169,7 +171,7 @@ def test_a_full_device_says_what_to_do(
 
     monkeypatch.setattr(VideoMAEEncoder, "forward", fail)
     with pytest.raises(torch.OutOfMemoryError, match=r"end what else uses it, .*; CUDA out"):
-        main(params(folder / "model.safetensors"), folder / "shards", tmp_path)
+        main(params(), folder / "shards", folder / "start", tmp_path)
 
 
 def test_a_full_disk_is_noticed_before_anything_is_computed(
@@ -177,9 +179,9 @@ def test_a_full_disk_is_noticed_before_anything_is_computed(
 ) -> None:
     monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=6 * 2447))
     with pytest.raises(SystemExit, match="make room"):
-        main(params(folder / "model.safetensors"), folder / "shards", tmp_path)
+        main(params(), folder / "shards", folder / "start", tmp_path)
     monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=6 * 2448))
-    main(params(folder / "model.safetensors"), folder / "shards", tmp_path)
+    main(params(), folder / "shards", folder / "start", tmp_path)
 
 
 def test_no_choice_of_structure_fold_or_seed_is_a_parameter_of_the_stage() -> None:
@@ -238,7 +240,7 @@ def distance(one: dict[str, Tensor], other: dict[str, Tensor]) -> float:
 
 @pytest.fixture(scope="module")
 def tokens(folder: Path) -> Path:
-    main(params(folder / "model.safetensors"), folder / "shards", folder / "tokens")
+    main(params(), folder / "shards", folder / "start", folder / "tokens")
     return folder / "tokens"
 
 

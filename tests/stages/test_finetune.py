@@ -9,13 +9,12 @@ import pytest
 import torch
 import yaml
 from project import ROOT
-from small import NO_AUGMENTATION, NO_MIXING, task_model, video_encoder
+from small import NO_AUGMENTATION, NO_MIXING, start_from, task_model, video_encoder
 
 from pipeline.common.clips import Clip, read_stored, write_stored
 from pipeline.common.frames import FaceTrack
 from pipeline.folds.folds import GroupFold, write_folds
 from pipeline.models.encoder import EncoderSize, VideoMAEEncoder
-from pipeline.models.start import EncoderWeights
 from pipeline.mtcae.model import MTCAE
 from pipeline.mtcae.recipe import build_model
 from pipeline.mtcae.saved import load_model, save_model
@@ -27,7 +26,7 @@ from pipeline.store.strips import encode_strip
 from pipeline.store.tokens import write_no_tokens
 from pipeline.training import checkpoints
 from stages import encode, finetune
-from stages.finetune import Params, main
+from stages.finetune import Params, main, open_data
 
 
 @pytest.fixture
@@ -49,7 +48,7 @@ def checkpoint(tmp_path: Path) -> Path:
     return path
 
 
-def build(document: dict[str, Any], **encoder: object) -> MTCAE:
+def build(document: dict[str, Any], checkpoint: Path | None = None, **encoder: object) -> MTCAE:
     """What the stage trains, on its way to the training."""
     document["recipes"]["quick"]["encoder"] |= encoder
     params = Params.from_document(document)
@@ -57,7 +56,7 @@ def build(document: dict[str, Any], **encoder: object) -> MTCAE:
         params.structure,
         params.models,
         params.recipes.encoder,
-        params.encoder.weights,
+        checkpoint,
         num_frames=params.frames.num_frames,
         num_classes=len(params.classes),
     )
@@ -72,8 +71,7 @@ def test_a_frozen_encoder_needs_weights(document: dict[str, Any]) -> None:
 def test_the_encoder_starts_from_the_checkpoint_with_its_normalisation(
     mode: str, document: dict[str, Any], checkpoint: Path
 ) -> None:
-    document["encoder"]["weights"] = str(checkpoint)
-    model = build(document, mode=mode)
+    model = build(document, checkpoint, mode=mode)
     expected = load_model(checkpoint)[0].encoder
     side = model.encoder.size.image_size
     frames = torch.rand(1, 16, 3, side, side)
@@ -135,7 +133,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         GroupFold(2, ["a", "b", "e", "f"], ["c"], ["d"]),
     ]
     write_folds(tmp_path / "folds.csv", read_stored(tmp_path / "shards" / CLIPS), folds)
-    (tmp_path / "from_scratch").touch()
+    start_from(None, tmp_path / "start")
     write_no_tokens(tmp_path / "tokens", "the encoder is trained")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
@@ -150,7 +148,6 @@ def small(document: dict[str, Any], **changes: dict[str, object]) -> Params:
         changes: By section of the recipe.
     """
     document["datasets"]["sample"]["classes"] = CLASSES
-    document["encoder"]["weights"] = "from_scratch"
     model, recipe = document["models"]["tiny"], document["recipes"]["quick"]
     model["encoder"] |= {"depth": 1, "dim": 32, "image_size": 56, "patch_size": 8}
     model["encoder"] |= {"tubelet_size": 8, "stem": "linear"}
@@ -180,7 +177,8 @@ def small(document: dict[str, Any], **changes: dict[str, object]) -> Params:
 
 
 def run(params: Params, out: str, fold: int = 1) -> None:
-    main(params, fold, Path("shards"), Path("tokens"), Path("folds.csv"), Path(out))
+    start, tokens = Path("start"), Path("tokens")
+    main(params, open_data(fold, Path("shards"), start, tokens, Path("folds.csv")), Path(out))
 
 
 def scratch_folders(project: Path) -> set[str]:
@@ -361,13 +359,13 @@ def test_stored_tokens_train_like_the_frozen_encoder_that_they_come_from(
         "mix": NO_MIXING.model_dump(),
     }
     through = small(document, **plain | {"mix": {**plain["mix"], "mixup_alpha": 0.8}})
-    weights = EncoderWeights(weights=project / "weights.safetensors")
-    run(through.model_copy(update={"encoder": weights}), "through")
+    start_from(project / "weights.safetensors", project / "start")
+    run(through, "through")
 
     stored = small(document, **plain)
-    document["encoder"]["weights"] = str(project / "weights.safetensors")
-    encode.main(encode.Params.from_document(document), project / "shards", project / "tokens")
-    run(stored.model_copy(update={"encoder": weights}), "stored")
+    shards, tokens = project / "shards", project / "tokens"
+    encode.main(encode.Params.from_document(document), shards, project / "start", tokens)
+    run(stored, "stored")
     tables = [pd.read_parquet(f"{out}/predictions.parquet") for out in ("through", "stored")]
     columns = [f"probability_{name}" for name in CLASSES]
     np.testing.assert_allclose(tables[1][columns], tables[0][columns], atol=2e-3)

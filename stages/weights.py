@@ -1,0 +1,52 @@
+"""Stage weights: what the encoder starts from, by the name or the file in weights/."""
+
+import argparse
+from pathlib import Path
+
+from pipeline.acquire.http import DownloadFailed, RetryPolicy
+from pipeline.acquire.weights import provide
+from pipeline.common.files import project_root
+from pipeline.common.params import Section, StageParams, load_params
+
+
+class EncoderSource(Section):
+    """Which weights; docs/checkpoints.md.
+
+    Attributes:
+        weights: A name of `python -m commands.weights`, or that of a file in weights/.
+        accept_licence: Whether the user accepts their licence.
+        hugging_face: Address of the hub, or of a mirror.
+    """
+
+    weights: str
+    accept_licence: bool
+    hugging_face: str
+
+
+class Params(StageParams):
+    """Exactly this stage's `params` in dvc.yaml."""
+
+    encoder: EncoderSource
+
+
+def main(params: Params, source: Path, out: Path, policy: RetryPolicy) -> None:
+    try:
+        line = provide(
+            source,
+            out,
+            project_root(Path()) / "downloads/weights",
+            accept_licence=params.encoder.accept_licence,
+            policy=policy,
+            hugging_face=params.encoder.hugging_face,
+        )
+    except (DownloadFailed, PermissionError, FileNotFoundError, ValueError) as error:
+        raise SystemExit(f"weights: {error}") from error
+    print(f"weights: {line}")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("source", type=Path)
+    parser.add_argument("out", type=Path)
+    args = parser.parse_args()
+    main(load_params(Params), args.source, args.out, RetryPolicy())
