@@ -66,6 +66,7 @@ class Host:
 
     def __init__(self) -> None:
         self.contents: dict[str, bytes] = {}
+        self.headers: dict[str, dict[str, str]] = {}
         self.lfs: dict[str, dict[str, bytes]] = {}
         # Repositories without budget, and SHA-256s that the host says it has not.
         self.over_quota: set[str] = set()
@@ -82,6 +83,18 @@ class Host:
     def add(self, path: str, content: bytes) -> None:
         """Serve bytes at a path that begins with a slash."""
         self.contents[path] = content
+
+    def add_hub_file(self, repository: str, file: str, content: bytes, revision: str) -> str:
+        """Serve a file of a model repository as Hugging Face does; its path here."""
+        path = f"/{repository}/resolve/{revision}/{file}"
+        self.add(path, content)
+        self.headers[path] = {
+            "X-Repo-Commit": "0123456789abcdef0123456789abcdef01234567",
+            "X-Linked-Size": str(len(content)),
+            "X-Linked-ETag": f'"{hashlib.sha256(content).hexdigest()}"',
+            "ETag": '"etag"',
+        }
+        return path
 
     def add_json(self, path: str, value: Any) -> None:
         """Serve a JSON document."""
@@ -180,6 +193,16 @@ def _handler(host: Host) -> type[BaseHTTPRequestHandler]:
                 said = 0 if fault is Fault.WRONG_RANGE else start
                 place = f"bytes {said}-{len(content) - 1}/{len(content)}"
                 self.answer(206, content[start:], {"Content-Range": place}, fault)
+
+        def do_HEAD(self) -> None:
+            path, fault = self.begin()
+            content = host.contents.get(path)
+            status = STATUS.get(fault, 200) if fault else 200
+            self.send_response(404 if content is None else status)
+            for name, value in host.headers.get(path, {}).items():
+                self.send_header(name, value)
+            self.send_header("Content-Length", str(len(content or b"")))
+            self.end_headers()
 
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
