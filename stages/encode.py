@@ -16,8 +16,9 @@ from pipeline.common.frames import FrameSettings
 from pipeline.common.memory import memory_advice
 from pipeline.common.params import Preset, StageParams, load_params
 from pipeline.common.workers import num_cores
-from pipeline.feed.augment import AugmentSettings, MixSettings
+from pipeline.feed.augment import AugmentSettings
 from pipeline.feed.loader import load_in_order
+from pipeline.feed.mix import MixSettings
 from pipeline.models.encoder import EncoderSize
 from pipeline.models.start import (
     EncoderTraining,

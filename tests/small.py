@@ -10,7 +10,8 @@ import pandas as pd
 from pipeline.common.encoder_weights import CARD, CHECKPOINT
 from pipeline.common.files import write_json
 from pipeline.evaluation.baselines import LINEAR, MAJORITY
-from pipeline.feed.augment import AugmentSettings, MixSettings
+from pipeline.feed.augment import AugmentSettings
+from pipeline.feed.mix import MixSettings
 from pipeline.models.encoder import EncoderSize, VideoMAEEncoder
 from pipeline.mtcae.decoder import DecoderSize
 from pipeline.mtcae.loss import LossSettings

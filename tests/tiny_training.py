@@ -22,8 +22,9 @@ from small import LOSS, NO_AUGMENTATION, NO_MIXING, task_model, video_encoder
 from torch import Tensor, nn
 from torch.optim import AdamW
 
-from pipeline.feed.augment import AugmentSettings, MixSettings
+from pipeline.feed.augment import AugmentSettings
 from pipeline.feed.batches import TrainingBatches, evaluation_batches
+from pipeline.feed.mix import MixSettings
 from pipeline.feed.order import Numbers, Rank
 from pipeline.mtcae.model import MTCAE
 from pipeline.mtcae.predictions import evaluate

@@ -44,7 +44,7 @@ class Card(Section):
         trained_on: What the encoder has seen.
     """
 
-    file: str
+    file: Annotated[str, Field(pattern=r"^[\w.+-]+$")]
     page: str
     repository: str | None = None
     revision: str = "main"

@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from pipeline.common.params import Section
-from pipeline.feed.augment import AugmentSettings, MixSettings
+from pipeline.feed.augment import AugmentSettings
+from pipeline.feed.mix import MixSettings
 from pipeline.models.start import EncoderTraining, build_encoder
 from pipeline.mtcae.loss import LossSettings
 from pipeline.mtcae.model import MTCAE, ModelSize

@@ -7,7 +7,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from pipeline.feed.augment import MixSettings, mix_batch
+from pipeline.feed.mix import MixSettings, mix_batch
 from pipeline.mtcae.loss import LossSettings, Totals, count, multitask_loss
 from pipeline.mtcae.predictions import evaluate
 from pipeline.scores.metrics import recalls

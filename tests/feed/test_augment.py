@@ -12,7 +12,8 @@ from timm.data.auto_augment import LEVEL_TO_ARG, NAME_TO_OP
 from torch import Tensor
 
 from pipeline.feed import augment
-from pipeline.feed.augment import MixSettings, augment_clip, mix_batch
+from pipeline.feed.augment import augment_clip
+from pipeline.feed.mix import MixSettings, mix_batch
 from pipeline.store.batch import Batch, Target
 from pipeline.store.stored_frames import face_targets
 

@@ -8,7 +8,7 @@ from lightning_fabric import Fabric
 from small import LOSS, NO_MIXING
 from torch import Tensor, nn
 
-from pipeline.feed.augment import MixSettings
+from pipeline.feed.mix import MixSettings
 from pipeline.mtcae.loss import count, multitask_loss
 from pipeline.mtcae.model import Predictions
 from pipeline.mtcae.task import MTCAETask

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.optim import AdamW
 
 from pipeline.common.imports import needed_files
-from pipeline.feed.augment import MixSettings
+from pipeline.feed.mix import MixSettings
 from pipeline.mtcae.predictions import evaluate
 from pipeline.mtcae.structures import STRUCTURES
 from pipeline.mtcae.task import MTCAETask
