@@ -19,8 +19,13 @@ def advice(validation_uars: Sequence[float], num_classes: int) -> str:
     at_chance = sum(uar <= chance + _MARGIN for uar in validation_uars)
     if at_chance <= _LARGEST_SHARE * len(validation_uars):
         return ""
-    return (
+    stayed = (
         f"in {at_chance} of {len(validation_uars)} epochs the validation was at chance (UAR "
-        f"{chance:.0%}). What helps, in this order: frames.crop: face; encoder.weights of a "
-        "pre-trained encoder; more engine.epochs; half or double the optimizer.learning_rate"
+        f"{chance:.0%})"
+    )
+    if validation_uars[-1] > chance + _MARGIN:
+        return f"{stayed}, and left it late: more engine.epochs make sure that it does"
+    return (
+        f"{stayed}. What helps, in this order: frames.crop: face; encoder.weights of a pre-trained "
+        "encoder; more engine.epochs; half or double the optimizer.learning_rate"
     )
