@@ -24,6 +24,7 @@ SMALL = {
     "datasets.sample.num_subjects": "4",
     "datasets.sample.clips_per_emotion": "1",
     "recipes.quick.engine.epochs": "2",
+    "recipes.quick.engine.min_steps": "1",
 }
 
 Run = Callable[..., str]
