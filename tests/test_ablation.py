@@ -95,7 +95,14 @@ def test_table_one_has_the_six_structures_with_the_scores_of_their_experiments(
 ) -> None:
     folder, run = clone
     table = pd.read_csv(folder / "metrics/ablation.csv")
-    assert table["structure"].tolist() == STRUCTURES
+    assert table["structure"].tolist() == [*STRUCTURES, "linear model", "majority class", "chance"]
+    baselines = pd.read_parquet(folder / "data/baselines/sample.parquet")
+    right = baselines["actual"] == baselines["predicted"]
+    scores = table.set_index("structure")["uar_pooled"]
+    for name, share in right.groupby(baselines["baseline"]).mean().items():
+        assert scores[str(name)] == pytest.approx(share, abs=1e-5)
+    assert scores["chance"] == pytest.approx(1 / 7, abs=1e-5)
+    table = table[: len(STRUCTURES)]
     for _, row in table.iterrows():
         run("git", "checkout", "--quiet", ".")
         if row["experiment"] == COMMITTED:
@@ -113,7 +120,7 @@ def test_table_one_has_the_six_structures_with_the_scores_of_their_experiments(
     assert table["num_parameters"].nunique() == 5
     page = (folder / "metrics/ablation.md").read_text(encoding="utf-8")
     assert all(f"| {structure} |" in page for structure in STRUCTURES)
-    assert (folder / "metrics/ablation.tex").read_text(encoding="utf-8").count("\\\\") == 7
+    assert (folder / "metrics/ablation.tex").read_text(encoding="utf-8").count("\\\\") == 10
 
 
 def test_what_was_run_is_not_run_again(clone: tuple[Path, Run]) -> None:
@@ -126,7 +133,8 @@ def test_what_was_run_is_not_run_again(clone: tuple[Path, Run]) -> None:
 
 def test_every_experiment_is_one_finished_parent_with_its_folds(clone: tuple[Path, Run]) -> None:
     folder, _ = clone
-    table = pd.read_csv(folder / "metrics/ablation.csv").set_index("experiment")
+    table = pd.read_csv(folder / "metrics/ablation.csv").dropna(subset="experiment")
+    table = table.set_index("experiment")
     runs = mlflow_runs(folder)
     parents = {
         run.info.run_name: run
@@ -153,7 +161,7 @@ def test_the_comparison_page_of_mlflow_shows_the_scores_of_the_table(
     clone: tuple[Path, Run], tmp_path: Path
 ) -> None:
     folder, _ = clone
-    table = pd.read_csv(folder / "metrics/ablation.csv")
+    table = pd.read_csv(folder / "metrics/ablation.csv").dropna(subset="experiment")
     shutil.copy(folder / "mlflow.db", tmp_path)
     (experiment,) = {run.info.experiment_id for run in mlflow_runs(folder)}
     with mlflow_server(tmp_path / "mlflow.db", folder / "mlartifacts") as address:

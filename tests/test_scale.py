@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from project import ROOT
+from small import baselines
 
 from pipeline.common.clips import StoredClip, read_stored, write_stored
 from pipeline.datasets.cremad import list_clips, read_objects, read_sexes
@@ -117,14 +118,17 @@ def write_run(folder: Path, clips: list[StoredClip]) -> None:
             **{f"probability_{name}": random.random(len(clips)) for name in CLASSES},
         }
     )
+    parts = []
     for number in FOLDS:
         run = folder / f"runs/fold{number}"
         run.mkdir(parents=True)
         part = table.iloc[read_fold(folder / "folds.csv", number).rows(clips, "test")]
+        parts.append(part.drop(columns=["boxes", "points"]).assign(fold=number))
         part.assign(fold=number).to_parquet(run / "predictions.parquet", index=False)
         epochs = pd.DataFrame({"epoch": range(1, 51), "train_loss": 1.0, "validation_uar": 0.5})
         epochs.to_csv(run / "history.csv", index=False)
         (run / "metrics.json").write_text(json.dumps({"num_parameters": 1}), encoding="utf-8")
+    baselines(pd.concat(parts), CLASSES).to_parquet(folder / "baselines.parquet", index=False)
 
 
 def enter(folder: Path) -> None:
@@ -180,7 +184,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Run]:
             splits[count] = cost(split.main, SPLIT_PARAMS, *paths)
         for count, here in folders.items():
             write_run(here, sets[count])
-            names = ("runs", "clips.parquet", "predictions.parquet", "results")
+            names = ("runs", "clips.parquet", "baselines.parquet", "predictions.parquet", "results")
             inputs = [here / name for name in names]
             aggregates[count] = cost(aggregate.main, AGGREGATE_PARAMS, *inputs)
     return {

@@ -299,7 +299,8 @@ def test_the_origin_names_sizes_normalisation_weights_and_precision(tmp_path: Pa
     )
     encoder.mean.copy_(torch.tensor([0.5, 0.25, 0]).view(3, 1, 1))
     encoder.std.fill_(1)
-    sizes = {"image_size": 32, "patch_size": 16, "tubelet_size": 2, "num_frames": 4}
+    sizes: dict[str, object] = {"image_size": 32, "patch_size": 16, "tubelet_size": 2}
+    sizes |= {"stem": "linear", "num_frames": 4}
     assert token_origin(encoder, tmp_path / "weights", "bf16-mixed") == Origin(
         {"dim": 8, "depth": 1, "num_heads": 2, **sizes, "mean": [0.5, 0.25, 0], "std": [1, 1, 1]},
         hashlib.sha256(b"weights").hexdigest(),
