@@ -6,6 +6,7 @@ prints it and writes metrics/ablation.md, .csv and .tex.
 """
 
 import argparse
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -127,9 +128,14 @@ def format_table(table: pd.DataFrame) -> pd.DataFrame:
 def _join(table: pd.DataFrame, pattern: str, *names: str) -> list[str]:
     rows = 100 * table[list(names)]
     return [
-        "-" if np.isnan(row[0]) else pattern.format(*row).replace("nan", "-")
+        "-" if np.isnan(row[0]) else _drop_nothing(pattern.format(*row))
         for row in rows.itertuples(index=False, name=None)
     ]
+
+
+def _drop_nothing(text: str) -> str:
+    """A score without the interval that it does not have."""
+    return re.sub(r" \[[+-]?nan, [+-]?nan\]", "", text).replace("nan", "-")
 
 
 def _number(pattern: str) -> Callable[[float], str]:

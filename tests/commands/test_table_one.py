@@ -57,6 +57,14 @@ def test_scores_are_shown_in_per_cent_with_their_intervals(table: pd.DataFrame) 
     )
 
 
+def test_a_score_without_an_interval_stands_alone(table: pd.DataFrame) -> None:
+    nothing = float("nan")
+    few = table.assign(uar_low=nothing, uar_high=nothing, linear_difference_low=nothing)
+    row = format_table(few.assign(linear_difference_high=nothing)).iloc[0]
+    assert row["UAR pooled [95 %]"] == "51.00"
+    assert row["Δ UAR to linear [95 %]"] == "+10.00"
+
+
 def test_rows_of_another_protocol_are_marked_and_explained(table: pd.DataFrame) -> None:
     methods = published_table("ravdess").set_index("method")
     assert methods.loc["MAE-DFER †", "UAR"] == "75.91"
