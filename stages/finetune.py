@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated
 
 if __name__ == "__main__":
     # Before torch is imported: threads of GNU OpenMP that wait for one another go to sleep soon
@@ -18,7 +18,6 @@ if __name__ == "__main__":
 import torch
 from lightning_fabric import Fabric, seed_everything
 
-from pipeline.common.clips import StoredClip, read_stored
 from pipeline.common.encoder_weights import CARD, card_in, checkpoint_in
 from pipeline.common.files import project_root, sha256_of
 from pipeline.common.frames import FaceSettings, FrameSettings
@@ -27,8 +26,9 @@ from pipeline.common.memory import memory_advice
 from pipeline.common.params import Preset, StageParams, load_params
 from pipeline.feed.batches import LabelledSource, TrainingBatches, evaluation_batches
 from pipeline.feed.order import Rank
-from pipeline.folds.folds import Fold, read_fold, refuse_leaks
+from pipeline.folds.folds import refuse_leaks
 from pipeline.models.start import token_origin, why_tokens_vary
+from pipeline.mtcae.fold_data import FoldData
 from pipeline.mtcae.loss import in_fractions
 from pipeline.mtcae.model import MTCAE, ModelSize
 from pipeline.mtcae.predictions import Evaluation, evaluate
@@ -39,8 +39,7 @@ from pipeline.mtcae.structures import Choices
 from pipeline.mtcae.task import MTCAETask
 from pipeline.scores.advice import advice
 from pipeline.store.contents import CLIPS
-from pipeline.store.stored_frames import StoredFrames
-from pipeline.store.tokens import TOKENS, StoredTokens
+from pipeline.store.tokens import TOKENS
 from pipeline.tracking.observer import track_fold
 from pipeline.training.checkpoints import Checkpoints
 from pipeline.training.devices import end_together, launch
@@ -72,23 +71,7 @@ class Params(Choices, StageParams):
     recipes: Annotated[Recipe, Preset("recipes", chosen_by="recipe")]
 
 
-class Data(NamedTuple):
-    """What is trained and tested on: one fold of the clips of a manifest, and from which start."""
-
-    shards: Path
-    tokens: Path
-    start: Path
-    clips: list[StoredClip]
-    fold: Fold
-
-
-def open_data(fold_number: int, shards: Path, start: Path, tokens: Path, folds: Path) -> Data:
-    """The data of a fold, from where the stages before wrote it."""
-    clips = read_stored(shards / CLIPS)
-    return Data(shards, tokens, start, clips, read_fold(folds, fold_number))
-
-
-def main(params: Params, data: Data, out: Path) -> None:
+def main(params: Params, data: FoldData, out: Path) -> None:
     refuse_leaks(data.fold, data.clips)
     fabric = launch(params.recipes.engine.precision)
     root = Path(__file__).parents[1]
@@ -126,7 +109,7 @@ def main(params: Params, data: Data, out: Path) -> None:
 def fit_and_test(
     params: Params,
     fabric: Fabric,
-    data: Data,
+    data: FoldData,
     out: Path,
     checkpoints: Checkpoints,
     on_epoch: Callable[[Epoch], None],
@@ -176,7 +159,7 @@ def fit_and_test(
 def fit(
     params: Params,
     fabric: Fabric,
-    data: Data,
+    data: FoldData,
     model: MTCAE,
     checkpoints: Checkpoints,
     on_epoch: Callable[[Epoch], None],
@@ -186,7 +169,19 @@ def fit(
     stored = not why_tokens_vary(recipe.encoder, recipe.augment.changes + recipe.mix.changes)
     # Of stored tokens the decoders are trained alone.
     trained = model.tasks if stored else model
-    open_part = partial(open_tokens if stored else open_frames, params, data, model)
+
+    def open_part(part: str) -> LabelledSource:
+        if stored:
+            weights = checkpoint_in(data.start)
+            origin = token_origin(model.encoder, weights, engine.precision)
+            return data.stored_tokens(part, classes=params.classes, origin=origin)
+        return data.frames(
+            part,
+            classes=params.classes,
+            image_size=model.encoder.size.image_size,
+            keep_bytes=0 if engine.num_workers else KEEP_BYTES,
+        )
+
     if engine.compile:
         # Every size of a batch, of which there are few, gets kernels of its own.
         trained.compile(dynamic=False)
@@ -233,30 +228,6 @@ def fit(
     return training, test
 
 
-def open_frames(params: Params, data: Data, model: MTCAE, part: str) -> LabelledSource:
-    """The clips of a part of the fold, as frames."""
-    rows = data.fold.rows(data.clips, part)
-    return StoredFrames(
-        data.shards,
-        [data.clips[row] for row in rows],
-        classes=params.classes,
-        image_size=model.encoder.size.image_size,
-        keep_bytes=0 if params.recipes.engine.num_workers else KEEP_BYTES,
-    )
-
-
-def open_tokens(params: Params, data: Data, model: MTCAE, part: str) -> LabelledSource:
-    """The clips of a part of the fold, as stored tokens of this model's encoder."""
-    precision = params.recipes.engine.precision
-    return StoredTokens(
-        data.tokens,
-        data.clips,
-        data.fold.rows(data.clips, part),
-        classes=params.classes,
-        origin=token_origin(model.encoder, checkpoint_in(data.start), precision),
-    )
-
-
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("fold", type=int)
@@ -266,5 +237,5 @@ if __name__ == "__main__":
     parser.add_argument("folds", type=Path)
     parser.add_argument("out", type=Path)
     args = parser.parse_args()
-    data = open_data(args.fold, args.shards, args.weights, args.tokens, args.folds)
+    data = FoldData.read(args.fold, args.shards, args.weights, args.tokens, args.folds)
     main(load_params(Params), data, args.out)

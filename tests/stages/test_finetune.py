@@ -15,6 +15,7 @@ from pipeline.common.clips import Clip, read_stored, write_stored
 from pipeline.common.frames import FaceTrack
 from pipeline.folds.folds import GroupFold, write_folds
 from pipeline.models.encoder import EncoderSize, VideoMAEEncoder
+from pipeline.mtcae.fold_data import FoldData
 from pipeline.mtcae.model import MTCAE
 from pipeline.mtcae.recipe import build_model
 from pipeline.mtcae.saved import load_model, save_model
@@ -26,7 +27,7 @@ from pipeline.store.strips import encode_strip
 from pipeline.store.tokens import write_no_tokens
 from pipeline.training import checkpoints
 from stages import encode, finetune
-from stages.finetune import Params, main, open_data
+from stages.finetune import Params, main
 
 
 @pytest.fixture
@@ -178,7 +179,8 @@ def small(document: dict[str, Any], **changes: dict[str, object]) -> Params:
 
 def run(params: Params, out: str, fold: int = 1) -> None:
     start, tokens = Path("start"), Path("tokens")
-    main(params, open_data(fold, Path("shards"), start, tokens, Path("folds.csv")), Path(out))
+    data = FoldData.read(fold, Path("shards"), start, tokens, Path("folds.csv"))
+    main(params, data, Path(out))
 
 
 def scratch_folders(project: Path) -> set[str]:

@@ -1,0 +1,43 @@
+"""What a fold is trained and tested on: some of the clips of a manifest, as frames or as tokens."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple, Self
+
+from pipeline.common.clips import StoredClip, read_stored
+from pipeline.folds.folds import Fold, read_fold
+from pipeline.store.contents import CLIPS
+from pipeline.store.stored_frames import StoredFrames
+from pipeline.store.tokens import Origin, StoredTokens
+
+
+class FoldData(NamedTuple):
+    """One fold, where its clips and tokens are, and what its encoder starts from."""
+
+    shards: Path
+    start: Path
+    tokens: Path
+    clips: list[StoredClip]
+    fold: Fold
+
+    @classmethod
+    def read(cls, number: int, shards: Path, start: Path, tokens: Path, folds: Path) -> Self:
+        """A fold from where the stages before wrote it."""
+        return cls(shards, start, tokens, read_stored(shards / CLIPS), read_fold(folds, number))
+
+    def frames(
+        self, part: str, *, classes: Sequence[str], image_size: int, keep_bytes: int
+    ) -> StoredFrames:
+        """The clips of a part, as frames; see `StoredFrames`."""
+        return StoredFrames(
+            self.shards,
+            [self.clips[row] for row in self.fold.rows(self.clips, part)],
+            classes=classes,
+            image_size=image_size,
+            keep_bytes=keep_bytes,
+        )
+
+    def stored_tokens(self, part: str, *, classes: Sequence[str], origin: Origin) -> StoredTokens:
+        """The clips of a part, as tokens of that origin; see `StoredTokens`."""
+        rows = self.fold.rows(self.clips, part)
+        return StoredTokens(self.tokens, self.clips, rows, classes=classes, origin=origin)
