@@ -111,13 +111,3 @@ def shrink(
         Image.fromarray(picture).resize(size, Image.Resampling.BILINEAR) for picture in pictures
     ]
     return np.stack([np.asarray(copy) for copy in copies]), scale
-
-
-def place_in_square(
-    places: npt.NDArray[np.float64], square: Square, size: int
-) -> npt.NDArray[np.float64]:
-    """Where points (K, 2) of a picture, x and y in pixels, lie in the frame cut from it."""
-    turn = math.radians(-square.degrees)
-    rotation = np.array([[math.cos(turn), -math.sin(turn)], [math.sin(turn), math.cos(turn)]])
-    centred: npt.NDArray[np.float64] = places - np.array([square.x, square.y])
-    return np.asarray(centred @ rotation.T * (size / square.side) + size / 2)

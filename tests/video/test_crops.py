@@ -1,9 +1,11 @@
+import math
+
 import numpy as np
 import numpy.typing as npt
 import pytest
 
 from pipeline.common.frames import FaceTrack
-from pipeline.video.crops import Square, cut, face_squares, place_in_square, shrink
+from pipeline.video.crops import Square, cut, face_squares, shrink
 
 
 def track(boxes: list[list[float] | None], eyes: tuple[float, float] = (10, 0)) -> FaceTrack:
@@ -28,6 +30,16 @@ def centre_of_light(frame: npt.NDArray[np.uint8]) -> tuple[float, float]:
         float((columns * weights).sum() / weights.sum()),
         float((rows * weights).sum() / weights.sum()),
     )
+
+
+def place_in_square(
+    places: npt.NDArray[np.float64], square: Square, size: int
+) -> npt.NDArray[np.float64]:
+    """Where points (K, 2) of a picture lie in the frame cut from it: by a rotation and a scale."""
+    turn = math.radians(-square.degrees)
+    rotation = np.array([[math.cos(turn), -math.sin(turn)], [math.sin(turn), math.cos(turn)]])
+    centred: npt.NDArray[np.float64] = places - np.array([square.x, square.y])
+    return np.asarray(centred @ rotation.T * (size / square.side) + size / 2)
 
 
 def test_a_square_has_the_faces_centre_and_the_margin_times_its_longer_side() -> None:
