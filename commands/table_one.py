@@ -29,7 +29,6 @@ from pipeline.evaluation.published import (
     PublishedResult,
     comparison_results,
 )
-from pipeline.evaluation.summary import score_experiment
 from pipeline.mtcae.structures import STRUCTURES, Choices
 from pipeline.tracking.observer import training_seconds
 
@@ -58,7 +57,7 @@ def main(out: Path) -> None:
         num_classes=len(classes),
         remarks=[
             *beside_linear(table),
-            *notes(predictions, classes, score_experiment(predictions, classes)),
+            *notes(predictions, classes, has_interval=bool(table["uar_low"].notna()[0])),
         ],
         missing=[structure.name for structure in STRUCTURES if structure not in found],
     )

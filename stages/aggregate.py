@@ -14,7 +14,7 @@ from pydantic import Field
 from pipeline.common.files import atomic_path, sha256_of, write_json
 from pipeline.common.params import Preset, Section, StageParams, load_params
 from pipeline.evaluation.baselines import CHANCE, LINEAR, MAJORITY
-from pipeline.evaluation.comparison import Experiment, beside_linear, compare
+from pipeline.evaluation.comparison import beside_linear, compare_with_baselines
 from pipeline.evaluation.figures import save_confusion
 from pipeline.evaluation.page import markdown
 from pipeline.evaluation.summary import (
@@ -61,8 +61,9 @@ def main(params: Params, runs: Path, clips: Path, baselines: Path, pooled: Path,
     )
     scores = score_experiment(predictions, params.classes)
     num_parameters = int(metrics[params.folds[0]]["num_parameters"])
-    experiment = Experiment(params.structure, "this experiment", predictions, num_parameters, None)
-    comparison = compare([experiment], params.classes, params.dataset, pd.read_parquet(baselines))
+    comparison = compare_with_baselines(
+        params.structure, predictions, pd.read_parquet(baselines), params.classes
+    )
     others = baseline_scores(comparison)
     with atomic_path(pooled) as temporary:
         predictions.to_parquet(temporary, index=False)

@@ -22,9 +22,10 @@ from pipeline.evaluation.baselines import (
     majority_probabilities,
     predictions_of,
 )
+from pipeline.evaluation.summary import score
 from pipeline.folds.folds import read_fold, refuse_leaks
-from pipeline.scores.metrics import recalls
 from pipeline.store.contents import CLIPS, read_content
+from pipeline.store.stored_frames import class_numbers
 from pipeline.store.strips import decode_strip, strip_size
 
 
@@ -39,7 +40,7 @@ class Params(StageParams):
 def main(params: Params, shards: Path, folds: Path, out: Path) -> None:
     clips = read_stored(shards / CLIPS)
     faces = np.stack(list(map_in_threads(partial(read_face, shards), clips, "aligning")))
-    labels = np.array([params.classes.index(clip.label) for clip in clips])
+    labels = class_numbers(clips, params.classes)
     tables = []
     for number in params.folds:
         fold = read_fold(folds, number)
@@ -63,11 +64,7 @@ def main(params: Params, shards: Path, folds: Path, out: Path) -> None:
     with atomic_path(out) as temporary:
         predictions.to_parquet(temporary, index=False)
     for name, table in predictions.groupby("baseline"):
-        actual, predicted = (
-            np.array([params.classes.index(label) for label in table[column]])
-            for column in ("actual", "predicted")
-        )
-        scores = recalls(actual, predicted, len(params.classes))
+        scores = score(table, params.classes)
         print(f"baseline: {name}, UAR {scores.uar:.1%}, WAR {scores.war:.1%} on {len(table)} clips")
 
 

@@ -23,7 +23,6 @@ from pipeline.common.params import Section
 # The name of no weights.
 FROM_SCRATCH = "from_scratch"
 _LARGEST_CARD = 10_000  # bytes
-HUGGING_FACE = "https://huggingface.co"
 
 
 class Card(Section):
@@ -104,7 +103,7 @@ def provide(
     *,
     accept_licence: bool,
     policy: RetryPolicy,
-    hugging_face: str = HUGGING_FACE,
+    hugging_face: str,
 ) -> str:
     """Put the weights that a file in weights/ names into a folder, with what is known of them.
 

@@ -127,6 +127,14 @@ def _columns(name: str, interval: Interval) -> dict[str, object]:
     return {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
 
 
+def compare_with_baselines(
+    structure: Structure, predictions: pd.DataFrame, baselines: pd.DataFrame, classes: list[str]
+) -> pd.DataFrame:
+    """A row for one experiment and a row per baseline; see `compare`."""
+    experiment = Experiment(structure, "this experiment", predictions, 0, None)
+    return compare([experiment], classes, "", baselines).drop(columns="num_parameters")
+
+
 def beside_linear(table: pd.DataFrame) -> list[str]:
     """For each structure a sentence: whether it beats the linear model, and by how much.
 

@@ -1,5 +1,7 @@
 """The experiment as a page of Markdown: its folds, its classes, and what it has to beat."""
 
+from math import isfinite
+
 import numpy as np
 import pandas as pd
 
@@ -65,7 +67,7 @@ def markdown(
         "of the distance between the eyes) compare with MTCNN, not with marks made by people. The "
         "interval is a bootstrap over subjects (docs/tables.md).",
         markdown_table(rows),
-        *notes(predictions, classes, scores),
+        *notes(predictions, classes, has_interval=isfinite(scores.uar.low)),
         "## Beside what needs no network",
         markdown_table(baseline_rows(comparison)),
         *beside_linear(comparison),
@@ -101,7 +103,7 @@ def _with_interval(value: float, low: float, high: float) -> str:
     return _percent(value) + ends
 
 
-def notes(predictions: pd.DataFrame, classes: list[str], scores: Scores) -> list[str]:
+def notes(predictions: pd.DataFrame, classes: list[str], *, has_interval: bool) -> list[str]:
     """What a reader must know of the scores: classes that do not occur, intervals that are none."""
     found = []
     if missing := classes_without_clips(predictions, classes):
@@ -109,7 +111,7 @@ def notes(predictions: pd.DataFrame, classes: list[str], scores: Scores) -> list
             f"No clip of {', '.join(missing)} was tested: UAR is over the "
             f"{len(classes) - len(missing)} other classes, and chance is that of these."
         )
-    if np.isnan(scores.uar.low):
+    if not has_interval:
         reason = why_no_interval(predictions["subject"].nunique())
         found.append(f"{reason[0].upper()}{reason[1:]}.")
     return found

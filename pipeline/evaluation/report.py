@@ -9,6 +9,7 @@ Shape letters: N clips, C classes.
 import hashlib
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
+from math import isfinite
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,7 +18,7 @@ import numpy.typing as npt
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from pipeline.evaluation.comparison import Experiment, beside_linear, compare
+from pipeline.evaluation.comparison import beside_linear, compare_with_baselines
 from pipeline.evaluation.figures import (
     confusion_svg,
     learning_curve_svg,
@@ -94,12 +95,7 @@ def render(
     }
     curves = [learning_curve_svg(histories, *curve) for curve in _CURVES.items()]
     scores = score_experiment(predictions, classes)
-    comparison = compare(
-        [Experiment(experiment.structure, "this experiment", predictions, 0, None)],
-        classes,
-        experiment.dataset,
-        baselines,
-    )
+    comparison = compare_with_baselines(experiment.structure, predictions, baselines, classes)
     sentences = [sentence.replace("**", "") for sentence in beside_linear(comparison)]
     for fold, history in histories.items():
         uars = history["validation_uar"].tolist()
@@ -123,7 +119,7 @@ def render(
         experiment=experiment,
         summary=scores.nested(),
         baselines=baseline_rows(comparison),
-        sentences=[*notes(predictions, classes, scores), *sentences],
+        sentences=[*notes(predictions, classes, has_interval=isfinite(scores.uar.low)), *sentences],
         no_interval=why_no_interval(predictions["subject"].nunique()),
         num_bins=NUM_BINS,
         folds=list(fold_table(predictions, classes).itertuples()),

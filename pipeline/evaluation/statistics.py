@@ -48,7 +48,7 @@ class Comparison(NamedTuple):
 def why_no_interval(num_subjects: int) -> str:
     """Why the ends of an interval over so many subjects are NaN."""
     if num_subjects < MIN_SUBJECTS:
-        return f"no interval: {num_subjects} subjects, and it takes {MIN_SUBJECTS}"
+        return f"no interval: it takes {MIN_SUBJECTS} subjects, and here are {num_subjects}"
     return "no interval: whoever is drawn, the score is the same"
 
 

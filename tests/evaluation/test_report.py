@@ -129,7 +129,7 @@ def test_the_intervals_are_those_over_subjects() -> None:
 
 def test_one_subject_in_one_fold_has_neither_an_interval_nor_a_deviation() -> None:
     html = page(predictions_of(CLASSES, [*ROWS[:3]]))
-    assert text(by_id(html, "uar")) == "75.00% no interval: 1 subjects, and it takes 10"
+    assert text(by_id(html, "uar")) == "75.00% no interval: it takes 10 subjects, and here are 1"
     assert text(by_id(html, "uar-over-folds")) == "75.00% (one fold)"
 
 

@@ -137,7 +137,7 @@ def test_few_subjects_have_a_value_but_no_interval(num_subjects: int) -> None:
     assert uar.value == pytest.approx((1 + 3 / 4 - 1 / 2 / num_subjects) / 2)
     assert np.isnan([uar.low, uar.high, war.low, war.high]).all()
     assert why_no_interval(num_subjects) == (
-        f"no interval: {num_subjects} subjects, and it takes 10"
+        f"no interval: it takes 10 subjects, and here are {num_subjects}"
     )
 
 

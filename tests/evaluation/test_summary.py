@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from small import baselines
 
-from pipeline.evaluation.comparison import Experiment, compare
+from pipeline.evaluation.comparison import compare_with_baselines
 from pipeline.evaluation.page import markdown
 from pipeline.evaluation.summary import (
     FoldScore,
@@ -50,13 +50,14 @@ def without_boxes(predictions: pd.DataFrame) -> pd.DataFrame:
 
 
 def page(predictions: pd.DataFrame, classes: list[str] = CLASSES) -> list[str]:
-    experiment = Experiment(Structure("stl", "vit"), "e", predictions, 1, None)
     text = markdown(
         "A title",
         predictions,
         classes,
         score_experiment(predictions, classes),
-        compare([experiment], classes, "sample", baselines(predictions, classes)),
+        compare_with_baselines(
+            Structure("stl", "vit"), predictions, baselines(predictions, classes), classes
+        ),
     )
     return text.splitlines()
 
@@ -110,7 +111,7 @@ def test_few_subjects_have_no_interval_and_the_page_says_why(predictions: pd.Dat
     ann = predictions[predictions["subject"] == "Ann"]
     assert score_experiment(ann, CLASSES).nested()["uar"] == {"mean": 1, "pooled": 1}
     assert cells(page(ann), "pooled, 95 % from")[3:5] == ["-", "-"]
-    assert "No interval: 1 subjects, and it takes 10." in page(ann)
+    assert "No interval: it takes 10 subjects, and here are 1." in page(ann)
 
 
 def test_enough_subjects_have_an_interval(predictions: pd.DataFrame) -> None:
