@@ -216,8 +216,10 @@ run_id, *videos = sys.argv[1:]
 version = mlflow.register_model(f"runs:/{run_id}/model", "expressions")
 model = mlflow.pyfunc.load_model(f"models:/expressions/{version.version}")
 predicted = model.predict(pd.DataFrame({"video": videos}))
+import facenet_pytorch
 from pipeline.serving import classifier
-print(json.dumps([version.version, classifier.__file__, predicted.to_dict("list")]))
+files = [classifier.__file__, facenet_pytorch.__file__]
+print(json.dumps([version.version, files, predicted.to_dict("list")]))
 """
 
 
@@ -257,9 +259,12 @@ def test_a_logged_model_is_registered_and_loaded_far_from_the_project(
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    version, module, predicted = json.loads(done.stdout.splitlines()[-1])
+    version, modules, predicted = json.loads(done.stdout.splitlines()[-1])
     assert int(version) == 1
-    assert not Path(module).is_relative_to(ROOT)
+    # Of the package: not of the project, and not what is installed here.
+    for module in modules:
+        assert not Path(module).is_relative_to(ROOT)
+        assert not Path(module).is_relative_to(sys.prefix)
     assert predicted["label"] == list(expected["predicted"])
     found = pd.DataFrame(predicted)[PROBABILITIES]
     np.testing.assert_allclose(found, expected[PROBABILITIES], atol=1e-6)
