@@ -9,6 +9,7 @@ import pandas as pd
 
 from pipeline.common.encoder_weights import CARD, CHECKPOINT
 from pipeline.common.files import write_json
+from pipeline.common.frames import FaceSettings, FrameSettings
 from pipeline.evaluation.baselines import LINEAR, MAJORITY
 from pipeline.feed.augment import AugmentSettings
 from pipeline.feed.mix import MixSettings
@@ -20,6 +21,16 @@ from pipeline.mtcae.structures import Structure
 
 # The paper's.
 LOSS = LossSettings(boxes=0.5, points=0.5, expression=1.5, scale="frame", label_smoothing=0.0)
+FRAMES = FrameSettings(
+    num_frames=16,
+    size=224,
+    sampling="uniform",
+    crop="face",
+    margin=1.3,
+    level=False,
+    jpeg_quality=95,
+)
+FACES = FaceSettings(min_face_size=40, max_jump=1.5, max_gap=4, min_detected=0.3)
 NO_AUGMENTATION = AugmentSettings(
     flip_probability=0,
     shift=0,

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from lightning_fabric import Fabric
-from small import LOSS, NO_AUGMENTATION, NO_MIXING, start_from, task_model, video_encoder
+from small import FRAMES, LOSS, NO_AUGMENTATION, NO_MIXING, start_from, task_model, video_encoder
 from torch import Tensor, nn
 
 from pipeline.common.clips import Clip, read_stored, write_stored
@@ -72,15 +72,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def params(**changes: object) -> Params:
     values: dict[str, Any] = {
-        "frames": {
-            "num_frames": 16,
-            "size": SIZE,
-            "sampling": "uniform",
-            "crop": "square",
-            "margin": 1.3,
-            "level": False,
-            "jpeg_quality": 95,
-        },
+        "frames": FRAMES.model_copy(update={"size": SIZE}),
         "size": tiny_encoder().size,
         "training": FROZEN,
         "augment": NO_AUGMENTATION,

@@ -6,10 +6,11 @@ import pytest
 import webdataset as wds
 from PIL import Image
 from skimage.data import astronaut
+from small import FACES
 
 from pipeline.common.clips import Clip, Refusal, read_stored, write_manifest
 from pipeline.common.files import write_json
-from pipeline.common.frames import FaceSettings, Frames
+from pipeline.common.frames import Frames
 from pipeline.store.strips import encode_strip
 from stages.label import Params, QualitySettings, main
 
@@ -44,11 +45,10 @@ def frames(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def result(frames: Path) -> tuple[Path, Path]:
     """Where the shards and the report are; the stage ends with an error, but only then."""
-    faces = FaceSettings(min_face_size=40, max_jump=1.5, max_gap=4, min_detected=0.3)
     quality_settings = QualitySettings(max_refused=0.4)
     out, quality = frames.parent / "shards", frames.parent / "quality.json"
     with pytest.raises(SystemExit, match=r"2 of 4 clips were refused, more than .* 0\.4"):
-        main(Params(faces=faces, quality=quality_settings), frames, out, quality)
+        main(Params(faces=FACES, quality=quality_settings), frames, out, quality)
     return out, quality
 
 

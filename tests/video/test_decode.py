@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from small import FRAMES
 
-from pipeline.common.frames import Frames, FrameSettings
+from pipeline.common.frames import Frames
 from pipeline.video.decode import SampledVideo, UnusableVideo, read_pictures, sample_indices
 
 FFMPEG = imageio_ffmpeg.get_ffmpeg_exe()
@@ -30,16 +31,8 @@ def frame_numbers(frames: Frames) -> list[int]:
 
 
 def sample(path: Path, **changes: object) -> SampledVideo:
-    settings = FrameSettings(
-        num_frames=16,
-        size=32,
-        sampling="uniform",
-        crop="square",
-        margin=1.5,
-        level=False,
-        jpeg_quality=95,
-    )
-    return read_pictures(path, settings.model_copy(update=changes), FFMPEG)
+    settings = FRAMES.model_copy(update={"size": 32, "crop": "square"} | changes)
+    return read_pictures(path, settings, FFMPEG)
 
 
 def read(path: Path, **changes: object) -> Frames:

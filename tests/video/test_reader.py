@@ -7,22 +7,11 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 from skimage.data import astronaut
+from small import FACES, FRAMES
 
-from pipeline.common.frames import FaceSettings, FrameSettings
 from pipeline.video.decode import UnusableVideo
 from pipeline.video.faces import FaceDetector
 from pipeline.video.reader import FrameReader
-
-FRAMES = FrameSettings(
-    num_frames=16,
-    size=224,
-    sampling="uniform",
-    crop="face",
-    margin=1.3,
-    level=False,
-    jpeg_quality=95,
-)
-FACES = FaceSettings(min_face_size=40, max_jump=1.5, max_gap=4, min_detected=0.3)
 
 
 def film(path: Path, pictures: list[npt.NDArray[np.uint8]]) -> Path:
