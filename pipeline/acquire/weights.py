@@ -134,7 +134,12 @@ def provide(
             folder = downloads / source.name
             path = fetch(card, folder, accept_licence, policy, hugging_face)
             known |= card.model_dump(include={"family", "licence", "trained_on", "page"})
-        known["sha256"] = sha256_of(path)
+        known["sha256"] = found = sha256_of(path)
+        if card and card.sha256 and found != card.sha256:
+            raise DownloadFailed(
+                f"{path} has the sha256 {found}, and its source publishes {card.sha256}: remove it "
+                "to have it fetched again"
+            )
         link(path, out / CHECKPOINT)
         line = f"{path}, {path.stat().st_size / 1e6:.0f} MB, sha256 {known['sha256']}"
     write_json(out / CARD, known)
@@ -144,7 +149,7 @@ def provide(
 def fetch(
     card: Card, folder: Path, accept_licence: bool, policy: RetryPolicy, hugging_face: str
 ) -> Path:
-    """The file of a card, fetched unless the right one is in the folder; see `provide`."""
+    """The file of a card, fetched unless it is in the folder; see `provide`."""
     path = folder / card.file
     by_hand = f"fetch {card.file} from {card.page} by hand and put it at {path}."
     if card.accept_licence and not accept_licence:
@@ -165,11 +170,6 @@ def fetch(
                 _fetch_from_address(card, path, policy)
         except DownloadFailed as failure:
             raise DownloadFailed(f"{failure} Or {by_hand}") from failure
-    if card.sha256 and (found := sha256_of(path)) != card.sha256:
-        raise DownloadFailed(
-            f"{path} has the sha256 {found}, and its source publishes {card.sha256}: remove it to "
-            "have it fetched again"
-        )
     return path
 
 
