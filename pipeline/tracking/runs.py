@@ -167,7 +167,13 @@ class Store:
             profile=json.dumps({"sha256": self.data_digest}),
         )
         context = InputTag(MLFLOW_DATASET_CONTEXT, "training")
-        self.client.log_inputs(run.info.run_id, [DatasetInput(data, [context])])
+        inputs = [DatasetInput(data, [context])]
+        try:
+            self.client.log_inputs(run.info.run_id, inputs)
+        except MlflowException:
+            # MLflow looks whether it knows the data before it adds them, and another process may
+            # have added them in between: now it finds them.
+            self.client.log_inputs(run.info.run_id, inputs)
         return run
 
     def _key(self) -> str:

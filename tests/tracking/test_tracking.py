@@ -8,12 +8,14 @@ import threading
 import time
 import warnings
 from pathlib import Path
+from typing import Any
 
 import pytest
 from alembic.util import CommandError
 from mlflow import MlflowClient
 from mlflow.entities import Run, ViewType
 from mlflow.exceptions import MlflowException
+from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from project import ROOT
 
 from pipeline.common.files import project_root
@@ -323,6 +325,26 @@ def test_experiments_that_start_at_the_same_time_do_not_harm_the_new_store(proje
     assert sorted(run.data.tags["seed"] for run in found) == ["1", "1", "2", "2", "3", "3"]
     assert {run.info.status for run in found} == {"FINISHED"}
     assert sorted(path.name for path in project.iterdir()) == [".git", "mlflow.db"]
+
+
+def test_data_that_another_experiment_adds_at_the_same_moment_are_taken_from_it(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log_inputs = SqlAlchemyStore.log_inputs
+    calls = []
+
+    def fail_once(self: SqlAlchemyStore, *args: Any, **kwargs: Any) -> None:
+        calls.append(args)
+        if len(calls) == 1:
+            raise MlflowException("UNIQUE constraint failed: datasets.name, datasets.digest")
+        log_inputs(self, *args, **kwargs)
+
+    monkeypatch.setattr(SqlAlchemyStore, "log_inputs", fail_once)
+    run_fold(1)
+    (parent,), children = runs(project)
+    for run in (parent, children[1]):
+        assert run.inputs
+        assert run.inputs.dataset_inputs[0].dataset.name == "sample"
 
 
 def test_a_killed_training_is_taken_up_by_the_next_run(project: Path) -> None:
