@@ -15,7 +15,7 @@ from torch import nn
 
 from pipeline.mtcae.loss import LossSettings, count, multitask_loss
 from pipeline.mtcae.model import Predictions
-from pipeline.scores.metrics import box_iou, landmark_error
+from pipeline.scores.metrics import box_iou, interocular_error, landmark_error
 from pipeline.store.batch import Batch, concatenate
 from pipeline.training.devices import gather
 
@@ -114,7 +114,8 @@ def predictions_table(tested: Evaluation, fold: int, classes: Sequence[str]) -> 
     """A row per test clip: who, truth, prediction, probabilities, box overlap, landmark error.
 
     `boxes` (T * 4 numbers) and `points` (T * 10) are what was predicted, as fractions of the frame;
-    empty lists for a structure without such heads.
+    empty lists for a structure without such heads. What the errors are measured in:
+    `pipeline.scores.metrics`.
     """
     table = pd.DataFrame(
         {
@@ -125,13 +126,16 @@ def predictions_table(tested: Evaluation, fold: int, classes: Sequence[str]) -> 
             "predicted": [classes[i] for i in tested.probabilities.argmax(axis=1)],
             "box_iou": np.nan,
             "landmark_error": np.nan,
+            "interocular_error": np.nan,
             "boxes": _rows(tested.boxes, len(tested.clips)),
             "points": _rows(tested.points, len(tested.clips)),
         }
     )
     if tested.boxes is not None and tested.points is not None:
         table["box_iou"] = box_iou(tested.boxes, tested.target_boxes, tested.mask)
-        table["landmark_error"] = landmark_error(tested.points, tested.target_points, tested.mask)
+        truth = (tested.target_points, tested.target_boxes, tested.mask)
+        table["landmark_error"] = landmark_error(tested.points, *truth)
+        table["interocular_error"] = interocular_error(tested.points, *truth)
     for i, name in enumerate(classes):
         table[f"probability_{name}"] = tested.probabilities[:, i]
     return table.sort_values("clip", ignore_index=True)

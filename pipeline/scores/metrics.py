@@ -13,6 +13,7 @@ Labels = npt.NDArray[np.int64]
 Array = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
 NUM_BINS = 15  # of confidences
+MIN_EYES = 0.2  # fraction of a box's size
 
 
 class Recalls(NamedTuple):
@@ -105,20 +106,46 @@ def box_iou(boxes: Array, targets: Array, mask: Mask) -> Array:
     return _mean_over_known(intersection / np.maximum(union, 1e-12), mask)
 
 
-def landmark_error(points: Array, targets: Array, mask: Mask) -> Array:
-    """Mean distance of predicted from true landmarks, in distances between the eyes.
+def landmark_error(points: Array, targets: Array, boxes: Array, mask: Mask) -> Array:
+    """Mean distance of predicted from true landmarks, in sizes of the face's box.
+
+    The size is the square root of the box's area. The distance between the eyes, the more common
+    measure, vanishes in a profile: see `interocular_error`.
 
     Args:
-        points: (N, T, 5, 2) x, y; the first two of the five are the eyes.
+        points: (N, T, 5, 2) x, y.
         targets: (N, T, 5, 2) x, y.
-        mask: (N, T) frames whose target is known.
+        boxes: (N, T, 4) x, y, w, h of the true faces, in the same units.
+        mask: (N, T) frames whose targets are known.
 
     Returns:
         (N,) errors; NaN where no frame of a clip is known.
+
+    Source: "NME box" of face alignment (Bulat and Tzimiropoulos, 2017, equation 1).
+    """
+    return _mean_over_known(_distances(points, targets) / _box_sizes(boxes), mask)
+
+
+def interocular_error(points: Array, targets: Array, boxes: Array, mask: Mask) -> Array:
+    """Mean distance of predicted from true landmarks, in distances between the true eyes.
+
+    Only over frames in which the eyes are at least `MIN_EYES` of the box's size apart, about half
+    of what they are in a frontal face. Arguments and result as in `landmark_error`.
     """
     eyes = np.linalg.norm(targets[..., 0, :] - targets[..., 1, :], axis=-1)
-    distances = np.linalg.norm(points - targets, axis=-1).mean(axis=-1)
-    return _mean_over_known(distances / np.maximum(eyes, 1e-12), mask)
+    frontal = mask & (eyes >= MIN_EYES * _box_sizes(boxes))
+    return _mean_over_known(_distances(points, targets) / np.maximum(eyes, 1e-12), frontal)
+
+
+def _distances(points: Array, targets: Array) -> Array:
+    """(N, T) mean over the landmarks."""
+    distances: Array = np.linalg.norm(points - targets, axis=-1).mean(axis=-1)
+    return distances
+
+
+def _box_sizes(boxes: Array) -> Array:
+    sizes: Array = np.sqrt(np.maximum(boxes[..., 2] * boxes[..., 3], 1e-12))
+    return sizes
 
 
 def _mean_over_known(values: Array, mask: Mask) -> Array:

@@ -10,6 +10,7 @@ from pipeline.scores.metrics import (
     box_iou,
     confusion,
     expected_calibration_error,
+    interocular_error,
     landmark_error,
     macro_f1,
     recalls,
@@ -121,7 +122,8 @@ def test_a_clip_without_a_known_frame_has_no_overlap_and_no_error() -> None:
         True,
         False,
     ]
-    assert np.isnan(landmark_error(zeros, zeros, mask)).tolist() == [True, False]
+    known = np.ones((2, 3, 4), np.float32)
+    assert np.isnan(landmark_error(zeros, zeros, known, mask)).tolist() == [True, False]
 
 
 def corners(clips: Array) -> torch.Tensor:
@@ -137,12 +139,32 @@ def test_box_overlap_agrees_with_torchvision() -> None:
     np.testing.assert_allclose(found, overlaps.diagonal(), atol=1e-6)
 
 
-def test_landmark_error_is_the_mean_distance_over_the_distance_of_the_eyes() -> None:
-    face = np.array([[0, 0], [2, 0], [1, 1], [0, 2], [2, 2]], np.float32)
-    targets = np.stack([face, 3 * face, face])[None]
+FACE = np.array([[0, 0], [2, 0], [1, 1], [0, 2], [2, 2]], np.float32)
+
+
+def test_landmark_errors_are_mean_distances_over_the_size_of_the_box_or_that_of_the_eyes() -> None:
+    targets = np.stack([FACE, 3 * FACE, FACE])[None]
     points = targets.copy()
     points[0, 0, :, 1] += 1  # Every landmark is off by 1, half the distance of the eyes ...
     points[0, 1, 4] += [3, 4]  # ... one of the five is off by 5, where the eyes are 6 apart ...
     points[0, 2] += 100  # ... and this frame is unknown.
     mask = np.array([[True, True, False]])
-    assert landmark_error(points, targets, mask)[0] == pytest.approx((1 / 2 + 5 / 5 / 6) / 2)
+    # Boxes of the size 4 and 12.
+    faces = boxes([[-1, -3, 2, 8], [-3, -9, 18, 8], [0, 0, 1, 1]])
+    found = landmark_error(points, targets, faces, mask)
+    assert found[0] == pytest.approx((1 / 4 + 5 / 5 / 12) / 2)
+    found = interocular_error(points, targets, faces, mask)
+    assert found[0] == pytest.approx((1 / 2 + 5 / 5 / 6) / 2)
+
+
+def test_a_profile_does_not_blow_up_the_landmark_errors() -> None:
+    # The eyes of the second face are a hundredth of a pixel apart: by them the error would be 100.
+    profile = FACE.copy()
+    profile[1, 0] = 0.01
+    targets = np.stack([FACE, profile])[None]
+    points = targets + np.array([0, 1], np.float32)
+    faces, mask = boxes([[0, 0, 4, 4]] * 2), np.array([[True, True]])
+    assert landmark_error(points, targets, faces, mask)[0] == pytest.approx(1 / 4)
+    assert interocular_error(points, targets, faces, mask)[0] == pytest.approx(1 / 2)
+    only_profiles = interocular_error(points[:, 1:], targets[:, 1:], faces[:, 1:], mask[:, 1:])
+    assert np.isnan(only_profiles).tolist() == [True]
