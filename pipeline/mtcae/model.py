@@ -126,7 +126,12 @@ class TaskDecoders(nn.Module):
             if structure.decoder == "mlp":
                 return MLPDecoder(size.dim, size.num_layers, dropout=size.dropout)
             return ViTDecoder(
-                size.dim, size.num_heads, size.head_dim, size.num_layers, dropout=size.dropout
+                size.dim,
+                size.num_heads,
+                size.head_dim,
+                size.num_layers,
+                dropout=size.dropout,
+                attention=size.attention,
             )
 
         num_outputs = {

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from pipeline.mtcae.decoder import CrossAttention, MLPDecoder, ViTDecoder
+from pipeline.mtcae.decoder import Attention, CrossAttention, MLPDecoder, ViTDecoder
 
 
 def num_parameters(module: nn.Module) -> int:
@@ -148,9 +148,12 @@ def test_mlp_decoder_is_the_vit_decoder_without_its_attention() -> None:
     torch.testing.assert_close(mlp(queries), vit(queries, memory))
 
 
-def test_attention_dropout_removes_whole_memory_tokens_and_only_in_training() -> None:
+@pytest.mark.parametrize("kind", ["fused", "written_out"])
+def test_attention_dropout_removes_whole_memory_tokens_and_only_in_training(
+    kind: Attention,
+) -> None:
     torch.manual_seed(0)
-    attention = CrossAttention(dim=4, num_heads=1, head_dim=4, dropout=0.5)
+    attention = CrossAttention(dim=4, num_heads=1, head_dim=4, dropout=0.5, attention=kind)
     # Uniform attention over values that are one-hot per token: the output is the mask itself.
     nn.init.zeros_(attention.query.weight)
     for layer in (attention.value, attention.proj):
@@ -169,10 +172,68 @@ def test_attention_dropout_removes_whole_memory_tokens_and_only_in_training() ->
 
 def test_weights_start_as_in_keras() -> None:
     torch.manual_seed(0)
-    for decoder in (ViTDecoder(32, 3, 32, 2), MLPDecoder(32, 2)):
-        for module in decoder.modules():
-            if isinstance(module, nn.Linear):
-                bound = (6 / (module.in_features + module.out_features)) ** 0.5
-                largest = module.weight.abs().max().item()
-                assert 0.98 * bound < largest <= bound
-                assert module.bias.abs().sum() == 0
+    # The paper's sizes; Keras' kernels of q, k and v are (512, 3, 512), that of the output
+    # projection is (3, 512, 512).
+    decoder = ViTDecoder(512, 3, 512, 1)
+    bounds = {
+        "attention.query": (6 / (512 * 3 + 512 * 512)) ** 0.5,
+        "attention.key": (6 / (512 * 3 + 512 * 512)) ** 0.5,
+        "attention.value": (6 / (512 * 3 + 512 * 512)) ** 0.5,
+        "attention.proj": (6 / (3 * 512 + 3 * 512)) ** 0.5,
+        "mlp.0": (6 / (512 + 1024)) ** 0.5,
+        "mlp.3": (6 / (1024 + 512)) ** 0.5,
+    }
+    assert [round(bounds[f"attention.{name}"], 4) for name in ("query", "proj")] == [0.0048, 0.0442]
+    for name, bound in bounds.items():
+        layer = decoder.layers[0].get_submodule(name)
+        assert isinstance(layer, nn.Linear)
+        assert 0.999 * bound < layer.weight.abs().max().item() <= bound
+        assert layer.bias.abs().sum() == 0
+
+
+def test_attention_written_out_says_the_same_as_the_fused_one_and_learns_the_same() -> None:
+    torch.manual_seed(0)
+    fused = CrossAttention(12, num_heads=3, head_dim=4, dropout=0.3, attention="fused")
+    randomized(fused)
+    written_out = CrossAttention(12, 3, 4, dropout=0.3, attention="written_out").double().eval()
+    written_out.load_state_dict(fused.state_dict())
+    queries, memory = torch.randn(2, 5, 12).double(), torch.randn(2, 7, 12).double()
+    for attention in (fused, written_out):
+        attention(queries, memory).square().sum().backward()
+    torch.testing.assert_close(written_out(queries, memory), fused(queries, memory))
+    for one, other in zip(fused.parameters(), written_out.parameters(), strict=True):
+        torch.testing.assert_close(one.grad, other.grad)
+
+
+def test_attention_that_chooses_for_itself_is_fused_on_a_cpu(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    calls = []
+
+    def fused(q: Tensor, k: Tensor, v: Tensor, dropout_p: float) -> Tensor:
+        calls.append(q.shape[-1])
+        return v
+
+    monkeypatch.setattr("torch.nn.functional.scaled_dot_product_attention", fused)
+    tokens = torch.randn(1, 3, 2)
+    kinds: tuple[Attention, ...] = ("auto", "fused", "written_out")
+    for kind in kinds:
+        CrossAttention(2, num_heads=1, head_dim=512, dropout=0, attention=kind)(tokens, tokens)
+    assert calls == [512, 512]
+
+
+@pytest.mark.gpu
+def test_wide_heads_are_written_out_on_a_gpu_and_narrow_ones_are_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    calls = []
+
+    def fused(q: Tensor, k: Tensor, v: Tensor, dropout_p: float) -> Tensor:
+        calls.append(q.shape[-1])
+        return v
+
+    monkeypatch.setattr("torch.nn.functional.scaled_dot_product_attention", fused)
+    tokens = torch.randn(1, 3, 2, device="cuda")
+    for width in (256, 257):
+        CrossAttention(2, num_heads=1, head_dim=width, dropout=0).cuda()(tokens, tokens)
+    assert calls == [256]
