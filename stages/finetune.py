@@ -18,7 +18,7 @@ if __name__ == "__main__":
 import torch
 from lightning_fabric import Fabric, seed_everything
 
-from pipeline.common.encoder_weights import CARD, card_in, checkpoint_in
+from pipeline.common.encoder_weights import CARD, card_in, checkpoint_in, history_in
 from pipeline.common.files import project_root, sha256_of
 from pipeline.common.frames import FaceSettings, FrameSettings
 from pipeline.common.imports import OBSERVERS, needed_files
@@ -27,10 +27,12 @@ from pipeline.common.params import Preset, StageParams, load_params
 from pipeline.feed.batches import LabelledSource, TrainingBatches, evaluation_batches
 from pipeline.feed.order import Rank
 from pipeline.folds.folds import refuse_leaks
+from pipeline.folds.seen import refuse_seen
 from pipeline.models.start import token_origin, why_tokens_vary
 from pipeline.mtcae.fold_data import FoldData
 from pipeline.mtcae.loss import in_fractions
 from pipeline.mtcae.model import MTCAE, ModelSize
+from pipeline.mtcae.optimistic import Optimistic
 from pipeline.mtcae.predictions import Evaluation, evaluate
 from pipeline.mtcae.recipe import Recipe, build_model
 from pipeline.mtcae.results import fold_result, write_tables
@@ -72,7 +74,11 @@ class Params(Choices, StageParams):
 
 
 def main(params: Params, data: FoldData, out: Path) -> None:
-    refuse_leaks(data.fold, data.clips)
+    try:
+        refuse_leaks(data.fold, data.clips)
+        refuse_seen(history_in(data.start), params.dataset, data.fold, data.clips)
+    except ValueError as error:
+        raise SystemExit(f"finetune: {error}") from error
     fabric = launch(params.recipes.engine.precision)
     root = Path(__file__).parents[1]
     key = training_key(
@@ -124,24 +130,24 @@ def fit_and_test(
         num_frames=params.frames.num_frames,
         num_classes=len(params.classes),
     )
-    training, test = fit(params, fabric, data, model, checkpoints, on_epoch)
-    result = fold_result(test, data.fold.number, params.classes)
+    training, test, optimistic = fit(params, fabric, data, model, checkpoints, on_epoch)
+    result = fold_result(test, data.fold.number, params.classes, optimistic)
     metrics = result.metrics | {
         "best_epoch": training.best_epoch,
         "num_parameters": sum(parameter.numel() for parameter in model.parameters()),
     }
     if fabric.is_global_zero:
         description = {
-            **params.choices.model_dump(include={"dataset", "model", "recipe", "seed"}),
-            "classes": params.classes,
-            "frames": params.frames.model_dump(),
-            "faces": params.faces.model_dump(),
+            **params.model_dump(mode="json"),
             "encoder": card_in(data.start),
             "fold": data.fold.number,
             "metrics": metrics,
         }
+        history = history_in(data.start).with_groups(
+            params.dataset, data.groups("train", "validation")
+        )
         out.mkdir(parents=True, exist_ok=True)
-        save_model(out / "model.safetensors", model, metadata=description)
+        save_model(out / "model.safetensors", model, metadata=description, history=history)
         write_tables(out, training.history, result.predictions, metrics)
         print(
             f"finetune fold {data.fold.number}: test UAR {metrics['uar']:.1%}, WAR "
@@ -149,6 +155,11 @@ def fit_and_test(
             f"{result.predictions['subject'].nunique()} subjects; epoch {training.best_epoch} of "
             f"{len(training.history)}"
         )
+        if optimistic:
+            print(
+                f"finetune fold {data.fold.number}: the best epoch on the test clips themselves, "
+                f"{optimistic.epoch}, has a UAR of {optimistic.uar:.1%}"
+            )
         labels = {clip.label for clip in data.clips}
         uars = [row["validation_uar"] for row in training.history]
         if line := advice(uars, len(labels)):
@@ -163,7 +174,7 @@ def fit(
     model: MTCAE,
     checkpoints: Checkpoints,
     on_epoch: Callable[[Epoch], None],
-) -> tuple[Training, Evaluation]:
+) -> tuple[Training, Evaluation, Optimistic | None]:
     """Train the model, and predict the test clips with its best epoch."""
     recipe, engine = params.recipes, params.recipes.engine
     stored = not why_tokens_vary(recipe.encoder, recipe.augment.changes + recipe.mix.changes)
@@ -212,6 +223,7 @@ def fit(
         num_classes=len(params.classes),
         seed=params.seed,
         validation=batches_of(open_part("validation")),
+        tested=batches_of(open_part("test")) if recipe.evaluation.optimistic else None,
     )
     optimizer = adamw(
         trained, recipe.optimizer, (lambda name: 0) if stored else model.layers_from_output
@@ -225,7 +237,7 @@ def fit(
         fabric, trained, optimizer, schedule, task, batches, engine, checkpoints, on_epoch
     )
     test = evaluate(fabric, trained, batches_of(open_part("test")), loss)
-    return training, test
+    return training, test, task.optimistic
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from pipeline.common.encoder_weights import CARD, CHECKPOINT
+from pipeline.common.encoder_weights import CARD, CHECKPOINT, History, read_history
 from pipeline.common.files import write_json
 from pipeline.common.frames import FaceSettings, FrameSettings
 from pipeline.evaluation.baselines import LINEAR, MAJORITY
@@ -19,6 +19,8 @@ from pipeline.mtcae.loss import LossSettings
 from pipeline.mtcae.model import MTCAE
 from pipeline.mtcae.structures import Structure
 
+# Of weights that have seen nobody.
+NEW = History.empty()
 # The paper's.
 LOSS = LossSettings(boxes=0.5, points=0.5, expression=1.5, scale="frame", label_smoothing=0.0)
 FRAMES = FrameSettings(
@@ -95,6 +97,7 @@ def task_model(
         dropout=dropout,
         head_dropout=head_dropout,
         norm_before_pool=norm_before_pool,
+        attention="auto",
     )
     return MTCAE(encoder, Structure(arch, decoder), size, num_classes=num_classes)
 
@@ -115,7 +118,9 @@ def baselines(predictions: pd.DataFrame, classes: list[str]) -> pd.DataFrame:
 def start_from(checkpoint: Path | None, folder: Path) -> Path:
     """The folder that stage weights makes of a checkpoint, or of none."""
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / CARD, {"name": checkpoint.name if checkpoint else "from_scratch"})
+    history = read_history(checkpoint) if checkpoint else NEW
+    name = checkpoint.name if checkpoint else "from_scratch"
+    write_json(folder / CARD, {"name": name, "history": history.model_dump()})
     if checkpoint:
         copyfile(checkpoint, folder / CHECKPOINT)
     return folder

@@ -16,7 +16,7 @@ from pydantic import Field, PositiveInt, ValidationError, model_validator
 
 from pipeline.acquire.download import check_space, download
 from pipeline.acquire.http import DownloadFailed, RetryPolicy, open_session
-from pipeline.common.encoder_weights import CARD, CHECKPOINT
+from pipeline.common.encoder_weights import CARD, CHECKPOINT, History, read_history
 from pipeline.common.files import atomic_path, sha256_of, write_json
 from pipeline.common.params import Section
 
@@ -127,13 +127,17 @@ def provide(
     out.mkdir(parents=True, exist_ok=True)
     known: dict[str, object] = {"name": source.name}
     if source.name == FROM_SCRATCH:
+        history = History.empty()
         line = "the encoder starts from random numbers"
     else:
         path = source
         if card:
             folder = downloads / source.name
             path = fetch(card, folder, accept_licence, policy, hugging_face)
-            known |= card.model_dump(include={"family", "licence", "trained_on", "page"})
+            known |= card.model_dump(include={"family", "licence", "page"})
+            history = History(known=True, trained_on=card.trained_on, groups={})
+        else:
+            history = read_history(path)
         known["sha256"] = found = sha256_of(path)
         if card and card.sha256 and found != card.sha256:
             raise DownloadFailed(
@@ -142,7 +146,7 @@ def provide(
             )
         link(path, out / CHECKPOINT)
         line = f"{path}, {path.stat().st_size / 1e6:.0f} MB, sha256 {known['sha256']}"
-    write_json(out / CARD, known)
+    write_json(out / CARD, known | {"history": history.model_dump()})
     return line
 
 

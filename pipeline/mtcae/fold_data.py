@@ -25,6 +25,11 @@ class FoldData(NamedTuple):
         """A fold from where the stages before wrote it."""
         return cls(shards, start, tokens, read_stored(shards / CLIPS), read_fold(folds, number))
 
+    def groups(self, *parts: str) -> list[str]:
+        """The groups (subjects) of some parts, sorted."""
+        rows = [row for part in parts for row in self.fold.rows(self.clips, part)]
+        return sorted({self.clips[row].group for row in rows})
+
     def frames(
         self, part: str, *, classes: Sequence[str], image_size: int, keep_bytes: int
     ) -> StoredFrames:

@@ -13,6 +13,17 @@ from pipeline.training.loop import EngineSettings
 from pipeline.training.optim import OptimizerSettings, ScheduleSettings
 
 
+class EvaluationSettings(Section):
+    """How the test clips are predicted.
+
+    Attributes:
+        optimistic: Also predict them after every epoch, for the score of the epoch that is best on
+            them, as most of the field publishes it.
+    """
+
+    optimistic: bool
+
+
 class Recipe(Section):
     """The settings of all that takes part in a training."""
 
@@ -23,6 +34,7 @@ class Recipe(Section):
     mix: MixSettings
     engine: EngineSettings
     loss: LossSettings
+    evaluation: EvaluationSettings
 
 
 def build_model(

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from pipeline.common.files import atomic_path, write_json
+from pipeline.mtcae.optimistic import Optimistic
 from pipeline.mtcae.predictions import Evaluation, predictions_table
 from pipeline.scores.metrics import recalls
 from pipeline.training.history import MEASURED, Epoch
@@ -20,8 +21,14 @@ class FoldResult(NamedTuple):
     metrics: dict[str, float]
 
 
-def fold_result(tested: Evaluation, fold: int, classes: Sequence[str]) -> FoldResult:
-    """Predictions and metrics of the test clips of a fold."""
+def fold_result(
+    tested: Evaluation, fold: int, classes: Sequence[str], optimistic: Optimistic | None
+) -> FoldResult:
+    """Predictions and metrics of the test clips of a fold.
+
+    With the best epoch on the test clips, predictions have a column `predicted_optimistic`, and
+    metrics `uar_optimistic`, `war_optimistic`, `epoch_optimistic`.
+    """
     predictions = predictions_table(tested, fold, classes)
     scores = recalls(tested.labels, tested.probabilities.argmax(axis=1), len(classes))
     metrics = {
@@ -29,8 +36,17 @@ def fold_result(tested: Evaluation, fold: int, classes: Sequence[str]) -> FoldRe
         "war": scores.war,
         "box_iou": float(predictions["box_iou"].mean()),
         "landmark_error": float(predictions["landmark_error"].mean()),
+        "interocular_error": float(predictions["interocular_error"].mean()),
         "num_test_clips": len(predictions),
     }
+    if optimistic:
+        indices = predictions["clip"].map(optimistic.predicted)
+        predictions["predicted_optimistic"] = [classes[i] for i in indices]
+        metrics |= {
+            "uar_optimistic": optimistic.uar,
+            "war_optimistic": optimistic.war,
+            "epoch_optimistic": optimistic.epoch,
+        }
     finite = {name: value for name, value in metrics.items() if math.isfinite(value)}
     return FoldResult(predictions, finite)
 

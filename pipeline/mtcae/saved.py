@@ -11,13 +11,14 @@ from typing import Any
 from pydantic import PositiveInt
 from safetensors.torch import load_file, save_file
 
+from pipeline.common.encoder_weights import History
 from pipeline.common.params import Section
 from pipeline.models.encoder import EncoderSize, VideoMAEEncoder
 from pipeline.mtcae.decoder import DecoderSize
 from pipeline.mtcae.model import MTCAE
 from pipeline.mtcae.structures import Arch, Decoder, Structure
 
-_FORMAT = 3
+_FORMAT = 4
 
 
 class Normalisation(Section):
@@ -45,7 +46,7 @@ class Description(Section):
     metadata: dict[str, Any]
 
 
-def save_model(path: Path, model: MTCAE, *, metadata: dict[str, Any]) -> None:
+def save_model(path: Path, model: MTCAE, *, metadata: dict[str, Any], history: History) -> None:
     """Write the weights to `path`, model.safetensors, and the .json beside it.
 
     Equal models and metadata give equal bytes. Either file appears only when it is whole.
@@ -54,6 +55,7 @@ def save_model(path: Path, model: MTCAE, *, metadata: dict[str, Any]) -> None:
         path: The weights' file.
         model: The model, not wrapped by torch.compile or a trainer.
         metadata: See `Description`.
+        history: What the model has been trained on; the weights' file carries it.
 
     Raises:
         ValueError: `metadata` holds a number that JSON does not know, NaN or infinity.
@@ -77,8 +79,8 @@ def save_model(path: Path, model: MTCAE, *, metadata: dict[str, Any]) -> None:
     text = json.dumps(values, indent=2, sort_keys=True, allow_nan=False) + "\n"
     partial_weights = path.with_suffix(".safetensors.partial")
     partial_json = path.with_suffix(".json.partial")
-    # No header metadata: safetensors writes it in random order.
-    save_file({name: tensor.cpu() for name, tensor in model.state_dict().items()}, partial_weights)
+    weights = {name: tensor.cpu() for name, tensor in model.state_dict().items()}
+    save_file(weights, partial_weights, metadata=history.header())
     partial_json.write_text(text, encoding="utf-8")
     partial_json.replace(path.with_suffix(".json"))
     partial_weights.replace(path)

@@ -1,6 +1,7 @@
 """What the training engine must know of MTCAE-DFER: its losses, its validation, its best epoch."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 
 from pipeline.feed.mix import MixSettings, mix_batch
 from pipeline.mtcae.loss import LossSettings, Totals, count, multitask_loss
+from pipeline.mtcae.optimistic import Optimistic
 from pipeline.mtcae.predictions import evaluate
 from pipeline.scores.metrics import recalls
 from pipeline.store.batch import Batch
@@ -27,6 +29,11 @@ class MTCAETask:
         num_classes: C.
         seed: Of mixing.
         validation: Clips of the validation subjects; this device's share.
+        tested: Clips of the test subjects, which are predicted after every epoch for `optimistic`
+            alone; None: they are not.
+
+    Attributes:
+        optimistic: The best epoch on the test subjects; None where they are not predicted.
     """
 
     loss_terms: tuple[str, ...] = ("loss", "box_loss", "point_loss", "expression_loss")
@@ -39,12 +46,15 @@ class MTCAETask:
         num_classes: int,
         seed: int,
         validation: Iterable[Batch],
+        tested: Iterable[Batch] | None = None,
     ) -> None:
         self.loss = loss
         self.mix = mix
         self.num_classes = num_classes
         self.seed = seed
         self.validation = validation
+        self.tested = tested
+        self.optimistic = None if tested is None else Optimistic()
 
     def parts(self, batch: Batch, place: Place, size: int) -> list[Batch]:
         """At most `size` clips at a time, mixed with one another where the recipe says so."""
@@ -75,6 +85,8 @@ class MTCAETask:
 
     def validate(self, fabric: Fabric, module: nn.Module) -> Validation:
         """Losses, UAR and WAR on the validation subjects."""
+        if self.tested is not None and self.optimistic:
+            self.optimistic.see(evaluate(fabric, module, self.tested, self.loss), self.num_classes)
         found = evaluate(fabric, module, self.validation, self.loss)
         scores = recalls(found.labels, found.probabilities.argmax(axis=1), self.num_classes)
         expression = found.losses["expression"]
@@ -87,3 +99,12 @@ class MTCAETask:
             },
             rank=(float(scores.uar), -expression),
         )
+
+    def state_dict(self) -> dict[str, Any]:
+        """The best epoch on the test subjects so far."""
+        return vars(self.optimistic).copy() if self.optimistic else {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state_dict` found."""
+        if self.optimistic:
+            self.optimistic = Optimistic(**state)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 Epoch = dict[str, float]
 """A row: `epoch` from 1, `learning_rate`, `train_<loss term>`, `validation_<score>`, MEASURED.
 
+The learning rate is that of the epoch's last step, of the layers next to the output.
 Training losses are means over the batches of the epoch, weighted by their samples.
 """
 
@@ -22,6 +23,7 @@ class Progress:
     Attributes:
         epoch: The one that is at work; all before it are in the history.
         step: Steps taken in it.
+        learning_rate: Of its last step, the largest of all parameters.
         loss_sums: Of its steps, every loss term times the samples of the step.
         num_samples: Of its steps.
         seconds: That its steps took, with the waiting for samples.
@@ -33,6 +35,7 @@ class Progress:
 
     epoch: int = 1
     step: int = 0
+    learning_rate: float = 0.0
     loss_sums: list[float] = field(default_factory=list)
     num_samples: int = 0
     seconds: float = 0.0
@@ -41,9 +44,18 @@ class Progress:
     best_epoch: int = 0
     best_rank: tuple[float, ...] = ()
 
-    def add(self, losses: list[float], num_samples: int, seconds: float, waiting: float) -> None:
+    def add(
+        self,
+        losses: list[float],
+        num_samples: int,
+        *,
+        learning_rate: float,
+        seconds: float,
+        waiting: float,
+    ) -> None:
         """Count a step."""
         self.step += 1
+        self.learning_rate = learning_rate
         self.num_samples += num_samples
         sums = self.loss_sums or [0.0] * len(losses)
         self.loss_sums = [
@@ -65,7 +77,6 @@ def epoch_row(
     loss_terms: tuple[str, ...],
     scores: Mapping[str, float],
     *,
-    learning_rate: float,
     memory: int,
     validation_seconds: float,
 ) -> Epoch:
@@ -75,14 +86,13 @@ def epoch_row(
         progress: After its last step.
         loss_terms: Names of the losses.
         scores: Of its validation.
-        learning_rate: The largest one of its parameters.
         memory: Most bytes so far.
         validation_seconds: What validation took.
     """
     losses = zip(loss_terms, progress.loss_sums, strict=True)
     return {
         "epoch": progress.epoch,
-        "learning_rate": learning_rate,
+        "learning_rate": progress.learning_rate,
         **{f"train_{term}": total / progress.num_samples for term, total in losses},
         **{f"validation_{name}": score for name, score in scores.items()},
         "samples_per_second": progress.num_samples / progress.seconds,

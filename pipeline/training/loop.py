@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Iterator
-from functools import partial
 from typing import Annotated, NamedTuple
 
 from lightning_fabric import Fabric
@@ -91,7 +90,7 @@ def train(
         RuntimeError: The processes see different scratch folders.
         SystemExit: SIGTERM or SIGINT came; the state is saved.
     """
-    state = TrainingState(fabric, model, optimizer, schedule, settings.ema)
+    state = TrainingState(fabric, model, optimizer, schedule, task, settings.ema)
     _go_on(fabric, state, checkpoints)
     for row in state.progress.history:
         on_epoch(row)
@@ -103,15 +102,17 @@ def train(
     coming = batches.starting_at(state.progress.epoch, state.progress.step)
     with stop_requests() as stop:
         while not done():
-            after_step = partial(_save_or_leave, state, checkpoints, stop, epoch_ended=False)
-            _finish_steps(state, task, coming, batches.steps_per_epoch, settings, after_step)
+            _finish_steps(state, task, coming, batches.steps_per_epoch, settings, checkpoints, stop)
             row = _finish_epoch(state, task)
             on_epoch(row)
             if fabric.is_global_zero:
                 print(describe_epoch(row, settings.epochs, task.loss_terms[0]), flush=True)
             # The last epoch is always saved: nothing else can be while the test runs.
+            leave, save = any_device(
+                fabric, stop.signal > 0, done() or checkpoints.due(epoch_ended=True)
+            )
             where = f"after epoch {state.progress.epoch - 1}"
-            _save_or_leave(state, checkpoints, stop, where, epoch_ended=True, always=done())
+            _save_or_leave(state, checkpoints, stop, where, leave=leave, save=save)
     state.restore_best()
     return Training(state.progress.history, state.progress.best_epoch)
 
@@ -137,18 +138,10 @@ def _finish_steps(
     coming: Iterator[B],
     num_steps: int,
     settings: EngineSettings,
-    after_step: Callable[[str], None],
+    checkpoints: Checkpoints,
+    stop: StopRequest,
 ) -> None:
-    """Take the remaining steps of the epoch that is at work.
-
-    Args:
-        state: Of the training.
-        task: The losses.
-        coming: Batches.
-        num_steps: Of an epoch.
-        settings: Of the training.
-        after_step: Called after every step, with the place in words.
-    """
+    """Take the remaining steps of the epoch that is at work; `num_steps` are those of an epoch."""
     fabric, progress = state.fabric, state.progress
     state.module.train()
     with tqdm(
@@ -162,7 +155,8 @@ def _finish_steps(
             start = time.perf_counter()
             batch = next(coming)
             waited = time.perf_counter() - start
-            result = take_step(
+            rate = max(group["lr"] for group in state.optimizer.param_groups)
+            losses, num_samples, (leave, save) = take_step(
                 fabric,
                 state.module,
                 state.wrapped_optimizer,
@@ -171,14 +165,22 @@ def _finish_steps(
                 Place(progress.epoch, progress.step, fabric.global_rank),
                 micro_batch_size=settings.micro_batch_size,
                 clip_gradients=settings.clip_gradients,
+                wishes=lambda: (stop.signal > 0, checkpoints.due(epoch_ended=False)),
             )
             if isinstance(state.schedule, LambdaLR):
                 state.schedule.step()
             if state.average:
                 state.average.update(state.model)
-            progress.add(*result, time.perf_counter() - start, waited)
+            progress.add(
+                losses,
+                num_samples,
+                learning_rate=rate,
+                seconds=time.perf_counter() - start,
+                waiting=waited,
+            )
             bar.update()
-            after_step(f"after step {progress.step} of epoch {progress.epoch}")
+            where = f"after step {progress.step} of epoch {progress.epoch}"
+            _save_or_leave(state, checkpoints, stop, where, leave=leave, save=save)
 
 
 def _finish_epoch(state: TrainingState, task: Task[B]) -> Epoch:
@@ -191,7 +193,6 @@ def _finish_epoch(state: TrainingState, task: Task[B]) -> Epoch:
         state.progress,
         task.loss_terms,
         validation.scores,
-        learning_rate=max(group["lr"] for group in state.optimizer.param_groups),
         memory=peak_memory(state.fabric.device),
         validation_seconds=time.perf_counter() - start,
     )
@@ -206,14 +207,12 @@ def _save_or_leave(
     stop: StopRequest,
     where: str,
     *,
-    epoch_ended: bool,
-    always: bool = False,
+    leave: bool,
+    save: bool,
 ) -> None:
-    """Save the state where it is time to, or where a signal ends the process here."""
+    """Save the state, and end the process here where a signal came to any of the processes."""
     fabric = state.fabric
-    due = always or checkpoints.due(epoch_ended=epoch_ended)
-    leave, due = any_device(fabric, stop.signal > 0, due)
-    if leave or due:
+    if leave or save:
         values = state.state_dict()
         if fabric.is_global_zero:
             checkpoints.save(values)

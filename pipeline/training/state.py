@@ -12,6 +12,7 @@ from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 from pipeline.training.devices import gather
 from pipeline.training.history import Progress
 from pipeline.training.random_state import random_state, set_random_state
+from pipeline.training.task import Remembers
 
 
 class TrainingState:
@@ -22,6 +23,7 @@ class TrainingState:
         model: That is trained.
         optimizer: Over its parameters.
         schedule: Of the optimiser.
+        task: What it remembers of the epochs is part of the state.
         ema: Decay of the moving average of the weights; 0: there is none.
 
     Attributes:
@@ -36,12 +38,14 @@ class TrainingState:
         model: nn.Module,
         optimizer: AdamW,
         schedule: LambdaLR | ReduceLROnPlateau,
+        task: Remembers,
         ema: float,
     ) -> None:
         self.fabric = fabric
         self.model = model
         self.optimizer = optimizer
         self.schedule = schedule
+        self.task = task
         self.module, self.wrapped_optimizer = fabric.setup(model, optimizer)
         self.average = ModelEmaV3(model, decay=ema) if ema else None
         self.eval_model: nn.Module = self.average.module if self.average else model
@@ -55,6 +59,7 @@ class TrainingState:
             "average": trained_weights(self.eval_model) if self.average else {},
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
+            "task": self.task.state_dict(),
             "best_weights": self.best_weights,
             "progress": vars(self.progress),
             "random": gather(self.fabric, random_state()),
@@ -67,6 +72,7 @@ class TrainingState:
             self.average.module.load_state_dict(state["average"], strict=False)
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
+        self.task.load_state_dict(state["task"])
         self.best_weights = state["best_weights"]
         self.progress = Progress(**state["progress"])
         # On another number of devices, dropout draws anew; everything else goes on as it was.

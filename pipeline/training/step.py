@@ -1,11 +1,13 @@
 """One step of the optimiser, on as many samples as the settings say, wherever and in what parts."""
 
 import math
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.wrappers import _FabricModule, _FabricOptimizer
+from torch import Tensor
 
 from pipeline.training.devices import gather, sum_over_devices
 from pipeline.training.task import B, Batch, Place, Task
@@ -17,10 +19,12 @@ class StepResult(NamedTuple):
     Attributes:
         losses: Of the whole batch, one per loss term.
         num_samples: Of the whole batch.
+        wishes: Each of the flags, where any process raised it.
     """
 
     losses: list[float]
     num_samples: int
+    wishes: list[bool]
 
 
 def take_step(
@@ -33,6 +37,7 @@ def take_step(
     *,
     micro_batch_size: int,
     clip_gradients: float,
+    wishes: Callable[[], Sequence[bool]] = tuple,
 ) -> StepResult:
     """Change the weights by the gradients of a whole batch, of which this device has a share.
 
@@ -48,6 +53,8 @@ def take_step(
         place: Of the step.
         micro_batch_size: Most samples of a part.
         clip_gradients: Largest gradient norm; 0 leaves gradients alone.
+        wishes: Flags of this process that all processes must know of, asked for after the backward
+            pass: they travel with the losses, so that a step waits for the device only once.
 
     Raises:
         FloatingPointError: Loss or gradients are not finite; the message names the samples of the
@@ -56,7 +63,28 @@ def take_step(
     parts = task.parts(batch.to(fabric.device), place, micro_batch_size)
     own = torch.stack([task.totals(part) for part in parts])
     totals = sum_over_devices(fabric, own.sum(dim=0))
+    sums = _add_gradients(fabric, module, task, parts, totals)
+    norm = fabric.clip_gradients(
+        module, optimizer, max_norm=clip_gradients or math.inf, error_if_nonfinite=False
+    )
+    assert isinstance(norm, torch.Tensor)
+    flags = torch.tensor([float(wish) for wish in wishes()], device=fabric.device)
+    # Read at once: a GPU has nothing to do while a number is read.
+    numbers = [*sum_over_devices(fabric, torch.cat([sums, flags])), norm, totals[0].float()]
+    *values, gradient, num_samples = torch.stack(numbers).tolist()
+    means, raised = values[: len(sums)], values[len(sums) :]
+    _check_finite(fabric, "loss", means[0], batch, place)
+    _check_finite(fabric, "gradient", gradient, batch, place)
+    optimizer.step()
+    # Not before the backward pass: no gradients need to live during the forward pass.
+    optimizer.zero_grad()
+    return StepResult(means, int(num_samples), [flag > 0 for flag in raised])
 
+
+def _add_gradients(
+    fabric: Fabric, module: _FabricModule, task: Task[B], parts: list[B], totals: Tensor
+) -> Tensor:
+    """Forward and backward through the parts of this device; the sum of their losses, by term."""
     sums = torch.zeros(len(task.loss_terms), device=fabric.device)
     for i, part in enumerate(parts):
         with fabric.no_backward_sync(module, enabled=i + 1 < len(parts)):
@@ -64,19 +92,7 @@ def take_step(
             # The devices' gradients are averaged, and the sum is meant.
             fabric.backward(losses[0] * fabric.world_size)
         sums += torch.stack(list(losses)).detach()
-    norm = fabric.clip_gradients(
-        module, optimizer, max_norm=clip_gradients or math.inf, error_if_nonfinite=False
-    )
-    assert isinstance(norm, torch.Tensor)
-    # Read at once: a GPU has nothing to do while a number is read.
-    numbers = [*sum_over_devices(fabric, sums), norm, totals[0].float()]
-    *means, gradient, num_samples = torch.stack(numbers).tolist()
-    _check_finite(fabric, "loss", means[0], batch, place)
-    _check_finite(fabric, "gradient", gradient, batch, place)
-    optimizer.step()
-    # Not before the backward pass: no gradients need to live during the forward pass.
-    optimizer.zero_grad()
-    return StepResult(means, int(num_samples))
+    return sums
 
 
 def _check_finite(fabric: Fabric, what: str, value: float, batch: Batch, place: Place) -> None:

@@ -4,7 +4,7 @@ Shape letters: K totals.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple, Protocol, Self, TypeVar
+from typing import Any, NamedTuple, Protocol, Self, TypeVar
 
 import torch
 from lightning_fabric import Fabric
@@ -58,7 +58,19 @@ class Validation(NamedTuple):
     rank: tuple[float, ...]
 
 
-class Task(Protocol[B]):
+class Remembers(Protocol):
+    """What of a task goes on with a training that was stopped."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors and plain values; nothing where the task remembers nothing."""
+        ...
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Put everything back to what `state_dict` found."""
+        ...
+
+
+class Task(Remembers, Protocol[B]):
     """The losses and the validation of a system.
 
     A step's batch is divided over devices, and on each of them into parts: the losses of all parts

@@ -3,14 +3,23 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from hosts import Fault, Host
 from project import ROOT
+from safetensors.torch import save_file
 
 from commands.weights import table
 from pipeline.acquire.http import DownloadFailed, RetryPolicy
 from pipeline.acquire.weights import cards, provide, read_card
-from pipeline.common.encoder_weights import CARD, CHECKPOINT, card_in, checkpoint_in
+from pipeline.common.encoder_weights import (
+    CARD,
+    CHECKPOINT,
+    History,
+    card_in,
+    checkpoint_in,
+    history_in,
+)
 from pipeline.models.families import FAMILIES
 from stages.weights import Params, main
 
@@ -84,7 +93,8 @@ def test_a_file_of_the_hub_is_fetched_once_with_what_is_known_of_it(
     assert card_in(out) == {
         "name": "some-name",
         "sha256": SHA256,
-        **{name: KNOWN[name] for name in ("family", "licence", "trained_on", "page")},
+        **{name: KNOWN[name] for name in ("family", "licence", "page")},
+        "history": {"known": True, "trained_on": KNOWN["trained_on"], "groups": {}},
     }
     assert [file.name for file in (tmp_path / "downloads/some-name").iterdir()] == [
         "model.safetensors"
@@ -147,13 +157,23 @@ def test_an_own_file_is_taken_as_it_is(tmp_path: Path) -> None:
     source.write_bytes(CONTENT)
     out = run(tmp_path, source, "http://unused")
     assert (out / CHECKPOINT).read_bytes() == CONTENT
-    assert card_in(out) == {"name": "mine.pt", "sha256": SHA256}
+    nothing = {"known": False, "trained_on": "", "groups": {}}
+    assert card_in(out) == {"name": "mine.pt", "sha256": SHA256, "history": nothing}
+
+
+def test_an_own_file_tells_whom_it_has_seen(tmp_path: Path) -> None:
+    source = tmp_path / "weights/mine.safetensors"
+    source.parent.mkdir()
+    history = History.empty().with_groups("sample", ["s02", "s01"])
+    save_file({"norm.weight": torch.zeros(2)}, source, metadata=history.header())
+    assert history_in(run(tmp_path, source, "http://unused")) == history
 
 
 def test_from_scratch_there_is_no_checkpoint(tmp_path: Path) -> None:
     out = run(tmp_path, ROOT / "weights/from_scratch", "http://unused")
     assert [path.name for path in out.iterdir()] == [CARD]
-    assert card_in(out) == {"name": "from_scratch"}
+    assert card_in(out)["name"] == "from_scratch"
+    assert history_in(out) == History.empty()
 
 
 def test_a_name_that_does_not_exist_is_answered_with_those_that_do(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from small import task_model, video_encoder
+from small import NEW, task_model, video_encoder
 from torch import Tensor, nn
 
 from commands.cross import MappedModel, main
@@ -219,7 +219,12 @@ def saved_model(
         weight.mul_(scale[:, None])
         bias.sub_(logits.mean(dim=0)).mul_(scale)
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_model(path, model, metadata={"classes": classes, "dataset": "mine", "fold": 1} | FRAMES)
+    save_model(
+        path,
+        model,
+        metadata={"classes": classes, "dataset": "mine", "fold": 1} | FRAMES,
+        history=NEW,
+    )
     return path
 
 

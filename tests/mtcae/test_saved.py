@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from small import task_model, video_encoder
+from small import NEW, task_model, video_encoder
 from torch import Tensor, nn
 
 from pipeline.models.checkpoints import load_encoder
@@ -52,7 +52,7 @@ def test_loaded_model_predicts_what_the_saved_one_did_to_the_bit(
 ) -> None:
     saved = model(arch, decoder)
     path = tmp_path / "model.safetensors"
-    save_model(path, saved, metadata=METADATA)
+    save_model(path, saved, metadata=METADATA, history=NEW)
     loaded, metadata = load_model(path)
     assert metadata == METADATA
     assert not any(module.training for module in loaded.modules())
@@ -66,7 +66,9 @@ def test_loaded_model_predicts_what_the_saved_one_did_to_the_bit(
 
 
 def test_model_json_says_what_the_model_is(tmp_path: Path) -> None:
-    save_model(tmp_path / "model.safetensors", model("cascaded", "vit"), metadata=METADATA)
+    save_model(
+        tmp_path / "model.safetensors", model("cascaded", "vit"), metadata=METADATA, history=NEW
+    )
     description = json.loads((tmp_path / "model.json").read_text())
     assert description["metadata"] == METADATA
     assert description["normalisation"] == {"mean": [0.25] * 3, "std": list(IMAGENET_STD)}
@@ -76,12 +78,12 @@ def test_model_json_says_what_the_model_is(tmp_path: Path) -> None:
 
 def test_a_model_without_a_format_is_refused_as_one_of_an_earlier_version(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
-    save_model(path, model("stl", "vit"), metadata=METADATA)
+    save_model(path, model("stl", "vit"), metadata=METADATA, history=NEW)
     description = json.loads((tmp_path / "model.json").read_text())
     del description["format"]
     (tmp_path / "model.json").write_text(json.dumps(description))
     with pytest.raises(
-        ValueError, match=r"model\.json has format 1, and this version reads format 3: train"
+        ValueError, match=r"model\.json has format 1, and this version reads format 4: train"
     ):
         load_model(path)
 
@@ -91,7 +93,9 @@ def test_saving_twice_gives_the_same_bytes_and_leaves_nothing_else(tmp_path: Pat
     for name in ("first", "second"):
         folder = tmp_path / name
         folder.mkdir()
-        save_model(folder / "model.safetensors", model("cascaded", "vit"), metadata=METADATA)
+        save_model(
+            folder / "model.safetensors", model("cascaded", "vit"), metadata=METADATA, history=NEW
+        )
         assert sorted(p.name for p in folder.iterdir()) == ["model.json", "model.safetensors"]
         contents.append([p.read_bytes() for p in sorted(folder.iterdir())])
     assert contents[0] == contents[1]
@@ -102,14 +106,17 @@ def test_metadata_that_json_does_not_know_is_refused_before_anything_is_written(
 ) -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
         save_model(
-            tmp_path / "model.safetensors", model("stl", "vit"), metadata={"uar": float("nan")}
+            tmp_path / "model.safetensors",
+            model("stl", "vit"),
+            metadata={"uar": float("nan")},
+            history=NEW,
         )
     assert list(tmp_path.iterdir()) == []
 
 
 def test_encoder_of_a_saved_model_can_start_another_with_its_normalisation(tmp_path: Path) -> None:
     saved = model("cascaded", "vit")
-    save_model(tmp_path / "model.safetensors", saved, metadata={})
+    save_model(tmp_path / "model.safetensors", saved, metadata={}, history=NEW)
     other = encoder()
     report = load_encoder(other, tmp_path / "model.safetensors")
     assert report.family == "model saved by this project"

@@ -1,5 +1,6 @@
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from math import log
+from typing import Any
 
 import pytest
 import torch
@@ -56,6 +57,22 @@ def clips(num_clips: int) -> Batch:
     )
 
 
+def guesses(*classes: int) -> Batch:
+    """Clips a, b, c, d of the classes 0, 0, 1, 2, whose logits say these classes."""
+    logits = F.one_hot(torch.tensor(classes), NUM_CLASSES).float()
+    known = torch.ones(4, NUM_FRAMES, dtype=torch.bool)
+    return Batch(
+        ids=["a", "b", "c", "d"],
+        groups=["s"] * 4,
+        inputs=torch.cat([torch.zeros(4, NUM_OUTPUTS - NUM_CLASSES), logits], dim=1),
+        targets={
+            "boxes": Target(torch.full((4, NUM_FRAMES, 4), 2.0), known),
+            "points": Target(torch.full((4, NUM_FRAMES, 5, 2), 3.0), known),
+            "expression": Target(torch.tensor([0, 0, 1, 2]), torch.ones(4, dtype=torch.bool)),
+        },
+    )
+
+
 def task(mix: MixSettings = NO_MIXING, validation: Iterable[Batch] = ()) -> MTCAETask:
     return MTCAETask(SMOOTH, mix, num_classes=NUM_CLASSES, seed=1, validation=validation)
 
@@ -99,21 +116,8 @@ def test_a_clip_on_its_own_is_not_mixed() -> None:
 
 
 def test_validation_scores_all_clips_and_ranks_by_recall_and_then_by_expression_loss() -> None:
-    labels = torch.tensor([0, 0, 1, 2])
     # The second clip is taken for class 1; every logit is 1 for the guess and 0 for the others.
-    logits = F.one_hot(torch.tensor([0, 1, 1, 2]), NUM_CLASSES).float()
-    inputs = torch.cat([torch.zeros(4, NUM_OUTPUTS - NUM_CLASSES), logits], dim=1)
-    known = torch.ones(4, NUM_FRAMES, dtype=torch.bool)
-    whole = Batch(
-        ids=["a", "b", "c", "d"],
-        groups=["s"] * 4,
-        inputs=inputs,
-        targets={
-            "boxes": Target(torch.full((4, NUM_FRAMES, 4), 2.0), known),
-            "points": Target(torch.full((4, NUM_FRAMES, 5, 2), 3.0), known),
-            "expression": Target(labels, torch.ones(4, dtype=torch.bool)),
-        },
-    )
+    whole = guesses(0, 1, 1, 2)
     fabric = Fabric(accelerator="cpu", devices=1)
     found = task(validation=whole.parts(3)).validate(fabric, Answer())
     # Without smoothing: minus the logarithm of e or, once, of 1 over their sum.
@@ -128,3 +132,38 @@ def test_validation_scores_all_clips_and_ranks_by_recall_and_then_by_expression_
     )
     assert found.rank == (found.scores["uar"], -found.scores["expression_loss"])
     assert task().loss_terms[0] in found.scores
+
+
+def test_the_best_epoch_on_the_test_clips_is_kept_beside_and_goes_on_after_a_stop() -> None:
+    fabric = Fabric(accelerator="cpu", devices=1)
+    # UAR and WAR: 1/3 and 1/4; 5/6 and 3/4; 2/3 and 3/4; 5/6 and 3/4 again.
+    epochs = [guesses(2, 2, 0, 2), guesses(0, 1, 1, 2), guesses(0, 0, 1, 1), guesses(1, 0, 1, 2)]
+
+    def train(*numbers: int, state: Mapping[str, Any] | None = None) -> MTCAETask:
+        tested: list[Batch] = []
+        one = MTCAETask(
+            SMOOTH,
+            NO_MIXING,
+            num_classes=NUM_CLASSES,
+            seed=1,
+            validation=[guesses(0, 0, 0, 0)],
+            tested=tested,
+        )
+        if state:
+            one.load_state_dict(state)
+        for number in numbers:
+            tested[:] = epochs[number].parts(3)
+            found = one.validate(fabric, Answer())
+            assert found.scores["uar"] == pytest.approx(1 / 3)  # It chooses nothing.
+        return one
+
+    whole = train(0, 1, 2, 3)
+    assert whole.optimistic
+    assert (whole.optimistic.epoch, whole.optimistic.epochs) == (2, 4)
+    assert whole.optimistic.uar == pytest.approx(5 / 6)
+    assert whole.optimistic.war == pytest.approx(3 / 4)
+    assert whole.optimistic.predicted == {"a": 0, "b": 1, "c": 1, "d": 2}
+    for stop in (1, 2, 3):
+        first = train(*range(stop))
+        assert train(*range(stop, 4), state=first.state_dict()).optimistic == whole.optimistic
+    assert task().optimistic is None

@@ -14,7 +14,7 @@ import torch
 from lightning_fabric import Fabric
 from mlflow import MlflowClient
 from project import ROOT
-from small import LOSS, task_model, video_encoder
+from small import LOSS, NEW, task_model, video_encoder
 
 from pipeline.common.clips import Clip
 from pipeline.common.frames import FaceSettings, FaceTrack, FrameSettings
@@ -79,7 +79,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
         torch.nn.init.normal_(parameter, std=0.3)
     path = tmp_path_factory.mktemp("fold1") / "model.safetensors"
     metadata = {"classes": CLASSES, "frames": FRAMES.model_dump(), "faces": FACES.model_dump()}
-    save_model(path, model, metadata=metadata)
+    save_model(path, model, metadata=metadata, history=NEW)
     return path
 
 

@@ -9,7 +9,16 @@ import numpy as np
 import pytest
 import torch
 from lightning_fabric import Fabric
-from small import FRAMES, LOSS, NO_AUGMENTATION, NO_MIXING, start_from, task_model, video_encoder
+from small import (
+    FRAMES,
+    LOSS,
+    NEW,
+    NO_AUGMENTATION,
+    NO_MIXING,
+    start_from,
+    task_model,
+    video_encoder,
+)
 from torch import Tensor, nn
 
 from pipeline.common.clips import Clip, read_stored, write_stored
@@ -65,7 +74,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_stored(folder / "shards" / CLIPS, stored)
     torch.manual_seed(0)
     model = task_model(tiny_encoder(), arch="stl", decoder="vit", num_classes=2)
-    save_model(folder / "model.safetensors", model, metadata={})
+    save_model(folder / "model.safetensors", model, metadata={}, history=NEW)
     start_from(folder / "model.safetensors", folder / "start")
     return folder
 

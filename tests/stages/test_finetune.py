@@ -9,9 +9,11 @@ import pytest
 import torch
 import yaml
 from project import ROOT
-from small import NO_AUGMENTATION, NO_MIXING, start_from, task_model, video_encoder
+from sklearn.metrics import recall_score
+from small import NEW, NO_AUGMENTATION, NO_MIXING, start_from, task_model, video_encoder
 
 from pipeline.common.clips import Clip, read_stored, write_stored
+from pipeline.common.encoder_weights import history_in, read_history
 from pipeline.common.frames import FaceTrack
 from pipeline.folds.folds import GroupFold, write_folds
 from pipeline.models.encoder import EncoderSize, VideoMAEEncoder
@@ -45,7 +47,12 @@ def checkpoint(tmp_path: Path) -> Path:
     encoder.mean.fill_(0)
     encoder.std.fill_(1)
     path = tmp_path / "model.safetensors"
-    save_model(path, task_model(encoder, arch="stl", decoder="vit", num_classes=3), metadata={})
+    save_model(
+        path,
+        task_model(encoder, arch="stl", decoder="vit", num_classes=3),
+        metadata={},
+        history=NEW,
+    )
     return path
 
 
@@ -209,6 +216,7 @@ def kill_after(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     return arm
 
 
+RUNS = ("with", "without")
 FILES = ("history.csv", "predictions.parquet", "model.safetensors", "model.json", "metrics.json")
 
 
@@ -353,6 +361,7 @@ def test_stored_tokens_train_like_the_frozen_encoder_that_they_come_from(
         project / "weights.safetensors",
         task_model(encoder, arch="stl", decoder="vit", num_classes=3),
         metadata={},
+        history=NEW,
     )
     # Mixup with probability 0 changes nothing, but keeps the tokens from being stored.
     plain: dict[str, dict[str, object]] = {
@@ -374,3 +383,37 @@ def test_stored_tokens_train_like_the_frozen_encoder_that_they_come_from(
     for name in ("train_expression_loss", "validation_loss"):
         curves = [pd.read_csv(f"{out}/history.csv")[name] for out in ("through", "stored")]
         np.testing.assert_allclose(curves[1], curves[0], rtol=2e-3)
+
+
+def test_the_best_epoch_on_the_test_clips_stands_beside_and_changes_nothing(
+    document: dict[str, Any], project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(small(document, evaluation={"optimistic": True}), "with")
+    assert "the best epoch on the test clips themselves" in capsys.readouterr().out
+    run(small(document, evaluation={"optimistic": False}), "without")
+    assert "the best epoch on the test clips" not in capsys.readouterr().out
+    for name in ("model.safetensors", "history.csv"):
+        assert (project / "with" / name).read_bytes() == (project / "without" / name).read_bytes()
+    both, one = (pd.read_parquet(project / name / "predictions.parquet") for name in RUNS)
+    pd.testing.assert_frame_equal(both.drop(columns="predicted_optimistic"), one)
+    metrics, plain = (json.loads((project / name / "metrics.json").read_text()) for name in RUNS)
+    assert metrics["uar_optimistic"] >= metrics["uar"] == plain["uar"]
+    labels, predicted = both["actual"], both["predicted_optimistic"]
+    found = recall_score(labels, predicted, labels=labels.unique(), average="macro")
+    assert metrics["uar_optimistic"] == pytest.approx(found)
+    assert metrics.keys() - plain.keys() == {"uar_optimistic", "war_optimistic", "epoch_optimistic"}
+
+
+def test_a_model_that_has_seen_who_is_tested_cannot_start_the_fold(
+    document: dict[str, Any], project: Path
+) -> None:
+    # Fold 1 trains on a to d and validates on e; fold 2 tests d.
+    run(small(document), "first")
+    start_from(project / "first/model.safetensors", project / "start")
+    assert history_in(project / "start").groups == {"sample": ["a", "b", "c", "d", "e"]}
+    with pytest.raises(SystemExit, match=r"fold 2 is not trained: .* have seen 1 of the 1 .*\(d\)"):
+        run(small(document), "second", fold=2)
+    run(small(document), "again", fold=1)
+    assert read_history(project / "again/model.safetensors").groups == {
+        "sample": ["a", "b", "c", "d", "e"]
+    }

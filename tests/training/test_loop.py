@@ -1,9 +1,9 @@
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import cycle, islice
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Self
+from typing import Any, Self
 
 import pytest
 import torch
@@ -76,6 +76,12 @@ class ScriptedTask:
         uar = next(self.uars)
         return Validation({**scores, "uar": uar}, rank=(uar, *others))
 
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        pass
+
 
 @dataclass(frozen=True)
 class Samples:
@@ -126,6 +132,12 @@ class Regression:
             (loss,) = self.losses(module, self.validation, self.totals(self.validation))
         return Validation({"error": loss.item()}, rank=(-loss.item(),))
 
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        pass
+
 
 @pytest.mark.parametrize("module", ENGINE_FILES, ids=str)
 def test_the_engine_knows_no_faces_models_or_stores(module: Path) -> None:
@@ -167,10 +179,12 @@ def test_a_model_that_has_nothing_to_do_with_faces_trains_like_a_plain_loop_of_t
     schedule = cosine_schedule(optimizer, warmup_steps=3, total_steps=2 * epochs)
     for epoch, row in enumerate(trained.history, start=1):
         errors = []
+        rates = []
         for rows in (slice(3), slice(3, 5)):
             loss = nn.functional.mse_loss(plain(x[rows]), y[rows])
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
+            rates.append(optimizer.param_groups[0]["lr"])
             optimizer.step()
             schedule.step()
             errors.append(loss.item())
@@ -179,7 +193,7 @@ def test_a_model_that_has_nothing_to_do_with_faces_trains_like_a_plain_loop_of_t
         assert without_clock(row) == pytest.approx(
             {
                 "epoch": epoch,
-                "learning_rate": schedule.get_last_lr()[0],
+                "learning_rate": rates[-1],
                 "train_error": (3 * errors[0] + 2 * errors[1]) / 5,
                 "validation_error": error,
             },
@@ -247,7 +261,7 @@ def test_training_stops_when_no_better_epoch_came_for_long(fabric: Fabric) -> No
     assert trained.best_epoch == 3
 
 
-def test_the_history_holds_means_over_clips_and_the_rate(fabric: Fabric) -> None:
+def test_the_history_holds_means_over_clips_and_the_rate_of_the_last_step(fabric: Fabric) -> None:
     model, four = tiny_model(), [clips(4)]
     untrained = evaluate(fabric, model, four, LOSS).losses
     rows: list[Epoch] = []
@@ -256,8 +270,26 @@ def test_the_history_holds_means_over_clips_and_the_rate(fabric: Fabric) -> None
     assert [row["epoch"] for row in history] == [1, 2]
     # The only batch of the first epoch meets the untrained model.
     assert train_losses(history[0]) == pytest.approx(list(untrained.values()), rel=1e-6)
-    # The rate that the next batch will have, at the end of a warmup of two steps.
-    assert history[0]["learning_rate"] == pytest.approx(3e-3)
+    # A step an epoch, in a warm-up of two: the schedule ends there, at a rate that is not zero.
+    rates = [row["learning_rate"] for row in history]
+    assert rates == pytest.approx([1.5e-3, 3e-3])
+
+
+def test_processes_meet_over_signals_and_saving_only_once_an_epoch_beside_the_steps(
+    fabric: Fabric, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    meetings: list[tuple[bool, ...]] = []
+
+    def any_device(_: Fabric, *flags: bool) -> list[bool]:
+        meetings.append(flags)
+        return list(flags)
+
+    monkeypatch.setattr(loop, "any_device", any_device)
+    parts = clips(8).parts(2)
+    fit(fabric, tiny_model(), parts, tiny_task(parts), epochs=2)
+    # The last epoch is always saved.
+    assert [signalled for signalled, _ in meetings] == [False, False]
+    assert meetings[-1][1]
 
 
 def test_losses_of_batches_count_by_their_clips(fabric: Fabric) -> None:
