@@ -156,14 +156,14 @@ def _finish_steps(
             batch = next(coming)
             waited = time.perf_counter() - start
             rate = max(group["lr"] for group in state.optimizer.param_groups)
+            place = Place(progress.epoch, progress.step, fabric.global_rank)
             losses, num_samples, (leave, save) = take_step(
                 fabric,
                 state.module,
                 state.wrapped_optimizer,
                 task,
-                batch,
-                Place(progress.epoch, progress.step, fabric.global_rank),
-                micro_batch_size=settings.micro_batch_size,
+                task.parts(batch.to(fabric.device), place, settings.micro_batch_size),
+                place,
                 clip_gradients=settings.clip_gradients,
                 wishes=lambda: (stop.signal > 0, checkpoints.due(epoch_ended=False)),
             )

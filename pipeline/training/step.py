@@ -10,7 +10,7 @@ from lightning_fabric.wrappers import _FabricModule, _FabricOptimizer
 from torch import Tensor
 
 from pipeline.training.devices import gather, sum_over_devices
-from pipeline.training.task import B, Batch, Place, Task
+from pipeline.training.task import B, Place, Task
 
 
 class StepResult(NamedTuple):
@@ -32,16 +32,15 @@ def take_step(
     module: _FabricModule,
     optimizer: _FabricOptimizer,
     task: Task[B],
-    batch: B,
+    parts: list[B],
     place: Place,
     *,
-    micro_batch_size: int,
     clip_gradients: float,
     wishes: Callable[[], Sequence[bool]] = tuple,
 ) -> StepResult:
     """Change the weights by the gradients of a whole batch, of which this device has a share.
 
-    The share is computed in parts. Losses are divided by the totals of the whole batch, so that the
+    Losses are divided by the totals of the whole batch, so that the
     gradients are the same however it is divided.
 
     Args:
@@ -49,9 +48,8 @@ def take_step(
         module: The model, set up by Fabric and in training mode.
         optimizer: Set up by Fabric; without gradients, before and after.
         task: Whose losses.
-        batch: This device's share.
+        parts: Of this device's share of the batch, computed one after the other.
         place: Of the step.
-        micro_batch_size: Most samples of a part.
         clip_gradients: Largest gradient norm; 0 leaves gradients alone.
         wishes: Flags of this process that all processes must know of, asked for after the backward
             pass: they travel with the losses, so that a step waits for the device only once.
@@ -60,7 +58,6 @@ def take_step(
         FloatingPointError: Loss or gradients are not finite; the message names the samples of the
             batch. The weights are as they were.
     """
-    parts = task.parts(batch.to(fabric.device), place, micro_batch_size)
     own = torch.stack([task.totals(part) for part in parts])
     totals = sum_over_devices(fabric, own.sum(dim=0))
     sums = _add_gradients(fabric, module, task, parts, totals)
@@ -73,8 +70,8 @@ def take_step(
     numbers = [*sum_over_devices(fabric, torch.cat([sums, flags])), norm, totals[0].float()]
     *values, gradient, num_samples = torch.stack(numbers).tolist()
     means, raised = values[: len(sums)], values[len(sums) :]
-    _check_finite(fabric, "loss", means[0], batch, place)
-    _check_finite(fabric, "gradient", gradient, batch, place)
+    _check_finite(fabric, "loss", means[0], parts, place)
+    _check_finite(fabric, "gradient", gradient, parts, place)
     optimizer.step()
     # Not before the backward pass: no gradients need to live during the forward pass.
     optimizer.zero_grad()
@@ -95,10 +92,11 @@ def _add_gradients(
     return sums
 
 
-def _check_finite(fabric: Fabric, what: str, value: float, batch: Batch, place: Place) -> None:
+def _check_finite(fabric: Fabric, what: str, value: float, parts: list[B], place: Place) -> None:
     """Stop on all devices: each of them knows the same value."""
     if not math.isfinite(value):
-        ids = [name for share in gather(fabric, batch.ids) for name in share]
+        own = [name for part in parts for name in part.ids]
+        ids = [name for share in gather(fabric, own) for name in share]
         raise FloatingPointError(
             f"the {what} of epoch {place.epoch} is {value}; the batch held the samples "
             f"{', '.join(ids)}: lower the recipe's learning rate"
