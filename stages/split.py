@@ -9,15 +9,20 @@ from pydantic import Field, NonNegativeInt
 
 from pipeline.common.clips import StoredClip, read_stored
 from pipeline.common.params import Section, StageParams, load_params
-from pipeline.folds.folds import GroupFold, write_folds
+from pipeline.folds.folds import GroupFold, classes_lacking, read_folds, write_folds
 from pipeline.folds.group_folds import balanced_tests, holdout_fold, make_folds, published_folds
-from pipeline.folds.protocols import MAE_DFER_CLASSES, MAE_DFER_TESTS
+from pipeline.folds.protocols import PUBLISHED
 
 
 class SplitParams(Section):
-    """The protocol, how many folds, and how much of each training part chooses the epoch."""
+    """The protocol, how many folds, and how much of each training part chooses the epoch.
 
-    protocol: Literal["paper", "mae-dfer", "loso", "holdout"]
+    Attributes:
+        partial: That only some folds of a protocol are trained is meant so.
+    """
+
+    protocol: Literal["paper", "mae-dfer", "emobox", "loso", "holdout"]
+    partial: bool
     num_folds: Annotated[int, Field(ge=2)]
     test_fraction: Annotated[float, Field(gt=0, le=0.5)]
     validation_fraction: Annotated[float, Field(gt=0, le=0.5)]
@@ -38,12 +43,7 @@ def main(params: Params, manifest: Path, out: Path) -> None:
         folds = split_clips(params, clips)
     except ValueError as error:
         raise SystemExit(f"split: {error}") from error
-    if unknown := sorted(set(params.folds) - {fold.number for fold in folds}):
-        raise SystemExit(
-            f"protocol {params.split.protocol} makes {len(folds)} fold(s) of {params.dataset}, but "
-            f"`folds` in params.yaml also lists {unknown}; the list of all is "
-            f"-S 'folds={[fold.number for fold in folds]}'"
-        )
+    check_listed(params, folds)
     write_folds(out, clips, folds)
     sizes = "; ".join(
         f"{len(fold.train)}/{len(fold.validation)}/{len(fold.test)}" for fold in folds
@@ -52,6 +52,32 @@ def main(params: Params, manifest: Path, out: Path) -> None:
         f"split: {len(folds)} folds by protocol {params.split.protocol}, {len(params.folds)} of "
         f"them to be trained; subjects for training/validation/test: {sizes}"
     )
+    for fold in read_folds(out):
+        if fold.number in params.folds and (lacking := classes_lacking(fold, clips)):
+            parts = "; ".join(f"{part} lacks {', '.join(lacking[part])}" for part in lacking)
+            print(f"split: fold {fold.number}: {parts}; a UAR there is over the other classes")
+
+
+def check_listed(params: Params, folds: Sequence[GroupFold]) -> None:
+    """Stop where `folds` lists a fold that there is not, or not all that the protocol wants."""
+    protocol = params.split.protocol
+    listed, made = set(params.folds), [fold.number for fold in folds]
+    if unknown := sorted(listed.difference(made)):
+        raise SystemExit(
+            f"protocol {protocol} makes {len(folds)} fold(s) of {params.dataset}, but `folds` in "
+            f"params.yaml also lists {unknown}; the list of all is -S 'folds={made}'"
+        )
+    # Protocol paper fixes no number of folds, and holdout has one.
+    whole = protocol == "loso" or protocol in PUBLISHED
+    left_out = [fold for fold in folds if fold.number not in listed]
+    if left_out and whole and not params.split.partial:
+        untested = sum(len(fold.test) for fold in left_out)
+        raise SystemExit(
+            f"protocol {protocol} tests every subject of {params.dataset} in one of its "
+            f"{len(folds)} folds; `folds` in params.yaml lists {len(listed)} of them, and "
+            f"{untested} subjects would not be tested. The list of all is -S 'folds={made}'; if a "
+            "part is wanted, say so by -S split.partial=true"
+        )
 
 
 def split_clips(params: Params, clips: Sequence[StoredClip]) -> list[GroupFold]:
@@ -64,16 +90,16 @@ def split_clips(params: Params, clips: Sequence[StoredClip]) -> list[GroupFold]:
             validation_fraction=split.validation_fraction,
             seed=seed,
         )
-    if split.protocol == "mae-dfer":
-        if params.dataset not in MAE_DFER_TESTS:
+    if split.protocol in PUBLISHED:
+        defined = PUBLISHED[split.protocol]
+        if params.dataset not in defined:
             raise SystemExit(
-                f"protocol mae-dfer is defined for {' and '.join(MAE_DFER_TESTS)}, not for "
+                f"protocol {split.protocol} is defined for {' and '.join(defined)}, not for "
                 f"{params.dataset}; choose another split.protocol"
             )
         return published_folds(
             clips,
-            MAE_DFER_TESTS[params.dataset],
-            MAE_DFER_CLASSES[params.dataset],
+            defined[params.dataset],
             validation_fraction=split.validation_fraction,
             seed=seed,
         )

@@ -63,6 +63,19 @@ def refuse_leaks(fold: Fold, clips: Sequence[StoredClip]) -> None:
             )
 
 
+def classes_lacking(fold: Fold, clips: Sequence[StoredClip]) -> dict[str, list[str]]:
+    """Classes that the data set has and a part of the fold has not, for each part that lacks any.
+
+    `{"validation": ["contempt"]}`: the UAR that chooses the epoch is over the other classes.
+    """
+    classes = {clip.label for clip in clips}
+    lacking = {
+        part: sorted(classes - {clips[row].label for row in fold.rows(clips, part)})
+        for part in PARTS
+    }
+    return {part: names for part, names in lacking.items() if names}
+
+
 def write_folds(path: Path, clips: Sequence[StoredClip], folds: Sequence[GroupFold]) -> None:
     """Write the folds as a CSV table: `clip`, and a column per fold with the part of the clip."""
     table = pd.DataFrame({"clip": [clip.clip for clip in clips]})

@@ -14,27 +14,40 @@ import numpy.typing as npt
 from sklearn.model_selection import StratifiedGroupKFold
 
 from pipeline.common.clips import StoredClip
+from pipeline.folds.draw import draw_subjects
 from pipeline.folds.folds import PARTS, GroupFold
+from pipeline.folds.protocols import PublishedProtocol
 
 
 def balanced_tests(clips: Sequence[StoredClip], num_folds: int, seed: int) -> list[list[str]]:
     """Test subjects of each fold, with classes and sexes as even as can be.
 
-    Every subject is tested in exactly one fold.
+    Every subject is tested in exactly one fold, and every fold tests somebody.
 
     Raises:
         ValueError: There are too few subjects.
     """
     subjects = _subjects(clips)
-    # One to test, one to validate and one to train on must remain, also when a fold tests two.
-    fewest = max(num_folds, 4 if num_folds == 2 else 3)
+    # Besides who is tested, one to validate and one to train on must remain: of two folds each
+    # trains on those whom the other tests.
+    fewest_tested = 2 if num_folds == 2 else 1
+    fewest = max(num_folds * fewest_tested, 3)
     if len(subjects) < fewest:
         raise ValueError(
             f"{len(subjects)} subject(s) ({', '.join(subjects)}) cannot make {num_folds} "
             f"subject-independent folds; at least {fewest} are needed: lower split.num_folds and "
             "folds, or add subjects"
         )
-    return [_subjects(clips[i] for i in test) for _, test in _split(clips, num_folds, seed)]
+    tests = [_subjects(clips[i] for i in test) for _, test in _split(clips, num_folds, seed)]
+    # Where subjects are few and uneven, scikit-learn's even classes can leave a fold empty.
+    num_clips = Counter(clip.group for clip in clips)
+    for test in tests:
+        while len(test) < fewest_tested:
+            largest = max(tests, key=len)
+            moved = min(largest, key=lambda subject: (num_clips[subject], subject))
+            largest.remove(moved)
+            test.append(moved)
+    return [sorted(test) for test in tests]
 
 
 def make_folds(
@@ -50,30 +63,25 @@ def make_folds(
     Args:
         clips: All usable clips.
         tests: Test subjects of each fold.
-        validation_fraction: About this part of the other subjects chooses the epoch.
+        validation_fraction: As close as can be to this part of the other subjects chooses the
+            epoch.
         seed: Of that choice.
         validation: Subjects who choose the epoch in every fold, in place of a drawn part.
 
     Raises:
-        ValueError: A part of a fold has no subject, or its training part lacks a class.
+        ValueError: A fold has too few subjects, or its training part lacks a class.
     """
     folds = []
     for number, test in enumerate(tests, start=1):
         tested = set(test)
         others = [clip for clip in clips if clip.group not in tested]
-        chosen = sorted(validation) or _part(others, validation_fraction, seed)
+        chosen = sorted(validation) or _part(others, validation_fraction, seed, num_others=1)
         fold = GroupFold(
             number,
             train=sorted({clip.group for clip in others}.difference(chosen)),
             validation=chosen,
             test=sorted(test),
         )
-        for part in PARTS:
-            if not getattr(fold, part):
-                raise ValueError(
-                    f"fold {number} has no {part} subjects: too few subjects, or too uneven ones, "
-                    f"for {len(tests)} folds; make fewer folds, or add subjects"
-                )
         train = set(fold.train)
         trained = {clip.label for clip in clips if clip.group in train}
         if missing := {clip.label for clip in clips} - trained:
@@ -87,8 +95,7 @@ def make_folds(
 
 def published_folds(
     clips: Sequence[StoredClip],
-    tests: Sequence[Sequence[str]],
-    classes: Iterable[str],
+    protocol: PublishedProtocol,
     *,
     validation_fraction: float,
     seed: int,
@@ -99,8 +106,8 @@ def published_folds(
         ValueError: The clips lack a subject or a class of the protocol, or have one too many.
     """
     for kind, found, expected in (
-        ("subjects", set(_subjects(clips)), {subject for test in tests for subject in test}),
-        ("classes", {clip.label for clip in clips}, set(classes)),
+        ("subjects", set(_subjects(clips)), set().union(*protocol.tests)),
+        ("classes", {clip.label for clip in clips}, protocol.classes),
     ):
         if found != expected:
             raise ValueError(
@@ -109,7 +116,7 @@ def published_folds(
                 f"{', '.join(sorted(found - expected)) or 'none'}; complete the data set, correct "
                 "its `classes` in params.yaml, or choose another split.protocol"
             )
-    return make_folds(clips, tests, validation_fraction=validation_fraction, seed=seed)
+    return make_folds(clips, protocol.tests, validation_fraction=validation_fraction, seed=seed)
 
 
 def holdout_fold(
@@ -121,7 +128,7 @@ def holdout_fold(
         ValueError: Only some clips have a `split`, or a subject stands in two parts.
     """
     if not any(clip.split for clip in clips):
-        test = _part(clips, test_fraction, seed)
+        test = _part(clips, test_fraction, seed, num_others=2)
         return make_folds(clips, [test], validation_fraction=validation_fraction, seed=seed)
     if without := [clip.path for clip in clips if not clip.split]:
         raise ValueError(
@@ -151,17 +158,17 @@ def _subjects(clips: Iterable[StoredClip]) -> list[str]:
     return sorted({clip.group for clip in clips})
 
 
-def _part(clips: Sequence[StoredClip], fraction: float, seed: int) -> list[str]:
-    """About that fraction of the subjects, with classes and sexes as even as can be."""
+def _part(clips: Sequence[StoredClip], fraction: float, seed: int, *, num_others: int) -> list[str]:
+    """As close as can be to that fraction of the subjects, so that some others remain."""
     subjects = _subjects(clips)
-    if len(subjects) < 2:
+    if len(subjects) <= num_others:
         raise ValueError(
-            f"{len(subjects)} subject(s) ({', '.join(subjects)}) cannot be divided into two parts; "
-            "at least three are needed in all, to train, to choose the epoch and to test"
+            f"{len(subjects)} subject(s) ({', '.join(subjects)}) cannot be divided into "
+            f"{num_others + 1} parts; at least three are needed in all, to train, to choose the "
+            "epoch and to test"
         )
-    num_parts = min(round(1 / fraction), len(subjects))
-    _, part = next(_split(clips, num_parts, seed))
-    return _subjects(clips[i] for i in part)
+    size = min(max(round(fraction * len(subjects)), 1), len(subjects) - num_others)
+    return draw_subjects(clips, size, seed)
 
 
 def _split(

@@ -12,13 +12,14 @@ from pipeline.folds.folds import (
     PARTS,
     Fold,
     GroupFold,
+    classes_lacking,
     read_fold,
     read_folds,
     refuse_leaks,
     write_folds,
 )
 from pipeline.folds.group_folds import balanced_tests, make_folds, published_folds
-from pipeline.folds.protocols import MAE_DFER_CLASSES, MAE_DFER_TESTS
+from pipeline.folds.protocols import PUBLISHED
 from stages.split import Params, split_clips
 
 LABELS = ["angry", "happy", "sad"]
@@ -79,7 +80,8 @@ def test_balanced_subjects_give_folds_of_one_woman_and_one_man_each(seed: int) -
     sex = {clip.group: clip.sex for clip in clips}
     for fold in split(clips, seed=seed):
         assert Counter(sex[subject] for subject in fold.test) == {"female": 1, "male": 1}
-        assert len(fold.validation) in (1, 2)
+        # A fifth of the other eight is 1.6.
+        assert Counter(sex[subject] for subject in fold.validation) == {"female": 1, "male": 1}
 
 
 def test_24_actors_are_spread_as_evenly_as_whole_subjects_allow() -> None:
@@ -201,7 +203,8 @@ def test_two_folds_of_three_subjects_would_leave_nobody_to_validate() -> None:
         split(balanced_clips(3), num_folds=2)
 
 
-def test_subjects_too_uneven_for_the_folds_are_an_error_and_not_an_empty_fold() -> None:
+def test_as_many_subjects_as_folds_are_a_fold_each_however_uneven_they_are() -> None:
+    # Scikit-learn puts s0, who has one clip, into the fold of s4 and leaves a fold empty.
     counts = {"s0": (0, 1, 0), "s1": (1, 1, 5), "s2": (2, 3, 2), "s3": (2, 1, 2), "s4": (2, 6, 4)}
     clips = [
         StoredClip(f"{subject}{label}{i}", "", subject, label, sex="fm"[int(subject[1]) % 2])
@@ -209,8 +212,26 @@ def test_subjects_too_uneven_for_the_folds_are_an_error_and_not_an_empty_fold() 
         for label, number in zip("abc", numbers, strict=True)
         for i in range(number)
     ]
-    with pytest.raises(ValueError, match="has no test subjects"):
-        split(clips, seed=0)
+    folds = split(clips, seed=0)
+    assert sorted(fold.test for fold in folds) == [[subject] for subject in counts]
+
+
+@pytest.mark.parametrize(("num_subjects", "num_folds"), [(3, 3), (5, 5), (4, 2), (5, 2), (6, 5)])
+def test_few_uneven_subjects_always_make_folds_that_test_everybody_once(
+    num_subjects: int, num_folds: int
+) -> None:
+    for seed in range(60):
+        random = np.random.default_rng(seed)
+        clips = [
+            StoredClip(f"s{s}_{i}", "", f"s{s}", str(random.choice(LABELS, p=shares)))
+            for s, shares in enumerate(random.dirichlet([0.3] * len(LABELS), size=num_subjects))
+            for i in range(random.integers(1, 30))
+        ]
+        tests = balanced_tests(clips, num_folds, seed)
+        assert sorted(s for test in tests for s in test) == [f"s{s}" for s in range(num_subjects)]
+        for test in tests:
+            # Somebody is tested, and one to train on and one to choose the epoch are left.
+            assert 1 <= len(test) <= num_subjects - 2
 
 
 def ravdess_clips() -> list[StoredClip]:
@@ -224,7 +245,7 @@ def ravdess_clips() -> list[StoredClip]:
             sex=("female", "male")[actor % 2],
         )
         for actor in range(1, 25)
-        for label in sorted(MAE_DFER_CLASSES["ravdess"])
+        for label in sorted(PUBLISHED["mae-dfer"]["ravdess"].classes)
         for i in range(4 if label == "neutral" else 8)
     ]
 
@@ -243,14 +264,8 @@ def cremad_clips() -> list[StoredClip]:
     ]
 
 
-def published(dataset: str, clips: list[StoredClip]) -> list[GroupFold]:
-    return published_folds(
-        clips,
-        MAE_DFER_TESTS[dataset],
-        MAE_DFER_CLASSES[dataset],
-        validation_fraction=0.2,
-        seed=1,
-    )
+def published(protocol: str, dataset: str, clips: list[StoredClip]) -> list[GroupFold]:
+    return published_folds(clips, PUBLISHED[protocol][dataset], validation_fraction=0.2, seed=1)
 
 
 def sizes(clips: list[StoredClip], fold: GroupFold) -> tuple[int, int]:
@@ -262,7 +277,7 @@ def sizes(clips: list[StoredClip], fold: GroupFold) -> tuple[int, int]:
 
 def test_ravdess_has_six_published_folds_of_240_test_clips() -> None:
     clips = ravdess_clips()
-    folds = published("ravdess", clips)
+    folds = published("mae-dfer", "ravdess", clips)
     assert [sizes(clips, fold) for fold in folds] == [(240, 1200)] * 6
     assert [(fold.test[0], fold.test[-1]) for fold in folds] == [
         ("actor_01", "actor_04"),
@@ -277,9 +292,31 @@ def test_ravdess_has_six_published_folds_of_240_test_clips() -> None:
         assert len({*fold.train, *fold.validation, *fold.test}) == 24
 
 
+def test_emobox_has_the_six_folds_of_its_repository() -> None:
+    clips = ravdess_clips()
+    folds = published("emobox", "ravdess", clips)
+    assert [{int(actor.removeprefix("actor_")) for actor in fold.test} for fold in folds] == [
+        {1, 11, 20, 21},
+        {4, 10, 12, 14},
+        {8, 9, 19, 23},
+        {3, 5, 7, 24},
+        {2, 15, 16, 18},
+        {6, 13, 17, 22},
+    ]
+    assert sorted(actor for fold in folds for actor in fold.test) == [
+        f"actor_{number:02}" for number in range(1, 25)
+    ]
+    assert [sizes(clips, fold) for fold in folds] == [(240, 1200)] * 6
+    assert set(Counter(clip.group for clip in clips).values()) == {60}
+    for fold in folds:
+        assert {clip.label for clip in clips if clip.group in fold.test} == {
+            *("angry", "calm", "disgust", "fear", "happy", "neutral", "sad", "surprised")
+        }
+
+
 def test_cremad_has_five_published_folds_of_the_published_sizes() -> None:
     clips = cremad_clips()
-    found = [sizes(clips, fold) for fold in published("cremad", clips)]
+    found = [sizes(clips, fold) for fold in published("mae-dfer", "cremad", clips)]
     assert [test for test, _ in found] == [1463, 1470, 1476, 1476, 1557]
     assert {test + rest for test, rest in found} == {7442}
 
@@ -290,19 +327,20 @@ def test_a_published_protocol_wants_every_subject_and_no_stranger() -> None:
     with pytest.raises(
         ValueError, match=r"subjects .* missing are actor_07, too many are actor_25"
     ):
-        published("ravdess", clips)
+        published("mae-dfer", "ravdess", clips)
 
 
 def test_a_published_protocol_wants_its_own_classes() -> None:
     clips = [replace(clip, label=clip.label.replace("calm", "neutral")) for clip in ravdess_clips()]
     with pytest.raises(ValueError, match=r"classes .* missing are calm, too many are none"):
-        published("ravdess", clips)
+        published("mae-dfer", "ravdess", clips)
 
 
 def by_protocol(protocol: str, clips: list[StoredClip]) -> list[GroupFold]:
     """What the split stage makes of the clips."""
     split = {
         "protocol": protocol,
+        "partial": False,
         "num_folds": 5,
         "test_fraction": 0.25,
         "validation_fraction": 0.2,
@@ -320,18 +358,35 @@ def test_leaving_one_subject_out_tests_each_of_24_alone() -> None:
         assert sorted([*fold.train, *fold.validation, *fold.test]) == [
             f"actor_{n:02}" for n in range(1, 25)
         ]
-        # A fifth of 23.
-        assert len(fold.validation) in (4, 5)
+        # A fifth of 23 is 4.6.
+        assert len(fold.validation) == 5
 
 
 def test_a_holdout_without_a_split_column_draws_its_subjects() -> None:
-    # A quarter of twelve is tested, and about a fifth of the other nine chooses the epoch.
+    # A quarter of twelve is tested, and a fifth of the other nine, 1.8, chooses the epoch.
     clips = balanced_clips(12)
     (fold,) = by_protocol("holdout", clips)
     assert len(fold.test) == 3
-    assert len(fold.validation) in (1, 2)
+    assert len(fold.validation) == 2
     together = [*fold.train, *fold.validation, *fold.test]
     assert sorted(together) == [f"s{s:02}" for s in range(12)]
+
+
+def test_three_subjects_are_a_holdout_of_one_in_each_part() -> None:
+    (fold,) = by_protocol("holdout", balanced_clips(3))
+    assert [len(part) for part in fold[1:]] == [1, 1, 1]
+    with pytest.raises(ValueError, match=r"2 subject\(s\) \(s00, s01\) cannot be divided into 3"):
+        by_protocol("holdout", balanced_clips(2))
+
+
+@pytest.mark.parametrize(("fraction", "expected"), [(0.4, 4), (0.2, 2), (0.5, 5), (0.01, 1)])
+def test_validation_is_as_close_to_its_fraction_of_ten_subjects_as_can_be(
+    fraction: float, expected: int
+) -> None:
+    clips = balanced_clips(11)
+    (fold,) = make_folds(clips, [["s00"]], validation_fraction=fraction, seed=1)
+    assert len(fold.validation) == expected
+    assert len(fold.train) == 10 - expected
 
 
 def with_splits(parts: dict[str, str], num_subjects: int = 6) -> list[StoredClip]:
@@ -374,6 +429,23 @@ def test_a_subject_in_two_parts_of_the_table_is_an_error_that_names_them() -> No
 def test_a_split_column_with_gaps_is_an_error_that_counts_them() -> None:
     with pytest.raises(ValueError, match=r"12 clips have no split \(s03_angry_0\.mp4, "):
         by_protocol("holdout", with_splits({**SPLITS, "s03": ""}))
+
+
+def test_classes_that_a_part_lacks_are_named_and_full_parts_are_left_out() -> None:
+    clips = [
+        StoredClip(f"{group}_{label}", "", group, label)
+        for group, labels in {"Ann": "abc", "Bob": "ac", "Cem": "c", "Eve": "d"}.items()
+        for label in labels
+    ]
+    fold = GroupFold(1, train=["Ann", "Eve"], validation=["Bob"], test=["Cem"])
+    assert classes_lacking(by_clip(fold, clips), clips) == {
+        "validation": ["b", "d"],
+        "test": ["a", "b", "d"],
+    }
+    everybody = balanced_clips(5)
+    assert all(
+        classes_lacking(by_clip(fold, everybody), everybody) == {} for fold in split(everybody)
+    )
 
 
 FOLD = GroupFold(2, train=["Ann", "Bob"], validation=["Cem"], test=["Dee"])

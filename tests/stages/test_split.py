@@ -3,7 +3,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.common.clips import StoredClip, read_stored, write_stored
-from pipeline.folds.folds import read_fold
+from pipeline.folds.folds import read_fold, read_folds
+from pipeline.folds.protocols import PUBLISHED
 from stages.split import Params, main
 
 SUBJECTS = [f"s{s:02}" for s in range(10)]
@@ -23,9 +24,12 @@ def manifest(tmp_path: Path) -> Path:
     return path
 
 
-def params(protocol: str, folds: list[int], dataset: str = "sample") -> Params:
+def params(
+    protocol: str, folds: list[int], dataset: str = "sample", *, partial: bool = False
+) -> Params:
     split = {
         "protocol": protocol,
+        "partial": partial,
         "num_folds": 5,
         "test_fraction": 0.2,
         "validation_fraction": 0.2,
@@ -43,7 +47,9 @@ def test_all_folds_are_written_also_those_that_are_not_trained(
     names = [clip.clip for part in tested for clip in part]
     assert sorted(names) == [clip.clip for clip in clips]
     assert sorted(s for part in tested for s in {clip.group for clip in part}) == SUBJECTS
-    assert "5 folds by protocol paper, 2 of them to be trained" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "5 folds by protocol paper, 2 of them to be trained" in printed
+    assert "lacks" not in printed
 
 
 @pytest.mark.parametrize(
@@ -66,7 +72,65 @@ def test_a_fold_that_the_protocol_does_not_make_stops_with_the_list_of_those_it_
     assert not (tmp_path / "folds.csv").exists()
 
 
+@pytest.fixture
+def ravdess(tmp_path: Path) -> Path:
+    """A clip of each of the eight classes of each of the 24 actors."""
+    path = tmp_path / "ravdess.parquet"
+    classes = PUBLISHED["emobox"]["ravdess"].classes
+    actors = [f"actor_{number:02}" for number in range(1, 25)]
+    write_stored(
+        path,
+        [StoredClip(f"{a}_{label}", "", a, label) for a in actors for label in sorted(classes)],
+    )
+    return path
+
+
+@pytest.mark.parametrize(
+    ("protocol", "num_folds", "untested"), [("mae-dfer", 6, 4), ("emobox", 6, 4), ("loso", 24, 19)]
+)
+def test_a_part_of_a_protocol_is_trained_only_where_it_is_marked_as_wanted(
+    protocol: str, num_folds: int, untested: int, ravdess: Path, tmp_path: Path
+) -> None:
+    every = list(range(1, num_folds + 1))
+    out = tmp_path / "folds.csv"
+    with pytest.raises(SystemExit) as raised:
+        main(params(protocol, [1, 2, 3, 4, 5], "ravdess"), ravdess, out)
+    message = str(raised.value)
+    assert f"{num_folds} folds; `folds` in params.yaml lists 5 of them, and {untested}" in message
+    assert f"-S 'folds={every}'" in message
+    assert "-S split.partial=true" in message
+    assert not out.exists()
+    main(params(protocol, [1, 2, 3, 4, 5], "ravdess", partial=True), ravdess, out)
+    assert len(read_folds(out)) == num_folds
+    out.unlink()
+    main(params(protocol, every, "ravdess"), ravdess, out)
+    assert len(read_folds(out)) == num_folds
+
+
+def test_classes_that_a_part_lacks_are_printed_for_the_folds_that_are_trained(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # Two show surprise: one is tested where the other must be trained on, so validation lacks it.
+    clips = [
+        StoredClip(f"{subject}_{label}", "", subject, label)
+        for s, subject in enumerate(SUBJECTS)
+        for label in ("happy", "sad", *(["surprised"] if s in (0, 1) else []))
+    ]
+    write_stored(tmp_path / "clips.parquet", clips)
+    main(params("loso", [1, 3], partial=True), tmp_path / "clips.parquet", tmp_path / "folds.csv")
+    lines = capsys.readouterr().out.splitlines()[1:]
+    assert lines == [
+        "split: fold 1: validation lacks surprised; a UAR there is over the other classes",
+        "split: fold 3: test lacks surprised; a UAR there is over the other classes",
+    ]
+
+
 def test_a_published_protocol_is_not_guessed_for_other_data(manifest: Path, tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match="defined for ravdess and cremad, not for sample"):
         main(params("mae-dfer", [1]), manifest, tmp_path / "folds.csv")
     assert not (tmp_path / "folds.csv").exists()
+
+
+def test_emobox_is_defined_for_ravdess_alone(manifest: Path, tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match="emobox is defined for ravdess, not for cremad"):
+        main(params("emobox", [1], "cremad"), manifest, tmp_path / "folds.csv")
