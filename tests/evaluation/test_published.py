@@ -1,13 +1,18 @@
+from typing import get_args
+
 import pytest
 
 from pipeline.evaluation.published import (
     MAE_DFER,
     NUM_CLASSES,
     PAPER,
+    PROTOCOLS,
     PublishedResult,
     ablation_results,
     comparison_results,
+    other_results,
 )
+from stages.split import SplitParams
 
 
 def test_single_values_are_those_of_the_tables() -> None:
@@ -18,6 +23,8 @@ def test_single_values_are_those_of_the_tables() -> None:
         dataset="cremad",
         num_classes=6,
         protocol=PAPER,
+        epoch_on_test=None,
+        modality="video",
         uar=77.23,
         war=79.89,
         self_supervised=True,
@@ -31,6 +38,8 @@ def test_single_values_are_those_of_the_tables() -> None:
         dataset="mead",
         num_classes=8,
         protocol=PAPER,
+        epoch_on_test=None,
+        modality="video",
         uar=None,
         war=68.87,
         self_supervised=False,
@@ -92,3 +101,60 @@ def test_every_row_names_its_table(dataset: str, table: str) -> None:
 def test_an_unknown_dataset_is_refused() -> None:
     with pytest.raises(ValueError, match="'dfew', only on ravdess, cremad, mead"):
         ablation_results("dfew")
+
+
+def test_the_epochs_of_two_methods_are_known_to_be_chosen_on_the_test_clips() -> None:
+    rows = [
+        row
+        for dataset in NUM_CLASSES
+        for row in comparison_results(dataset) + ablation_results(dataset)
+    ]
+    assert [(row.dataset, row.method) for row in rows if row.epoch_on_test] == [
+        ("ravdess", "SVFAP"),
+        ("ravdess", "MAE-DFER"),
+        ("cremad", "SVFAP"),
+        ("cremad", "MAE-DFER"),
+    ]
+    assert {row.epoch_on_test for row in rows} == {True, None}
+    assert {row.modality for row in rows} == {"video"}
+
+
+def test_other_results_are_those_of_their_sources() -> None:
+    found = {
+        (row.dataset, row.method): (
+            row.uar,
+            row.war,
+            row.num_classes,
+            row.protocol,
+            row.epoch_on_test,
+            row.modality,
+            row.source,
+        )
+        for dataset in ("ravdess", "cremad", "mead", "sample")
+        for row in other_results(dataset)
+    }
+    hicmae, avf_mae = "HiCMAE, arXiv 2401.05698", "AVF-MAE++, CVPR 2025"
+    assert found == {
+        ("ravdess", "HiCMAE"): (87.96, 87.99, 8, "mae-dfer", True, "audio-visual", hicmae),
+        ("ravdess", "AVF-MAE++"): (87.44, 87.57, 8, "mae-dfer", True, "audio-visual", avf_mae),
+        ("ravdess", "MTCAE-DFER, the authors' notebook"): (
+            *(55.95, 57.22, 7, "notebook", False, "video"),
+            "the printed run in github.com/Peihao-Xiang/MTCAE-DFER",
+        ),
+        ("cremad", "HiCMAE"): (84.94, 84.91, 6, "mae-dfer", True, "audio-visual", hicmae),
+        ("cremad", "AVF-MAE++"): (86.02, 85.95, 6, "mae-dfer", True, "audio-visual", avf_mae),
+        ("cremad", "people"): (
+            *(None, 58.2, 6, "raters", False, "people"),
+            "Cao et al. 2014, IEEE Transactions on Affective Computing 5(4)",
+        ),
+    }
+
+
+def test_every_protocol_of_a_row_or_of_an_experiment_is_described() -> None:
+    rows = [
+        row
+        for dataset in NUM_CLASSES
+        for row in ablation_results(dataset) + comparison_results(dataset) + other_results(dataset)
+    ]
+    own = set(get_args(SplitParams.model_fields["protocol"].annotation))
+    assert {row.protocol for row in rows} | own == set(PROTOCOLS)
