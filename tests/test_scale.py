@@ -145,6 +145,7 @@ SPLIT_PARAMS = split.Params.model_validate(
             "protocol": "paper",
             "num_folds": 5,
             "test_fraction": 0.2,
+            "partial": False,
             "validation_fraction": 0.2,
         },
         "seed": 1,
