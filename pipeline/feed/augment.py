@@ -13,7 +13,6 @@ from typing import Annotated, Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from PIL import Image
 from pydantic import Field, NonNegativeInt
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
@@ -27,6 +26,7 @@ from torchvision.transforms.functional import (
 )
 
 from pipeline.common.params import Section
+from pipeline.feed.geometry import GEOMETRIC, move_labels, resample
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 
@@ -79,15 +79,6 @@ _PHOTOMETRIC = [
     "AutoContrast", "Equalize", "PosterizeIncreasing", "SolarizeIncreasing",
     "ColorIncreasing", "ContrastIncreasing", "BrightnessIncreasing", "SharpnessIncreasing",
 ]  # fmt: skip
-# Each gives two rows of the matrix from a place in the new frame to its source in the old one, x
-# and y from -1 to 1 as in grid_sample. As in timm, shears keep the top or left edge in place.
-_GEOMETRIC: dict[str, Callable[[float], list[list[float]]]] = {
-    "Rotate": lambda degrees: [[cos(a := radians(degrees)), -sin(a), 0], [sin(a), cos(a), 0]],
-    "ShearX": lambda factor: [[1, factor, factor], [0, 1, 0]],
-    "ShearY": lambda factor: [[1, 0, 0], [factor, 1, factor]],
-    "TranslateXRel": lambda share: [[1, 0, 2 * share], [0, 1, 0]],
-    "TranslateYRel": lambda share: [[1, 0, 0], [0, 1, 2 * share]],
-}
 
 
 def augment_clip(
@@ -119,23 +110,23 @@ def augment_clip(
         frames = _change_colours(frames, *generator.uniform(-1, 1, 3) * settings.colour + 1)
     photometric: list[tuple[str, tuple[float, ...]]] = []
     with global_generators_seeded_by(generator):
-        operations = [*_PHOTOMETRIC, *_GEOMETRIC]
+        operations = [*_PHOTOMETRIC, *GEOMETRIC]
         for name in generator.choice(operations, settings.rand_augment_ops).tolist():
             to_arguments: Callable[..., tuple[float, ...]] | None = LEVEL_TO_ARG[name]
             arguments = to_arguments(settings.rand_augment_magnitude, {}) if to_arguments else ()
             if name == "PosterizeIncreasing":
                 arguments = (max(1, *arguments),)  # timm's 0 bits at magnitude 10 are an error
-            if name in _GEOMETRIC:
+            if name in GEOMETRIC:
                 # The way back to the source goes through the last operation first.
-                source @= source.new_tensor([*_GEOMETRIC[name](*arguments), [0, 0, 1]])
+                source @= source.new_tensor([*GEOMETRIC[name](*arguments), [0, 0, 1]])
             else:
                 photometric.append((name, arguments))
         erased = _random_rectangle(settings.erase_probability, frames.shape[2])
     if photometric:
         frames = _recolour(frames, photometric)
     if not torch.equal(source, torch.eye(3, dtype=torch.float64)):
-        frames = _resample(frames, source)
-        boxes, points, inside = _move_labels(boxes, points, source.inverse())
+        frames = resample(frames, source)
+        boxes, points, inside = move_labels(boxes, points, source.inverse())
         mask = mask & inside
     if erased.any():
         # timm's noise, normal with a mean and deviation of ImageNet's, in units of a uint8 frame.
@@ -196,25 +187,3 @@ def _recolour(frames: Tensor, operations: list[tuple[str, tuple[float, ...]]]) -
         pictures = [timm_operations[name](picture, *arguments) for picture in pictures]
     arrays = np.stack([np.asarray(picture) for picture in pictures])
     return torch.from_numpy(arrays).movedim(-1, 1).contiguous()
-
-
-def _resample(frames: Tensor, source: Tensor) -> Tensor:
-    grid = F.affine_grid(source[None, :2].float(), [1, *frames.shape[1:]], align_corners=False)
-    # All frames as the channels of one picture; grid_sample fills with 0, which 128 makes grey.
-    channels = frames.flatten(0, 1)[None].float().sub_(128)
-    moved = F.grid_sample(channels, grid, align_corners=False).add_(128)
-    return moved.round_().to(torch.uint8).view_as(frames)
-
-
-def _move_labels(boxes: Tensor, points: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Labels moved by an inverse source matrix, and (T,) whether the box's centre is inside."""
-
-    def moved(places: Tensor) -> Tensor:
-        return ((2 * places.double() - 1) @ target[:2, :2].T + target[:2, 2] + 1) / 2
-
-    unit_square = torch.tensor([[0, 0], [1, 0], [0, 1], [1, 1]])
-    corners = moved(boxes[:, None, :2] + boxes[:, None, 2:] * unit_square).clamp(0, 1)
-    low, high = corners.amin(dim=1), corners.amax(dim=1)
-    centre = moved(boxes[:, :2] + boxes[:, 2:] / 2)
-    inside = (centre == centre.clamp(0, 1)).all(dim=1)
-    return torch.cat([low, high - low], dim=1).to(boxes), moved(points).to(points), inside

@@ -11,7 +11,7 @@ from small import NO_AUGMENTATION
 from timm.data.auto_augment import LEVEL_TO_ARG, NAME_TO_OP
 from torch import Tensor
 
-from pipeline.feed import augment
+from pipeline.feed import augment, geometry
 from pipeline.feed.augment import augment_clip
 from pipeline.feed.mix import MixSettings, mix_batch
 from pipeline.store.batch import Batch, Target
@@ -24,7 +24,7 @@ LANDMARKS = torch.tensor([(32, 32), (60, 34), (45, 46), (36, 62), (56, 60)]) + 0
 # Each landmark has its own colour: the channel that its dot raises or lowers. The box lowers blue.
 SIGNALS = [(0, 1), (0, -1), (1, 1), (1, -1), (2, 1)]
 BOX_SIGNAL = (2, -1)
-PHOTOMETRIC, GEOMETRIC = augment._PHOTOMETRIC, list(augment._GEOMETRIC)
+PHOTOMETRIC, GEOMETRIC = augment._PHOTOMETRIC, list(geometry.GEOMETRIC)
 Clip = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
@@ -76,8 +76,8 @@ def only(monkeypatch: pytest.MonkeyPatch, names: Iterable[str]) -> None:
     """Draw from these operations alone."""
     names = set(names)
     monkeypatch.setattr(augment, "_PHOTOMETRIC", [n for n in PHOTOMETRIC if n in names])
-    geometric = {n: rows for n, rows in augment._GEOMETRIC.items() if n in names}
-    monkeypatch.setattr(augment, "_GEOMETRIC", geometric)
+    geometric = {n: rows for n, rows in geometry.GEOMETRIC.items() if n in names}
+    monkeypatch.setattr(augment, "GEOMETRIC", geometric)
 
 
 def timm_pictures(frames: Tensor, name: str, magnitude: float) -> list[Tensor]:
