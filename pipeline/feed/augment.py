@@ -9,7 +9,7 @@ import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from math import cos, exp, radians, sin
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -26,7 +26,7 @@ from torchvision.transforms.functional import (
 )
 
 from pipeline.common.params import Section
-from pipeline.feed.geometry import GEOMETRIC, move_labels, resample
+from pipeline.feed.geometry import GEOMETRIC, move_labels, random_crop, resample
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 
@@ -39,6 +39,9 @@ class AugmentSettings(Section):
         shift: Largest movement across and down, as a share of the frame.
         scale: A clip is enlarged by a factor from exp(-scale) to exp(scale).
         rotation: Largest, in degrees, either way.
+        crop_area: Smallest share of the frame that a random crop keeps, which then fills the frame;
+            1 is off.
+        crop_aspect: Largest ratio of a crop's longer side to its shorter one.
         colour: Brightness, contrast and saturation change by factors from 1 - colour to 1 + colour.
         rand_augment_ops: RandAugment's operations per clip, drawn with replacement and all applied,
             as in the paper; 0 is off. timm applies each with a chance of one half: its n4 is 2 here
@@ -53,6 +56,8 @@ class AugmentSettings(Section):
     shift: Annotated[float, Field(ge=0, le=0.5)]
     scale: Annotated[float, Field(ge=0, le=1)]
     rotation: Annotated[float, Field(ge=0, le=180)]
+    crop_area: Annotated[float, Field(gt=0, le=1)]
+    crop_aspect: Annotated[float, Field(ge=1)]
     colour: Annotated[float, Field(ge=0, lt=1)]
     rand_augment_ops: NonNegativeInt
     rand_augment_magnitude: Annotated[float, Field(ge=0, le=10)]
@@ -66,6 +71,7 @@ class AugmentSettings(Section):
             "shifts": self.shift,
             "scaling": self.scale,
             "rotation": self.rotation,
+            "crops": 1 - self.crop_area,
             "colour": self.colour,
             "RandAugment": self.rand_augment_ops,
             "erasing": self.erase_probability,
@@ -89,9 +95,9 @@ def augment_clip(
     settings: AugmentSettings,
     generator: np.random.Generator,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Place, colour and RandAugment, then random erasing, of one clip; not `horizontal_flip`.
+    """Place, colour and RandAugment, then a crop, then random erasing; not `horizontal_flip`.
 
-    What changes colours comes first, so that histograms hold no fill; what moves pixels is one
+    Colours change before pixels move, so that histograms hold no fill; all that moves pixels is one
     bilinear resampling, filled with grey (128). Erasing puts noise into one rectangle of all
     frames, 2 to 33 % of the area; labels stay, for the hidden face is still there.
 
@@ -103,27 +109,25 @@ def augment_clip(
         settings: How much.
         generator: Of all draws; advanced.
 
-    Source: RandAugment (Cubuk et al., 2020), section 3; Random Erasing (Zhong et al., 2020); timm.
+    Source: RandAugment (Cubuk et al., 2020), section 3; Random Erasing (Zhong et al., 2020); timm;
+    crops as in torchvision's RandomResizedCrop.
     """
+    side = frames.shape[-1]
     source = _placement(settings, generator)
     if settings.colour:
         frames = _change_colours(frames, *generator.uniform(-1, 1, 3) * settings.colour + 1)
-    photometric: list[tuple[str, tuple[float, ...]]] = []
     with global_generators_seeded_by(generator):
-        operations = [*_PHOTOMETRIC, *GEOMETRIC]
-        for name in generator.choice(operations, settings.rand_augment_ops).tolist():
-            to_arguments: Callable[..., tuple[float, ...]] | None = LEVEL_TO_ARG[name]
-            arguments = to_arguments(settings.rand_augment_magnitude, {}) if to_arguments else ()
-            if name == "PosterizeIncreasing":
-                arguments = (max(1, *arguments),)  # timm's 0 bits at magnitude 10 are an error
-            if name in GEOMETRIC:
-                # The way back to the source goes through the last operation first.
-                source @= source.new_tensor([*GEOMETRIC[name](*arguments), [0, 0, 1]])
-            else:
-                photometric.append((name, arguments))
-        erased = _random_rectangle(settings.erase_probability, frames.shape[2])
+        operations = _draw_operations(settings, generator)
+        erased = _random_rectangle(settings.erase_probability, side)
+    photometric = [operation for operation in operations if operation.name not in GEOMETRIC]
     if photometric:
         frames = _recolour(frames, photometric)
+    # The way back to the source goes through the last change first.
+    for name, arguments in operations:
+        if name in GEOMETRIC:
+            source @= source.new_tensor([*GEOMETRIC[name](*arguments), [0, 0, 1]])
+    if settings.crop_area < 1:
+        source @= random_crop(settings.crop_area, settings.crop_aspect, side, generator)
     if not torch.equal(source, torch.eye(3, dtype=torch.float64)):
         frames = resample(frames, source)
         boxes, points, inside = move_labels(boxes, points, source.inverse())
@@ -149,6 +153,25 @@ def global_generators_seeded_by(generator: np.random.Generator) -> Iterator[None
     finally:
         random.setstate(states[0])
         np.random.set_state(states[1])  # noqa: NPY002
+
+
+class _Operation(NamedTuple):
+    """One of RandAugment's, and what timm makes of its magnitude."""
+
+    name: str
+    arguments: tuple[float, ...]
+
+
+def _draw_operations(settings: AugmentSettings, generator: np.random.Generator) -> list[_Operation]:
+    """RandAugment's operations for a clip; signs are of Python's own generator."""
+    operations = []
+    for name in generator.choice([*_PHOTOMETRIC, *GEOMETRIC], settings.rand_augment_ops).tolist():
+        to_arguments: Callable[..., tuple[float, ...]] | None = LEVEL_TO_ARG[name]
+        arguments = to_arguments(settings.rand_augment_magnitude, {}) if to_arguments else ()
+        if name == "PosterizeIncreasing":
+            arguments = (max(1, *arguments),)  # timm's 0 bits at magnitude 10 are an error
+        operations.append(_Operation(name, arguments))
+    return operations
 
 
 def _random_rectangle(probability: float, side: int) -> Tensor:
@@ -180,7 +203,7 @@ def _change_colours(
     return changed
 
 
-def _recolour(frames: Tensor, operations: list[tuple[str, tuple[float, ...]]]) -> Tensor:
+def _recolour(frames: Tensor, operations: list[_Operation]) -> Tensor:
     timm_operations: dict[str, Any] = NAME_TO_OP
     pictures = [Image.fromarray(frame) for frame in frames.movedim(1, -1).contiguous().numpy()]
     for name, arguments in operations:

@@ -7,8 +7,9 @@ Shape letters: T frames, I side of a square frame in pixels.
 """
 
 from collections.abc import Callable
-from math import cos, radians, sin
+from math import cos, exp, log, radians, sin, sqrt
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -22,6 +23,36 @@ GEOMETRIC: dict[str, Callable[[float], list[list[float]]]] = {
     "TranslateXRel": lambda share: [[1, 0, 2 * share], [0, 1, 0]],
     "TranslateYRel": lambda share: [[1, 0, 0], [0, 1, 2 * share]],
 }
+
+
+def random_crop(
+    smallest_area: float, largest_aspect: float, side: int, generator: np.random.Generator
+) -> Tensor:
+    """The matrix by which a random rectangle of whole pixels comes to fill the frame.
+
+    Its area is uniform, the logarithm of its width over its height too. Of ten rectangles the first
+    one that fits is taken, or else the whole frame.
+
+    Args:
+        smallest_area: As a share of the frame.
+        largest_aspect: Of width to height, and of height to width.
+        side: I.
+        generator: Advanced.
+
+    Source: RandomResizedCrop of torchvision.
+    """
+    for _ in range(10):
+        area = side**2 * generator.uniform(smallest_area, 1)
+        aspect = exp(log(largest_aspect) * generator.uniform(-1, 1))
+        width, height = round(sqrt(area * aspect)), round(sqrt(area / aspect))
+        if 0 < width <= side and 0 < height <= side:
+            left, top = generator.integers([side - width + 1, side - height + 1]).tolist()
+            rows = [
+                [width / side, 0, (2 * left + width) / side - 1],
+                [0, height / side, (2 * top + height) / side - 1],
+            ]
+            return torch.tensor([*rows, [0, 0, 1]], dtype=torch.float64)
+    return torch.eye(3, dtype=torch.float64)
 
 
 def resample(frames: Tensor, source: Tensor) -> Tensor:

@@ -61,9 +61,12 @@ def augmented(
     operations: int = 0,
     magnitude: float = 7,
     erase: float = 0,
+    crop: float = 1,
 ) -> Clip:
     settings = NO_AUGMENTATION.model_copy(
         update={
+            "crop_area": crop,
+            "crop_aspect": 4 / 3,
             "rand_augment_ops": operations,
             "rand_augment_magnitude": magnitude,
             "erase_probability": erase,
@@ -107,12 +110,13 @@ def smooth_frames() -> Tensor:
     return F.interpolate(coarse.float(), size=SIDE, mode="bicubic").clamp(0, 255).to(torch.uint8)
 
 
-def test_landmarks_follow_the_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("crop", [1, 0.4])
+def test_landmarks_follow_the_pixels(crop: float, monkeypatch: pytest.MonkeyPatch) -> None:
     only(monkeypatch, GEOMETRIC)
     clip = painted_clip()
     compared = 0
     for seed in range(60):
-        frames, _, points, _ = augmented(clip, seed, operations=1 + seed % 3)
+        frames, _, points, _ = augmented(clip, seed, operations=1 + seed % 3, crop=crop)
         for frame, places in zip(frames, points * SIDE, strict=True):
             for place, (channel, sign) in zip(places, SIGNALS, strict=True):
                 if 6 < place.min() and place.max() < SIDE - 6:
