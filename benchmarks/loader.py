@@ -43,8 +43,10 @@ AUGMENTED = AugmentSettings(
     crop_area=0.08,
     crop_aspect=1.3333,
     colour=0,
-    rand_augment_ops=2,
+    rand_augment_ops=4,
+    rand_augment_probability=0.5,
     rand_augment_magnitude=7.0,
+    rand_augment_deviation=0.5,
     erase_probability=0.25,
 )
 PLAIN = AUGMENTED.model_copy(

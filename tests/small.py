@@ -42,7 +42,9 @@ NO_AUGMENTATION = AugmentSettings(
     crop_aspect=1,
     colour=0,
     rand_augment_ops=0,
+    rand_augment_probability=1,
     rand_augment_magnitude=0,
+    rand_augment_deviation=0,
     erase_probability=0,
 )
 NO_MIXING = MixSettings(mixup_alpha=0, cutmix_alpha=0, probability=0)

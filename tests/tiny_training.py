@@ -74,7 +74,9 @@ SOME_AUGMENTATION = AugmentSettings(
     crop_aspect=1.3333,
     colour=0.2,
     rand_augment_ops=1,
+    rand_augment_probability=0.5,
     rand_augment_magnitude=5.0,
+    rand_augment_deviation=0.5,
     erase_probability=0.25,
 )
 SOME_MIXING = MixSettings(mixup_alpha=0.8, cutmix_alpha=1.0, probability=0.5)

@@ -14,7 +14,7 @@ from typing import Annotated, Any, NamedTuple
 import numpy as np
 import torch
 from PIL import Image
-from pydantic import Field, NonNegativeInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.data.auto_augment import LEVEL_TO_ARG, NAME_TO_OP
 from timm.data.random_erasing import RandomErasing
@@ -43,12 +43,14 @@ class AugmentSettings(Section):
             1 is off.
         crop_aspect: Largest ratio of a crop's longer side to its shorter one.
         colour: Brightness, contrast and saturation change by factors from 1 - colour to 1 + colour.
-        rand_augment_ops: RandAugment's operations per clip, drawn with replacement and all applied,
-            as in the paper; 0 is off. timm applies each with a chance of one half: its n4 is 2 here
-            on average.
+        rand_augment_ops: RandAugment's operations drawn per clip, with replacement; 0 is off.
+        rand_augment_probability: Chance of each that it is applied: 1 in the paper, one half in
+            timm.
         rand_augment_magnitude: 0 to 10; 10 rotates by 30 degrees, shears by 0.3, moves by 0.45 of
             the frame, enhances by a factor of 0.1 or 1.9, solarizes from 0 and keeps 1 bit; at 0
-            only Posterize (4 bits), AutoContrast and Equalize do anything. Only signs are random.
+            only Posterize (4 bits), AutoContrast and Equalize do anything. Signs are random.
+        rand_augment_deviation: Of the magnitude of each operation, which is normal around the one
+            above and then clipped to 0 to 10; timm's mstd. 0: always the same.
         erase_probability: Chance that a rectangle of a clip is erased.
     """
 
@@ -60,7 +62,9 @@ class AugmentSettings(Section):
     crop_aspect: Annotated[float, Field(ge=1)]
     colour: Annotated[float, Field(ge=0, lt=1)]
     rand_augment_ops: NonNegativeInt
+    rand_augment_probability: Probability
     rand_augment_magnitude: Annotated[float, Field(ge=0, le=10)]
+    rand_augment_deviation: NonNegativeFloat
     erase_probability: Probability
 
     @property
@@ -73,14 +77,14 @@ class AugmentSettings(Section):
             "rotation": self.rotation,
             "crops": 1 - self.crop_area,
             "colour": self.colour,
-            "RandAugment": self.rand_augment_ops,
+            "RandAugment": self.rand_augment_ops * self.rand_augment_probability,
             "erasing": self.erase_probability,
         }
         return [name for name, strength in strengths.items() if strength]
 
 
 # With the geometric ones, the paper's operations without Identity, in timm's variants that grow
-# with the magnitude. timm has Invert and SolarizeAdd too; the paper has neither.
+# with the magnitude. timm's list of those has Invert and SolarizeAdd too; the paper has neither.
 _PHOTOMETRIC = [
     "AutoContrast", "Equalize", "PosterizeIncreasing", "SolarizeIncreasing",
     "ColorIncreasing", "ContrastIncreasing", "BrightnessIncreasing", "SharpnessIncreasing",
@@ -163,11 +167,18 @@ class _Operation(NamedTuple):
 
 
 def _draw_operations(settings: AugmentSettings, generator: np.random.Generator) -> list[_Operation]:
-    """RandAugment's operations for a clip; signs are of Python's own generator."""
+    """RandAugment's operations for a clip; all but their names is drawn by Python's generator."""
     operations = []
-    for name in generator.choice([*_PHOTOMETRIC, *GEOMETRIC], settings.rand_augment_ops).tolist():
+    names = [*_PHOTOMETRIC, *GEOMETRIC]
+    probability, deviation = settings.rand_augment_probability, settings.rand_augment_deviation
+    for name in generator.choice(names, settings.rand_augment_ops).tolist():
+        if probability < 1 and random.random() > probability:
+            continue
+        magnitude = settings.rand_augment_magnitude
+        if deviation:
+            magnitude = min(max(random.gauss(magnitude, deviation), 0.0), 10.0)
         to_arguments: Callable[..., tuple[float, ...]] | None = LEVEL_TO_ARG[name]
-        arguments = to_arguments(settings.rand_augment_magnitude, {}) if to_arguments else ()
+        arguments = to_arguments(magnitude, {}) if to_arguments else ()
         if name == "PosterizeIncreasing":
             arguments = (max(1, *arguments),)  # timm's 0 bits at magnitude 10 are an error
         operations.append(_Operation(name, arguments))

@@ -8,11 +8,11 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 from small import NO_AUGMENTATION
-from timm.data.auto_augment import LEVEL_TO_ARG, NAME_TO_OP
+from timm.data.auto_augment import LEVEL_TO_ARG, NAME_TO_OP, AugmentOp, rand_augment_choices
 from torch import Tensor
 
 from pipeline.feed import augment, geometry
-from pipeline.feed.augment import augment_clip
+from pipeline.feed.augment import augment_clip, global_generators_seeded_by
 from pipeline.feed.mix import MixSettings, mix_batch
 from pipeline.store.batch import Batch, Target
 from pipeline.store.stored_frames import face_targets
@@ -248,6 +248,44 @@ def test_photometric_operations_are_timms_and_leave_labels_alone(
         assert not torch.equal(frames, clip[0])
         for label, before in zip(labels, clip[1:], strict=True):
             assert torch.equal(label, before)
+
+
+@pytest.mark.parametrize(("magnitude", "deviation"), [(7.0, 0.5), (9.0, 3.0)])
+def test_chances_and_magnitudes_are_drawn_as_timm_draws_them(
+    magnitude: float, deviation: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Without Posterize, at whose largest magnitude timm fails.
+    names = [name for name in PHOTOMETRIC if name != "PosterizeIncreasing"]
+    only(monkeypatch, names)
+    settings = NO_AUGMENTATION.model_copy(
+        update={
+            "rand_augment_ops": 4,
+            "rand_augment_probability": 0.5,
+            "rand_augment_magnitude": magnitude,
+            "rand_augment_deviation": deviation,
+        }
+    )
+    clip = (smooth_frames()[:1], *painted_clip(num_frames=1)[1:])
+    num_unchanged = 0
+    for seed in range(60):
+        frames = augment_clip(*clip, settings, np.random.default_rng(seed))[0]
+        generator = np.random.default_rng(seed)
+        with global_generators_seeded_by(generator):
+            picture = Image.fromarray(clip[0][0].permute(1, 2, 0).contiguous().numpy())
+            for name in generator.choice(names, 4).tolist():
+                operation: Any = AugmentOp(  # type: ignore[no-untyped-call]
+                    name, prob=0.5, magnitude=magnitude, hparams={"magnitude_std": deviation}
+                )
+                picture = operation(picture)
+        assert torch.equal(frames[0], torch.from_numpy(np.array(picture)).permute(2, 0, 1))
+        num_unchanged += torch.equal(frames, clip[0])
+    # No operation of four in a sixteenth of the clips: 4 of 60.
+    assert 1 <= num_unchanged <= 10
+
+
+def test_operations_are_timms_increasing_ones_without_invert_and_solarize_add() -> None:
+    names = set(rand_augment_choices("", increasing=True))
+    assert {*PHOTOMETRIC, *GEOMETRIC} == names - {"Invert", "SolarizeAdd"}
 
 
 def test_posterize_keeps_one_bit_where_timm_and_pillow_fail(

@@ -32,7 +32,9 @@ ALL = AugmentSettings(
     crop_aspect=1.3333,
     colour=0.2,
     rand_augment_ops=2,
+    rand_augment_probability=0.5,
     rand_augment_magnitude=7.0,
+    rand_augment_deviation=0.5,
     erase_probability=0.5,
 )
 ALONE = Rank()
