@@ -34,7 +34,7 @@ from pipeline.store.stored_frames import StoredFrames
 from pipeline.store.strips import encode_strip
 
 NUM_FRAMES, SIZE = 16, 224
-# Those of the recipe `full`.
+# Those of the recipe `full`, but for its second copy of every clip.
 AUGMENTED = AugmentSettings(
     flip_probability=0.5,
     shift=0,
@@ -48,6 +48,7 @@ AUGMENTED = AugmentSettings(
     rand_augment_magnitude=7.0,
     rand_augment_deviation=0.5,
     erase_probability=0.25,
+    copies=1,
 )
 PLAIN = AUGMENTED.model_copy(
     update={"flip_probability": 0, "rand_augment_ops": 0, "erase_probability": 0}

@@ -46,6 +46,7 @@ NO_AUGMENTATION = AugmentSettings(
     rand_augment_magnitude=0,
     rand_augment_deviation=0,
     erase_probability=0,
+    copies=1,
 )
 NO_MIXING = MixSettings(mixup_alpha=0, cutmix_alpha=0, probability=0)
 

@@ -9,12 +9,12 @@ import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from math import cos, exp, radians, sin
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, NamedTuple, Self
 
 import numpy as np
 import torch
 from PIL import Image
-from pydantic import Field, NonNegativeFloat, NonNegativeInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, model_validator
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.data.auto_augment import LEVEL_TO_ARG, NAME_TO_OP
 from timm.data.random_erasing import RandomErasing
@@ -49,9 +49,11 @@ class AugmentSettings(Section):
         rand_augment_magnitude: 0 to 10; 10 rotates by 30 degrees, shears by 0.3, moves by 0.45 of
             the frame, enhances by a factor of 0.1 or 1.9, solarizes from 0 and keeps 1 bit; at 0
             only Posterize (4 bits), AutoContrast and Equalize do anything. Signs are random.
-        rand_augment_deviation: Of the magnitude of each operation, which is normal around the one
-            above and then clipped to 0 to 10; timm's mstd. 0: always the same.
+        rand_augment_deviation: Standard deviation of an operation's magnitude, which is normal and
+            clipped to 0 to 10, as timm's mstd; 0: it is always the same.
         erase_probability: Chance that a rectangle of a clip is erased.
+        copies: Of each clip in a step, each one changed by draws of its own; VideoMAE's repeated
+            augmentation.
     """
 
     flip_probability: Probability
@@ -66,6 +68,16 @@ class AugmentSettings(Section):
     rand_augment_magnitude: Annotated[float, Field(ge=0, le=10)]
     rand_augment_deviation: NonNegativeFloat
     erase_probability: Probability
+    copies: PositiveInt
+
+    @model_validator(mode="after")
+    def _copies_differ(self) -> Self:
+        if self.copies > 1 and not self.changes:
+            raise ValueError(
+                f"{self.copies} copies of a clip would be the same: nothing else of augment is on; "
+                "take copies: 1"
+            )
+        return self
 
     @property
     def changes(self) -> list[str]:

@@ -6,6 +6,7 @@ Augmentation is a function of the seed, the epoch and the clip, as the order is.
 import hashlib
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import product
 from typing import Protocol
 
 import numpy as np
@@ -30,8 +31,8 @@ class TrainingBatches:
 
     Args:
         source: Of the training subjects.
-        augment: Changes to single clips.
-        batch_size: Samples per step, on all devices together.
+        augment: Changes to single clips, and how many copies of each a step takes.
+        batch_size: Clips per step, on all devices together.
         class_balanced: See `epoch_order`.
         min_steps: Fewest steps of an epoch, which goes through few samples several times.
         seed: Of the training.
@@ -145,7 +146,10 @@ class _AugmentedSamples(Dataset[Batch]):
 def augment_batch(
     batch: Batch, settings: AugmentSettings, *, seed: int, epoch: int, repeats: list[int]
 ) -> Batch:
-    """Every clip changed by draws that depend on the seed, the epoch, its name and its repeat.
+    """Copies of every clip, side by side, each changed by draws of its own.
+
+    Draws depend on the seed, the epoch, the clip's name, and how many copies of it the epoch had
+    before.
 
     Args:
         batch: Frames, as `StoredFrames` gives them.
@@ -158,9 +162,11 @@ def augment_batch(
         return batch
     assert batch.inputs.ndim == 5, "frames can be augmented, tokens cannot"
     boxes, points = batch.targets["boxes"], batch.targets["points"]
+    samples = list(product(range(len(batch)), range(settings.copies)))
     clips = []
-    for i, (name, repeat) in enumerate(zip(batch.ids, repeats, strict=True)):
-        digest = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big")
+    for i, copy in samples:
+        digest = int.from_bytes(hashlib.sha256(batch.ids[i].encode()).digest()[:8], "big")
+        repeat = repeats[i] * settings.copies + copy
         random = np.random.default_rng((seed, epoch, digest, *([repeat] if repeat else [])))
         clip = batch.inputs[i], boxes.values[i], points.values[i]
         if random.random() < settings.flip_probability:
@@ -168,4 +174,5 @@ def augment_batch(
         clips.append(augment_clip(*clip, boxes.known[i], settings, random))
     frames, moved_boxes, moved_points, mask = map(torch.stack, zip(*clips, strict=True))
     moved = {"boxes": Target(moved_boxes, mask), "points": Target(moved_points, mask)}
-    return replace(batch, inputs=frames, targets={**batch.targets, **moved})
+    copied = batch.without_inputs().rows([i for i, _ in samples])
+    return replace(copied, inputs=frames, targets={**copied.targets, **moved})

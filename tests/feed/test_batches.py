@@ -36,7 +36,9 @@ ALL = AugmentSettings(
     rand_augment_magnitude=7.0,
     rand_augment_deviation=0.5,
     erase_probability=0.5,
+    copies=1,
 )
+TWICE = ALL.model_copy(update={"copies": 2})
 ALONE = Rank()
 EVERY_FLIP = NO_AUGMENTATION.model_copy(update={"flip_probability": 1.0})
 
@@ -155,11 +157,69 @@ def test_a_clip_that_comes_again_in_an_epoch_is_augmented_differently(
     assert torch.equal(changed.inputs[1], changed.inputs[2])
 
 
+def test_a_step_takes_copies_of_each_clip_side_by_side_and_reads_it_once(
+    stored: StoredFrames,
+) -> None:
+    read: list[int] = []
+
+    class Counted:
+        labels = stored.labels
+
+        def __len__(self) -> int:
+            return len(stored)
+
+        def __getitem__(self, numbers: list[int], /) -> Batch:
+            read.extend(numbers)
+            return stored[numbers]
+
+    batches = training(Counted(), TWICE)
+    assert batches.steps_per_epoch == training(stored).steps_per_epoch == 3
+    for single, double in zip(
+        first_batches(training(stored), 3), first_batches(batches, 3), strict=True
+    ):
+        numbers = [int(name) for name in single.ids]
+        # The first copies are changed as the only ones would be, the second ones as clips are that
+        # come again.
+        assert_equal([double.rows(range(0, len(double), 2))], [single])
+        again = augment_batch(stored[numbers], ALL, seed=1, epoch=1, repeats=[1 for _ in numbers])
+        assert_equal([double.rows(range(1, len(double), 2))], [again])
+        assert not torch.equal(single.inputs, again.inputs)
+    assert sorted(read) == list(range(10))
+
+
+def test_copies_of_a_clip_that_comes_again_are_others(stored: StoredFrames) -> None:
+    doubled = augment_batch(stored[[3, 3]], TWICE, seed=1, epoch=1, repeats=[0, 1])
+    assert doubled.ids == ["3"] * 4
+    repeated = augment_batch(stored[[3] * 4], ALL, seed=1, epoch=1, repeats=[0, 1, 2, 3])
+    assert_equal([doubled], [repeated])
+
+
+@pytest.mark.parametrize("world_size", [2, 3])
+def test_copies_of_a_clip_are_on_one_device(stored: StoredFrames, world_size: int) -> None:
+    whole = first_batches(training(stored, TWICE), 2)
+    parts = [
+        first_batches(training(stored, TWICE, rank=Rank(rank, world_size)), 2)
+        for rank in range(world_size)
+    ]
+    for part in parts:
+        assert all(batch.ids[::2] == batch.ids[1::2] for batch in part)
+    assert_equal([concatenate(each) for each in zip(*parts, strict=True)], whole)
+
+
+def test_copies_that_nothing_changes_are_refused() -> None:
+    settings = NO_AUGMENTATION.model_dump()
+    with pytest.raises(ValueError, match="2 copies of a clip would be the same"):
+        AugmentSettings.model_validate(settings | {"copies": 2})
+    erased = AugmentSettings.model_validate(settings | {"copies": 2, "erase_probability": 0.1})
+    assert erased.changes == ["erasing"]
+
+
 def test_augmentation_leaves_names_labels_and_the_batch_itself_alone(stored: StoredFrames) -> None:
     batch, before = stored[[0, 1, 2]], stored[[0, 1, 2]]
     changed = augment_batch(batch, ALL, seed=1, epoch=1, repeats=[0, 0, 0])
     assert (changed.ids, changed.groups) == (batch.ids, batch.groups)
-    assert changed.targets["expression"] is batch.targets["expression"]
+    for now, then in zip(changed.targets["expression"], batch.targets["expression"], strict=True):
+        assert torch.equal(now, then)
     assert torch.equal(changed.targets["boxes"].known, changed.targets["points"].known)
     assert_equal([batch], [before])
 
