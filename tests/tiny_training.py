@@ -202,7 +202,7 @@ def fit(
             fabric,
             model,
             optimizer,
-            cosine_schedule(optimizer, warmup_steps=2, total_steps=total_steps),
+            cosine_schedule(optimizer, warmup_steps=2, total_steps=total_steps, lowest=0),
             task,
             SameBatches(training),
             settings,
@@ -266,7 +266,7 @@ def run(
         validation=validation,
     )
     kind = ScheduleSettings.model_validate(
-        {"kind": schedule, "warmup_epochs": 1, "plateau_patience": 1}
+        {"kind": schedule, "warmup_epochs": 1, "lowest_rate": 1e-5, "plateau_patience": 1}
     )
     steps = batches.steps_per_epoch
     torch.manual_seed(1 + fabric.global_rank)

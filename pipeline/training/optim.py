@@ -33,11 +33,14 @@ class ScheduleSettings(Section):
         kind: `cosine`: half a cosine over all epochs; `plateau`: a tenth where the validation loss
             stays.
         warmup_epochs: Of `cosine`, in which the rate rises linearly.
+        lowest_rate: From which `cosine` rises, and to which both kinds fall. Like `learning_rate`,
+            of the layers next to the output; `layer_decay` lowers it for the others.
         plateau_patience: Of `plateau`, in epochs.
     """
 
     kind: Literal["cosine", "plateau"]
     warmup_epochs: NonNegativeInt
+    lowest_rate: NonNegativeFloat
     plateau_patience: PositiveInt
 
 
@@ -79,33 +82,67 @@ def adamw(
 def make_schedule(
     settings: ScheduleSettings, optimizer: AdamW, *, epochs: int, steps_per_epoch: int
 ) -> LambdaLR | ReduceLROnPlateau:
-    """The schedule of a recipe."""
+    """The schedule of a recipe.
+
+    Raises:
+        ValueError: The lowest rate is above the optimiser's.
+    """
+    rate = max(group["lr"] for group in optimizer.param_groups)
+    if settings.lowest_rate > rate:
+        raise ValueError(
+            f"schedule.lowest_rate is {settings.lowest_rate}, above the optimiser's learning rate "
+            f"of {rate}"
+        )
+    lowest = settings.lowest_rate / rate
     if settings.kind == "plateau":
-        return plateau_schedule(optimizer, patience=settings.plateau_patience)
+        return plateau_schedule(optimizer, patience=settings.plateau_patience, lowest=lowest)
     return cosine_schedule(
         optimizer,
         warmup_steps=settings.warmup_epochs * steps_per_epoch,
         total_steps=epochs * steps_per_epoch,
+        lowest=lowest,
     )
 
 
-def cosine_schedule(optimizer: AdamW, *, warmup_steps: int, total_steps: int) -> LambdaLR:
-    """Linear rise over `warmup_steps`, then half a cosine to zero; step it after every batch."""
+def cosine_schedule(
+    optimizer: AdamW, *, warmup_steps: int, total_steps: int, lowest: float
+) -> LambdaLR:
+    """Linear rise over `warmup_steps`, then half a cosine down; step it after every batch.
 
-    def factor(step: int) -> float:
+    The last step of the rise has the full rate. A step before the first one and a step after the
+    last one would have the lowest.
+
+    Args:
+        optimizer: With its full rates.
+        warmup_steps: Of the rise.
+        total_steps: With the rise.
+        lowest: Share of the full rate, 0 to 1.
+    """
+
+    def height(step: int) -> float:
         if step < warmup_steps:
             return (step + 1) / warmup_steps
         progress = (step - warmup_steps) / max(total_steps - warmup_steps, 1)
         return (1 + math.cos(math.pi * min(progress, 1))) / 2
 
-    return LambdaLR(optimizer, factor)
+    return LambdaLR(optimizer, lambda step: lowest + (1 - lowest) * height(step))
 
 
-def plateau_schedule(optimizer: AdamW, *, patience: int) -> ReduceLROnPlateau:
+def plateau_schedule(optimizer: AdamW, *, patience: int, lowest: float) -> ReduceLROnPlateau:
     """A tenth of the rate in the `patience`-th epoch in a row whose loss is not the lowest yet.
 
     Step it with the validation loss of every epoch.
 
+    Args:
+        optimizer: With its full rates.
+        patience: In epochs.
+        lowest: Share of the full rate, 0 to 1, below which it does not fall.
+
     Source: the authors' notebook.
     """
-    return ReduceLROnPlateau(optimizer, factor=0.1, patience=patience - 1)
+    return ReduceLROnPlateau(
+        optimizer,
+        factor=0.1,
+        patience=patience - 1,
+        min_lr=[lowest * group["lr"] for group in optimizer.param_groups],
+    )

@@ -167,7 +167,7 @@ def test_a_model_that_has_nothing_to_do_with_faces_trains_like_a_plain_loop_of_t
         fabric,
         model,
         optimizer,
-        cosine_schedule(optimizer, warmup_steps=3, total_steps=2 * epochs),
+        cosine_schedule(optimizer, warmup_steps=3, total_steps=2 * epochs, lowest=0),
         Regression(validation),
         SampleBatches(samples),
         ENGINE.model_copy(update={"epochs": epochs, "clip_gradients": 0.0}),
@@ -176,7 +176,7 @@ def test_a_model_that_has_nothing_to_do_with_faces_trains_like_a_plain_loop_of_t
     )
 
     plain, optimizer = untrained()
-    schedule = cosine_schedule(optimizer, warmup_steps=3, total_steps=2 * epochs)
+    schedule = cosine_schedule(optimizer, warmup_steps=3, total_steps=2 * epochs, lowest=0)
     for epoch, row in enumerate(trained.history, start=1):
         errors = []
         rates = []
