@@ -78,7 +78,7 @@ SOME_AUGMENTATION = AugmentSettings(
     rand_augment_magnitude=5.0,
     rand_augment_deviation=0.5,
     erase_probability=0.25,
-    copies=1,
+    copies=2,
 )
 SOME_MIXING = MixSettings(mixup_alpha=0.8, cutmix_alpha=1.0, probability=0.5)
 

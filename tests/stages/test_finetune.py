@@ -163,9 +163,14 @@ def small(document: dict[str, Any], **changes: dict[str, object]) -> Params:
     random: dict[str, dict[str, object]] = {
         "encoder": {"drop_path": 0.1},
         "augment": {
-            "rand_augment_ops": 1,
+            "crop_area": 0.5,
+            "crop_aspect": 1.3333,
+            "rand_augment_ops": 2,
+            "rand_augment_probability": 0.5,
             "rand_augment_magnitude": 5.0,
+            "rand_augment_deviation": 0.5,
             "erase_probability": 0.25,
+            "copies": 2,
         },
         "mix": {"mixup_alpha": 0.8, "cutmix_alpha": 1.0, "probability": 0.5},
         "engine": {
