@@ -27,6 +27,7 @@ from pipeline.evaluation.summary import (
     subject_table,
 )
 from pipeline.mtcae.structures import Choices
+from pipeline.tracking.experiment import TrackedExperiment
 from pipeline.tracking.observer import FoldFiles, log_experiment
 
 # In the runs' folder, and ignored by DVC there.
@@ -73,15 +74,16 @@ def main(params: Params, runs: Path, clips: Path, baselines: Path, pooled: Path,
     )
     artifacts = write_tables(params, predictions, histories, scores, comparison, out)
     log_experiment(
-        params.choices.model_dump(),
-        params.model_dump(),
-        sha256_of(clips),
+        TrackedExperiment(
+            params.choices.model_dump(), {"classes": params.classes}, sha256_of(clips)
+        ),
         {fold: FoldFiles(rows_of(histories[fold]), metrics[fold]) for fold in params.folds},
         scores.flat() | {"num_parameters": num_parameters} | others,
         artifacts,
         {fold: folder / "model.safetensors" for fold, folder in folders.items()}
         if params.tracking.log_models
         else {},
+        {"folds": params.folds},
     )
     print(
         f"aggregate: UAR {scores.uar.pooled:.1%}, WAR {scores.war.pooled:.1%} pooled over "

@@ -42,6 +42,7 @@ from pipeline.mtcae.task import MTCAETask
 from pipeline.scores.advice import advice
 from pipeline.store.contents import CLIPS
 from pipeline.store.tokens import TOKENS
+from pipeline.tracking.experiment import TrackedExperiment
 from pipeline.tracking.observer import track_fold
 from pipeline.training.checkpoints import Checkpoints
 from pipeline.training.devices import end_together, launch
@@ -93,13 +94,14 @@ def main(params: Params, data: FoldData, out: Path) -> None:
     with end_together(fabric), memory_advice(ADVICE), ExitStack() as stack:
         log = None
         if fabric.is_global_zero:
-            observed = track_fold(
+            card = card_in(data.start)
+            encoder = {name: card[name] for name in ("name", "sha256") if name in card}
+            experiment = TrackedExperiment(
                 params.choices.model_dump(),
-                data.fold.number,
-                params.model_dump(),
-                data_digest=sha256_of(data.shards / CLIPS),
+                params.model_dump() | {"encoder": encoder},
+                sha256_of(data.shards / CLIPS),
             )
-            log = stack.enter_context(observed)
+            log = stack.enter_context(track_fold(experiment, data.fold.number))
 
         def on_epoch(row: Epoch) -> None:
             if log:

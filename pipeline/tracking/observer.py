@@ -20,14 +20,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pipeline.common.files import project_root
+from pipeline.tracking.experiment import Choices, TrackedExperiment, flat_params
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
 
     from pipeline.tracking.runs import Store
-
-Choices = Mapping[str, str | int]
-"""What tells DVC experiments apart: `dataset` and the others on top of params.yaml, in order."""
 
 # Read by MLflow when it is imported: no usage reports, no chatter, and an unreachable server costs
 # seconds, not minutes.
@@ -73,30 +71,22 @@ class RunLog:
 
 
 @contextmanager
-def track_fold(
-    choices: Choices, fold: int, params: Mapping[str, Any], data_digest: str
-) -> Iterator[RunLog]:
+def track_fold(experiment: TrackedExperiment, fold: int) -> Iterator[RunLog]:
     """Log a fold live, in a child run that ends with the block: finished, failed, or killed.
 
     The parent ends with it and is opened again by the next fold: nobody knows whether there will be
     one, nor whether the results will be new ones that DVC aggregates.
-
-    Args:
-        choices: See `Choices`.
-        fold: Number of the fold.
-        params: Parameters of the training.
-        data_digest: SHA-256 of the shards' manifest, in hexadecimal.
     """
     log = parent_log = RunLog(None, "")
     monitor: Any = None
     with _tolerance():
-        store = _open_store(choices, data_digest)
+        store = _open_store(experiment)
         parent = store.find(aggregated="no")
         if parent:
             store.client.update_run(parent.info.run_id, "RUNNING")
         else:
             parent = store.create()
-        log = RunLog(store, store.create_child(parent, fold, params))
+        log = RunLog(store, store.create_child(parent, fold))
         parent_log = RunLog(store, parent.info.run_id)
         monitor = store.start_monitor(log.run_id)
     start = time.perf_counter()
@@ -118,41 +108,39 @@ def track_fold(
 
 
 def log_experiment(
-    choices: Choices,
-    params: Mapping[str, Any],
-    data_digest: str,
+    experiment: TrackedExperiment,
     folds: Mapping[int, FoldFiles],
     summary: Mapping[str, float],
     artifacts: list[Path],
     models: Mapping[int, Path],
+    more_params: Mapping[str, Any],
 ) -> None:
     """Close the experiment's parent run with its aggregate.
 
     Folds that were not logged live to their end, because DVC took them from its cache or MLflow
     could not be reached, are added; a run with other metrics than the files', of a training with
-    other parameters, is replaced. When the same results were logged before and no fold has run
-    since, nothing is added.
+    other code, is replaced. When the same results were logged before and no fold has run since,
+    nothing is added.
 
     Args:
-        choices: See `Choices`.
-        params: Parameters of the whole experiment.
-        data_digest: SHA-256 of the shards' manifest, in hexadecimal.
+        experiment: As the folds were trained: with anything else it is another one.
         folds: What the files of each fold say.
         summary: Metrics over all folds.
         artifacts: Tables and figures to attach; no pictures of faces.
         models: model.safetensors of the folds whose model is to be attached to their run.
+        more_params: What no fold alone knows, nested, under names that the experiment's parameters
+            do not have: which folds there are, and what they test.
     """
-    digest = hashlib.sha256(
-        json.dumps([sorted(summary.items()), sorted(folds)]).encode()
-    ).hexdigest()
     with _tolerance():
-        store = _open_store(choices, data_digest)
+        store = _open_store(experiment)
+        results = [sorted(summary.items()), sorted(folds), sorted(flat_params(more_params).items())]
+        digest = hashlib.sha256(json.dumps(results).encode()).hexdigest()
         parent = store.find(aggregated="no")
         if not parent:
             if store.find(result_digest=digest):
                 return
             parent = store.create()
-        children = _complete_children(store, parent, params, folds)
+        children = _complete_children(store, parent, folds)
         run_id = parent.info.run_id
         for path in artifacts:
             store.client.log_artifact(run_id, str(path))
@@ -160,7 +148,7 @@ def log_experiment(
             for fold, weights in models.items():
                 store.add_model(children[fold], weights)
         tags = {"result_digest": digest, "aggregated": "yes"}
-        store.close(run_id, metrics=_finite(summary), params=params, tags=tags)
+        store.close(run_id, metrics=_finite(summary), more_params=more_params, tags=tags)
 
 
 def training_seconds(choices: Choices) -> float | None:
@@ -171,7 +159,7 @@ def training_seconds(choices: Choices) -> float | None:
     if not os.environ.get("MLFLOW_TRACKING_URI") and not local_database().exists():
         return None
     with _tolerance():
-        return _open_store(choices).training_seconds()
+        return _open_store(TrackedExperiment(choices, {}, "")).training_seconds()
     return None
 
 
@@ -180,12 +168,12 @@ def local_database() -> Path:
     return project_root(Path.cwd()) / "mlflow.db"
 
 
-def _open_store(choices: Choices, data_digest: str = "") -> "Store":
+def _open_store(experiment: TrackedExperiment) -> "Store":
     for name, value in _SETTINGS.items():
         os.environ.setdefault(name, value)
     from pipeline.tracking.runs import Store
 
-    return Store(choices, local_database(), data_digest)
+    return Store(experiment, local_database())
 
 
 @contextmanager
@@ -202,7 +190,7 @@ def _tolerance(on_failure: Callable[[], None] = lambda: None) -> Iterator[None]:
 
 
 def _complete_children(
-    store: "Store", parent: "Run", params: Mapping[str, Any], folds: Mapping[int, FoldFiles]
+    store: "Store", parent: "Run", folds: Mapping[int, FoldFiles]
 ) -> dict[int, str]:
     """The run of every fold; one that is missing, or differs from the files, is made from them."""
     children = {
@@ -212,7 +200,7 @@ def _complete_children(
     }
     for fold, files in folds.items():
         if fold not in children:
-            children[fold] = store.create_child(parent, fold, params)
+            children[fold] = store.create_child(parent, fold)
             child = RunLog(store, children[fold])
             for row in files.history:
                 child.metrics(row, step=int(row["epoch"]))

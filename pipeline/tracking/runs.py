@@ -1,4 +1,4 @@
-"""Where MLflow keeps the runs of one set of choices: how they are found, made and tagged."""
+"""The runs of an experiment in MLflow: how they are found, made and tagged."""
 
 import hashlib
 import json
@@ -32,25 +32,19 @@ from mlflow.utils.mlflow_tags import (
     MLFLOW_PARENT_RUN_ID,
     MLFLOW_RUN_NAME,
 )
+from mlflow.utils.validation import MAX_PARAMS_TAGS_PER_BATCH
 
 from pipeline.common.files import project_root
+from pipeline.tracking.experiment import TrackedExperiment, flat_params
 from pipeline.tracking.packaging import package_model
 
 
 class Store:
-    """The runs of one set of choices.
+    """The runs of one experiment, and of others with its choices."""
 
-    Args:
-        choices: `dataset`, which has an MLflow experiment of its own, and the others in order.
-        database: Where the runs are unless MLFLOW_TRACKING_URI says otherwise.
-        data_digest: SHA-256 of the shards' manifest, in hexadecimal.
-    """
-
-    def __init__(
-        self, choices: Mapping[str, str | int], database: Path, data_digest: str = ""
-    ) -> None:
-        self.choices = choices
-        self.data_digest = data_digest
+    def __init__(self, experiment: TrackedExperiment, database: Path) -> None:
+        self.experiment = experiment
+        choices = experiment.choices
         self.searchable = {k: str(v) for k, v in choices.items() if k != "dataset"}
         name = f"dfer-{choices['dataset']}"
         root = project_root(Path.cwd())
@@ -65,29 +59,26 @@ class Store:
         self.experiment_id = _experiment(self.client, name, artifacts)
 
     def find(self, **tags: str) -> Run | None:
-        """The newest parent run of these choices, data, code and DVC experiment with such tags."""
+        """The newest parent run of this experiment, code and DVC experiment with such tags."""
         found = self._search({"key": self._key(), **tags}, max_results=1)
         return found[0] if found else None
 
     def create(self) -> Run:
-        """A new parent run."""
-        chosen = [value for name, value in self.searchable.items() if name != "seed"]
-        name = os.environ.get("DVC_EXP_NAME") or "-".join(chosen)
-        return self._create(name, {"key": self._key(), "aggregated": "no"})
+        """A new parent run, with the parameters that tell it from others while it runs."""
+        return self._create(self.experiment.name, {"key": self._key(), "aggregated": "no"}, {})
 
     def children(self, parent: Run) -> dict[int, Run]:
         """Runs of the parent's folds."""
         runs = self._search({MLFLOW_PARENT_RUN_ID: parent.info.run_id})
         return {int(run.data.tags["fold"]): run for run in runs}
 
-    def create_child(self, parent: Run, fold: int, params: Mapping[str, Any]) -> str:
+    def create_child(self, parent: Run, fold: int) -> str:
         """A new run for a fold; an earlier one of the same fold and parent is deleted."""
         if stale := self.children(parent).get(fold):
             self.client.delete_run(stale.info.run_id)
         tags = {MLFLOW_PARENT_RUN_ID: parent.info.run_id, "fold": str(fold)}
-        run_id = self._create(f"{parent.info.run_name} fold {fold}", tags).info.run_id
-        self.client.log_batch(run_id, params=flat_params({**params, "fold": fold}))
-        return str(run_id)
+        child = self._create(f"{self.experiment.name} fold {fold}", tags, {"fold": str(fold)})
+        return str(child.info.run_id)
 
     def add_model(self, run_id: str, weights: Path) -> None:
         """Attach a fold's model to its run, unless it has one."""
@@ -121,14 +112,15 @@ class Store:
         run_id: str,
         *,
         metrics: Mapping[str, float],
-        params: Mapping[str, Any],
+        more_params: Mapping[str, Any],
         tags: Mapping[str, str],
     ) -> None:
         """End a run as finished, with what is known of it at last."""
+        # All of them: where MLflow could not be reached, a live run may lack some.
+        self._log_params(run_id, self.experiment.flat_params() | flat_params(more_params))
         self.client.log_batch(
             run_id,
             metrics=_metrics(metrics, step=0),
-            params=flat_params(params),
             tags=[RunTag(*tag) for tag in tags.items()],
         )
         self.client.set_terminated(run_id, "FINISHED")
@@ -148,7 +140,8 @@ class Store:
             )
         )
 
-    def _create(self, name: str, tags: Mapping[str, str]) -> Run:
+    def _create(self, name: str, tags: Mapping[str, str], params: dict[str, str]) -> Run:
+        """A new run, with the parameters of the experiment and `params`."""
         common = {
             MLFLOW_RUN_NAME: name,
             MLFLOW_GIT_COMMIT: _git_commit(),
@@ -157,14 +150,14 @@ class Store:
             **self.searchable,
         }
         run = self.client.create_run(self.experiment_id, tags={**common, **tags})
-        name = str(self.choices["dataset"])
+        name, digest = str(self.experiment.choices["dataset"]), self.experiment.data_digest
         data = Dataset(
             name,
             # MLflow takes no more characters.
-            self.data_digest[:36],
+            digest[:36],
             source_type="local",
             source=json.dumps({"uri": f"data/shards/{name}"}),
-            profile=json.dumps({"sha256": self.data_digest}),
+            profile=json.dumps({"sha256": digest}),
         )
         context = InputTag(MLFLOW_DATASET_CONTEXT, "training")
         inputs = [DatasetInput(data, [context])]
@@ -174,11 +167,18 @@ class Store:
             # MLflow looks whether it knows the data before it adds them, and another process may
             # have added them in between: now it finds them.
             self.client.log_inputs(run.info.run_id, inputs)
+        self._log_params(run.info.run_id, self.experiment.flat_params() | params)
         return run
 
+    def _log_params(self, run_id: str, params: Mapping[str, str]) -> None:
+        entries = [Param(name, value) for name, value in params.items()]
+        for i in range(0, len(entries), MAX_PARAMS_TAGS_PER_BATCH):
+            self.client.log_batch(run_id, params=entries[i : i + MAX_PARAMS_TAGS_PER_BATCH])
+
     def _key(self) -> str:
-        experiment = os.environ.get("DVC_EXP_NAME", "")
-        identity = [*sorted(self.choices.items()), self.data_digest, experiment, _git_commit()]
+        dvc_experiment = os.environ.get("DVC_EXP_NAME", "")
+        experiment = self.experiment
+        identity = [experiment.params_digest, experiment.data_digest, dvc_experiment, _git_commit()]
         return hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
 
 
@@ -210,17 +210,6 @@ def _experiment(client: MlflowClient, name: str, artifacts: str | None) -> str:
         experiment = client.get_experiment_by_name(name)
         assert experiment
     return str(experiment.experiment_id)
-
-
-def flat_params(values: Mapping[str, Any], prefix: str = "") -> list[Param]:
-    """Nested parameters under dotted names."""
-    flat: list[Param] = []
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            flat += flat_params(value, f"{prefix}{name}.")
-        else:
-            flat.append(Param(f"{prefix}{name}", str(value)))
-    return flat
 
 
 def _git_commit() -> str:

@@ -1,6 +1,5 @@
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -19,6 +18,7 @@ from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from project import ROOT
 
 from pipeline.common.files import project_root
+from pipeline.tracking.experiment import TrackedExperiment
 from pipeline.tracking.observer import FoldFiles, log_experiment, track_fold, training_seconds
 
 CHOICES: dict[str, str | int] = {
@@ -37,34 +37,19 @@ CURVE = [
 ]
 SUMMARY = {"uar_mean": 0.5, "uar_pooled": 0.6}
 DIGEST = "0123456789abcdef" * 4
+EXPERIMENT = TrackedExperiment(CHOICES, PARAMS, DIGEST)
+# As MLflow has them: the parameters and the choices.
+FLAT = {name: str(value) for name, value in CHOICES.items()} | {"models.image_size": "112"}
 
 
-@pytest.fixture(scope="module")
-def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store without runs; MLflow takes seconds to create its tables, so that is done once."""
-    folder = tmp_path_factory.mktemp("store")
-    client(folder).search_experiments()
-    return folder / "mlflow.db"
-
-
-@pytest.fixture
-def project(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A project with one commit and an empty store, as the current folder."""
-    shutil.copy(empty_store, tmp_path)
-    monkeypatch.chdir(tmp_path)
-    for name in ("MLFLOW_TRACKING_URI", "DVC_STAGE", "MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("DVC_EXP_NAME", "bold-cat")
-    subprocess.run(["git", "init", "-q", "-b", "main"], check=True)
-    author = ["-c", "user.name=a", "-c", "user.email=a@example.org"]
-    subprocess.run(["git", *author, "commit", "-q", "--allow-empty", "-m", "first"], check=True)
-    return tmp_path
-
-
-def run_fold(fold: int, curve: list[dict[str, float]] = CURVE, digest: str = DIGEST) -> int:
+def run_fold(
+    fold: int,
+    curve: list[dict[str, float]] = CURVE,
+    experiment: TrackedExperiment = EXPERIMENT,
+) -> int:
     """Log a fold live; returns the number of its epochs."""
     epochs = 0
-    with track_fold(CHOICES, fold, PARAMS, digest) as log:
+    with track_fold(experiment, fold) as log:
         for line in curve:
             log.metrics(line, step=int(line["epoch"]))
             epochs += 1
@@ -77,9 +62,11 @@ def aggregate(
     artifacts: tuple[Path, ...] = (),
     models: dict[int, Path] | None = None,
     summary: dict[str, float] = SUMMARY,
+    experiment: TrackedExperiment = EXPERIMENT,
 ) -> None:
     files = {fold: FoldFiles(CURVE, {"test_uar": fold / 10}) for fold in folds}
-    log_experiment(CHOICES, PARAMS, DIGEST, files, summary, list(artifacts), models or {})
+    more: dict[str, Any] = {"split": {"protocol": "paper"}, "folds": list(folds)}
+    log_experiment(experiment, files, summary, list(artifacts), models or {}, more)
 
 
 def client(project: Path) -> MlflowClient:
@@ -124,7 +111,8 @@ def test_an_experiment_is_one_parent_with_a_child_for_each_fold(project: Path) -
         assert child.data.tags["mlflow.parentRunId"] == parent.info.run_id
         assert curve_of(project, child) == [(1, 2.5), (2, 1.5), (3, 1.0)]
         assert child.data.metrics["test_uar"] == fold / 10
-        assert child.data.params == {"seed": "1", "models.image_size": "112", "fold": str(fold)}
+        assert child.data.params == FLAT | {"fold": str(fold)}
+    assert parent.data.params == FLAT | {"split.protocol": "paper", "folds": "[1, 2]"}
 
 
 def test_runs_say_which_experiment_and_commit_they_are_of(project: Path) -> None:
@@ -141,8 +129,8 @@ def test_runs_say_which_experiment_and_commit_they_are_of(project: Path) -> None
     }
     for run in (parent, children[1]):
         assert wanted.items() <= run.data.tags.items()
-    assert parent.info.run_name == "bold-cat"
-    assert children[1].info.run_name == "bold-cat fold 1"
+    assert parent.info.run_name == EXPERIMENT.name
+    assert children[1].info.run_name == f"{EXPERIMENT.name} fold 1"
 
 
 def test_the_same_results_are_logged_once(project: Path) -> None:
@@ -175,7 +163,7 @@ def test_a_fold_whose_log_broke_off_is_logged_from_its_files(
         raise MlflowException("database is locked")
 
     def broken_fold() -> None:
-        with track_fold(CHOICES, 1, PARAMS, DIGEST) as log:
+        with track_fold(EXPERIMENT, 1) as log:
             log.metrics(CURVE[0], step=1)
             assert log.store
             monkeypatch.setattr(log.store.client, "log_batch", gone)
@@ -200,19 +188,90 @@ def test_a_fold_that_runs_again_takes_the_place_of_the_earlier_run(project: Path
 def test_a_run_with_other_metrics_than_the_files_is_replaced_by_what_they_say(
     project: Path,
 ) -> None:
-    """DVC takes a fold from its cache after another one was trained with other parameters."""
-    with track_fold(CHOICES, 1, {"seed": 1, "models": {"image_size": 56}}, DIGEST) as log:
+    """DVC takes a fold from its cache after another one was trained with other code."""
+    with track_fold(EXPERIMENT, 1) as log:
         log.metrics({"test_uar": 0.9})
     aggregate((1,))
     _, children = runs(project)
     assert children[1].data.metrics["test_uar"] == 0.1
-    assert children[1].data.params["models.image_size"] == "112"
     assert curve_of(project, children[1]) == [(1, 2.5), (2, 1.5), (3, 1.0)]
+
+
+def test_folds_from_files_have_the_parameters_of_live_ones(project: Path) -> None:
+    """Those of a file are lists where params.yaml's may be tuples, and in another order."""
+    params = {"classes": ("happy", "sad"), "recipes": {"learning_rate": 1e-3, "compile": False}}
+    live = EXPERIMENT._replace(params=params)
+    read = json.loads(json.dumps(params, sort_keys=True))
+    run_fold(1, experiment=live)
+    aggregate(experiment=EXPERIMENT._replace(params=read))
+    (parent,), children = runs(project)
+    wanted = {"classes": '["happy", "sad"]', "recipes.learning_rate": "0.001"}
+    wanted |= {"recipes.compile": "false"} | {k: str(v) for k, v in CHOICES.items()}
+    assert children[1].data.params == wanted | {"fold": "1"}
+    assert children[2].data.params == wanted | {"fold": "2"}
+    assert wanted.items() <= parent.data.params.items()
+
+
+def test_a_running_experiment_can_be_told_from_others(project: Path) -> None:
+    with track_fold(EXPERIMENT, 1):
+        (parent,), _ = runs(project)
+        assert parent.data.params == FLAT
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"seed": 1, "models": {"image_size": 56}},
+        PARAMS | {"encoder": {"name": "marlin-large", "sha256": "a" * 64}},
+        PARAMS | {"encoder": {"name": "marlin-large", "sha256": "b" * 64}},
+    ],
+)
+def test_other_parameters_are_another_parent_although_the_results_are_the_same(
+    params: dict[str, Any], project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`dvc repro` outside of a DVC experiment has no name to tell them apart."""
+    monkeypatch.delenv("DVC_EXP_NAME")
+    experiments = [EXPERIMENT, EXPERIMENT._replace(params=params)]
+    for experiment in experiments:
+        run_fold(1, experiment=experiment)
+    for experiment in experiments:
+        aggregate((1,), experiment=experiment)
+    found = all_runs(project)
+    parents = {run.info.run_name: run.info.run_id for run in found if "fold" not in run.data.tags}
+    assert len(found) == 4
+    assert sorted(parents) == sorted(experiment.name for experiment in experiments)
+    for run in found:
+        if "fold" in run.data.tags:
+            parent, _, _ = str(run.info.run_name).partition(" fold ")
+            assert run.data.tags["mlflow.parentRunId"] == parents[parent]
+
+
+def test_more_parameters_than_mlflow_takes_at_once_are_logged_and_long_ones_cut(
+    project: Path,
+) -> None:
+    numbers = {f"number{i}": str(i) for i in range(250)}
+    experiment = EXPERIMENT._replace(params=numbers | {"subjects": ["a" * 99] * 99})
+    run_fold(1, experiment=experiment)
+    aggregate((1,), experiment=experiment)
+    (parent,), children = runs(project)
+    for run in (parent, children[1]):
+        assert numbers.items() <= run.data.params.items()
+        assert json.dumps(["a" * 99] * 99).startswith(run.data.params["subjects"][:5990])
+    assert parent.info.status == "FINISHED"
+    assert parent.data.tags["aggregated"] == "yes"
+
+
+def test_parameters_that_are_no_json_cost_a_warning_and_not_the_training(project: Path) -> None:
+    experiment = EXPERIMENT._replace(params={"path": project})
+    with pytest.warns(UserWarning, match="not JSON serializable.*the files hold everything"):
+        assert run_fold(1, experiment=experiment) == len(CURVE)
+    with pytest.warns(UserWarning, match="not JSON serializable.*the files hold everything"):
+        log_experiment(EXPERIMENT, {}, SUMMARY, [], {}, {"path": project})
 
 
 def test_other_data_is_another_parent(project: Path) -> None:
     run_fold(1)
-    run_fold(2, digest="f" * 64)
+    run_fold(2, experiment=EXPERIMENT._replace(data_digest="f" * 64))
     assert len(runs(project)[0]) == 2
 
 
@@ -252,7 +311,7 @@ def test_an_aggregate_after_that_closes_the_new_run(project: Path) -> None:
 
 def test_a_parent_is_running_while_one_of_its_folds_is(project: Path) -> None:
     for fold in (1, 2):
-        with track_fold(CHOICES, fold, PARAMS, DIGEST):
+        with track_fold(EXPERIMENT, fold):
             (parent,), _ = runs(project)
             assert parent.info.status == "RUNNING"
         (parent,), _ = runs(project)
@@ -284,12 +343,13 @@ assert dict(os.environ) == before
 def test_without_mlflow_a_training_goes_on_with_one_warning(project: Path) -> None:
     run_alone(f"""
 import sys, warnings
+from pipeline.tracking.experiment import TrackedExperiment
 from pipeline.tracking.observer import track_fold
 sys.modules["mlflow"] = None  # Whoever imports it gets a ModuleNotFoundError.
 epochs = []
 with warnings.catch_warnings(record=True) as caught:
     warnings.simplefilter("always")
-    with track_fold({CHOICES}, 1, {PARAMS}, {DIGEST!r}) as log:
+    with track_fold({EXPERIMENT}, 1) as log:
         for epoch in (1, 2):
             log.metrics({{"train_loss": 1.0}}, step=epoch)
             epochs.append(epoch)
@@ -301,11 +361,13 @@ assert ["the files hold everything" in str(one.message) for one in caught] == [T
 
 def start_fold(seed: int, then: str = "pass") -> subprocess.Popen[str]:
     """A fold in a process of its own; any warning is an error there, but for MLflow's own."""
+    experiment = EXPERIMENT._replace(choices=CHOICES | {"seed": seed})
     program = f"""
+from pipeline.tracking.experiment import TrackedExperiment
 from pipeline.tracking.observer import track_fold
 import pipeline.tracking.runs, warnings
 warnings.simplefilter("error", UserWarning)
-with track_fold({CHOICES | {"seed": seed}}, 1, {PARAMS}, {DIGEST!r}) as log:
+with track_fold({experiment}, 1) as log:
     log.metrics({{"train_loss": 9.0}}, step=1)
     {then}
 """
@@ -391,7 +453,7 @@ def test_asking_for_the_training_time_makes_no_store(project: Path) -> None:
 
 
 def test_the_training_time_is_measured(project: Path) -> None:
-    with track_fold(CHOICES, 1, PARAMS, DIGEST):
+    with track_fold(EXPERIMENT, 1):
         time.sleep(0.2)
     seconds = training_seconds(CHOICES)
     assert seconds is not None
@@ -399,7 +461,7 @@ def test_the_training_time_is_measured(project: Path) -> None:
 
 
 def test_the_training_time_counts_the_epochs_from_before_a_stop(project: Path) -> None:
-    with track_fold(CHOICES, 1, PARAMS, DIGEST) as log:
+    with track_fold(EXPERIMENT, 1) as log:
         for epoch in (1, 2):
             log.metrics({"seconds": 100.0}, step=epoch)
     assert training_seconds(CHOICES) == 200.0
@@ -418,7 +480,7 @@ def test_system_metrics_are_a_switch(
     if wanted:
         monkeypatch.setenv("MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING", "true")
     monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.05")
-    with track_fold(CHOICES, 1, PARAMS, DIGEST) as log:
+    with track_fold(EXPERIMENT, 1) as log:
         log.metrics({"train_loss": 1.0}, step=1)
         deadline = time.monotonic() + (30 if wanted else 0.5)
         while "system/cpu_utilization_percentage" not in metrics_of(project, log.run_id):
@@ -438,14 +500,15 @@ def test_another_dvc_experiment_is_another_parent(
     monkeypatch.setenv("DVC_EXP_NAME", "shy-dog")
     run_fold(2)
     parents, children = runs(project)
-    assert sorted(run.info.run_name for run in parents) == ["bold-cat", "shy-dog"]
+    assert sorted(run.data.tags["dvc_experiment"] for run in parents) == ["bold-cat", "shy-dog"]
+    assert {run.info.run_name for run in parents} == {EXPERIMENT.name}
     assert (
         children[1].data.tags["mlflow.parentRunId"] != children[2].data.tags["mlflow.parentRunId"]
     )
 
 
 def failing_fold(error: BaseException) -> None:
-    with track_fold(CHOICES, 1, PARAMS, DIGEST) as log:
+    with track_fold(EXPERIMENT, 1) as log:
         log.metrics({"train_loss": 1.0}, step=1)
         raise error
 
@@ -468,7 +531,7 @@ def test_a_training_that_fails_or_is_stopped_is_marked_so_and_its_error_goes_on(
 
 
 def test_numbers_that_are_not_finite_are_left_out(project: Path) -> None:
-    with track_fold(CHOICES, 1, PARAMS, DIGEST) as log:
+    with track_fold(EXPERIMENT, 1) as log:
         log.metrics({"a": 1.0, "b": float("nan"), "c": float("inf")})
     metrics = runs(project)[1][1].data.metrics
     assert metrics.keys() == {"a", "training_seconds"}
@@ -496,7 +559,7 @@ def test_a_server_that_goes_away_costs_one_warning(
 
     with (
         warnings.catch_warnings(record=True) as caught,
-        track_fold(CHOICES, 1, PARAMS, DIGEST) as log,
+        track_fold(EXPERIMENT, 1) as log,
     ):
         warnings.simplefilter("always")
         assert log.store

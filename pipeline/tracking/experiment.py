@@ -1,0 +1,66 @@
+"""What tells one experiment in MLflow from another: its name, its parameters and their digest."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from pipeline.mtcae.structures import Structure
+
+Choices = Mapping[str, str | int]
+"""What tells DVC experiments apart: `dataset` and the others on top of params.yaml, in order."""
+
+# As weights/ and params.yaml call it.
+_FROM_SCRATCH = "from_scratch"
+
+
+class TrackedExperiment(NamedTuple):
+    """An experiment, by what each of its folds and its aggregate know alike.
+
+    Attributes:
+        choices: See `Choices`.
+        params: All parameters of the training, nested, of values that JSON can hold: the same
+            whether they come from params.yaml or out of a file. `encoder.name` says what the
+            encoder starts from.
+        data_digest: SHA-256 of the shards' manifest, in hexadecimal.
+    """
+
+    choices: Choices
+    params: Mapping[str, Any]
+    data_digest: str
+
+    @property
+    def name(self) -> str:
+        """For people, such as `cascaded vit tiny quick marlin-large seed 1 (3fa2)`."""
+        structure = Structure(str(self.choices["arch"]), str(self.choices["decoder"]))
+        words = [structure.name, self.choices["model"], self.choices["recipe"]]
+        encoder = self.flat_params().get("encoder.name", _FROM_SCRATCH)
+        if encoder != _FROM_SCRATCH:
+            words.append(encoder)
+        words += [f"seed {self.choices['seed']}", f"({self.params_digest[:4]})"]
+        return " ".join(map(str, words))
+
+    @property
+    def params_digest(self) -> str:
+        """SHA-256 of all parameters, in hexadecimal."""
+        return hashlib.sha256(json.dumps(sorted(self.flat_params().items())).encode()).hexdigest()
+
+    def flat_params(self) -> dict[str, str]:
+        """All parameters, the choices among them, as MLflow keeps them."""
+        return flat_params({**self.params, **self.choices})
+
+
+def flat_params(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Nested parameters under dotted names. Text stays as it is, and all else is written as JSON.
+
+    {"engine": {"epochs": 5, "compile": False}} -> {"engine.epochs": "5", "engine.compile": "false"}
+    """
+    flat: dict[str, str] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= flat_params(value, f"{prefix}{name}.")
+        elif isinstance(value, str):
+            flat[f"{prefix}{name}"] = value
+        else:
+            flat[f"{prefix}{name}"] = json.dumps(value, ensure_ascii=False)
+    return flat
