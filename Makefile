@@ -25,10 +25,7 @@ experiments: $(VENV)/.run
 	  --drop 'State|Executor|Created|runs|data|.*(std|low|high|num_parameters)'
 
 ui: $(VENV)/.run
-	@case "$${MLFLOW_TRACKING_URI:-}" in \
-	  http*) echo "MLflow's pages are at $$MLFLOW_TRACKING_URI" ;; \
-	  *) mlflow ui --host 127.0.0.1 --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}" ;; \
-	esac
+	python -m commands.ui
 
 test: $(VENV)/.test
 	ruff format --check .

@@ -13,6 +13,7 @@ import psutil
 import pytest
 from browser import browser_page, compare_runs, mlflow_server
 from clones import Run, environment, mlflow_runs, new_clone
+from mlflow.entities import Run as MlflowRun
 
 from commands.experiments import COMMITTED
 
@@ -86,8 +87,13 @@ def wait_for_a_training(folder: Path, running: "subprocess.Popen[str]") -> psuti
     raise AssertionError("no training was seen")
 
 
-def name_in_mlflow(experiment: str) -> str:
-    return "cascaded-vit-tiny-quick" if experiment == COMMITTED else experiment
+def mlflow_parents(folder: Path) -> dict[str, MlflowRun]:
+    """The finished parent run of every experiment."""
+    return {
+        run.data.tags["dvc_experiment"] or COMMITTED: run
+        for run in mlflow_runs(folder)
+        if "fold" not in run.data.tags and run.info.status == "FINISHED"
+    }
 
 
 def test_table_one_has_the_six_structures_with_the_scores_of_their_experiments(
@@ -136,13 +142,9 @@ def test_every_experiment_is_one_finished_parent_with_its_folds(clone: tuple[Pat
     table = pd.read_csv(folder / "metrics/ablation.csv").dropna(subset="experiment")
     table = table.set_index("experiment")
     runs = mlflow_runs(folder)
-    parents = {
-        run.info.run_name: run
-        for run in runs
-        if "fold" not in run.data.tags and run.info.status == "FINISHED"
-    }
+    parents = mlflow_parents(folder)
     for name, row in table.iterrows():
-        parent = parents[name_in_mlflow(str(name))]
+        parent = parents[str(name)]
         assert parent.data.metrics["uar_pooled"] == pytest.approx(row["uar_pooled"], abs=1e-5)
         children = [
             run for run in runs if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id
@@ -166,7 +168,8 @@ def test_the_comparison_page_of_mlflow_shows_the_scores_of_the_table(
     (experiment,) = {run.info.experiment_id for run in mlflow_runs(folder)}
     with mlflow_server(tmp_path / "mlflow.db", folder / "mlartifacts") as address:
         with browser_page() as page:
-            names = [name_in_mlflow(name) for name in table["experiment"]]
+            parents = mlflow_parents(folder)
+            names = [str(parents[name].info.run_name) for name in table["experiment"]]
             text = compare_runs(page, address, experiment, names)
             kept = Path(os.environ.get("TEST_ARTIFACTS", tmp_path)) / "mlflow-compare.png"
             page.screenshot(path=kept, full_page=True)

@@ -19,7 +19,7 @@ from math import isclose, isfinite, nan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pipeline.common.files import project_root
+from pipeline.tracking.database import database_file, tracking_uri
 from pipeline.tracking.experiment import Choices, TrackedExperiment, flat_params
 
 if TYPE_CHECKING:
@@ -156,16 +156,12 @@ def training_seconds(choices: Choices) -> float | None:
 
     Runs of every commit and DVC experiment count. None where MLflow knows of no such run.
     """
-    if not os.environ.get("MLFLOW_TRACKING_URI") and not local_database().exists():
+    database = database_file(tracking_uri())
+    if database and not database.exists():
         return None
     with _tolerance():
         return _open_store(TrackedExperiment(choices, {}, "")).training_seconds()
     return None
-
-
-def local_database() -> Path:
-    """Where the runs are unless MLFLOW_TRACKING_URI says otherwise; it may not exist yet."""
-    return project_root(Path.cwd()) / "mlflow.db"
 
 
 def _open_store(experiment: TrackedExperiment) -> "Store":
@@ -173,7 +169,7 @@ def _open_store(experiment: TrackedExperiment) -> "Store":
         os.environ.setdefault(name, value)
     from pipeline.tracking.runs import Store
 
-    return Store(experiment, local_database())
+    return Store(experiment)
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import re
 import subprocess
 import time
 from collections.abc import Mapping
@@ -34,7 +33,13 @@ from mlflow.utils.mlflow_tags import (
 )
 from mlflow.utils.validation import MAX_PARAMS_TAGS_PER_BATCH
 
-from pipeline.common.files import project_root
+from pipeline.tracking.database import (
+    artifacts_uri,
+    database_file,
+    mend_places,
+    sqlite_uri,
+    tracking_uri,
+)
 from pipeline.tracking.experiment import TrackedExperiment, flat_params
 from pipeline.tracking.packaging import package_model
 
@@ -42,20 +47,19 @@ from pipeline.tracking.packaging import package_model
 class Store:
     """The runs of one experiment, and of others with its choices."""
 
-    def __init__(self, experiment: TrackedExperiment, database: Path) -> None:
+    def __init__(self, experiment: TrackedExperiment) -> None:
         self.experiment = experiment
         choices = experiment.choices
         self.searchable = {k: str(v) for k, v in choices.items() if k != "dataset"}
+        uri = tracking_uri()
+        artifacts = None  # A server knows best where artifacts go.
+        if database := database_file(uri):
+            artifacts = artifacts_uri()
+            _ensure_database(database)
+        self.client = MlflowClient(uri)
+        if database:
+            mend_places(database)
         name = f"dfer-{choices['dataset']}"
-        root = project_root(Path.cwd())
-        artifacts: str | None = (root / "mlartifacts").as_uri()
-        if uri := os.environ.get("MLFLOW_TRACKING_URI"):
-            relative = re.fullmatch(r"sqlite:///([^/].*)", uri)
-            self.client = MlflowClient(f"sqlite:///{root / relative[1]}" if relative else uri)
-            if not uri.startswith("sqlite:"):
-                artifacts = None  # A server knows best where artifacts go.
-        else:
-            self.client = _local_client(database)
         self.experiment_id = _experiment(self.client, name, artifacts)
 
     def find(self, **tags: str) -> Run | None:
@@ -182,19 +186,18 @@ class Store:
         return hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
 
 
-def _local_client(database: Path) -> MlflowClient:
-    """A client of the database file, which is made where there is none.
+def _ensure_database(database: Path) -> None:
+    """Make a database file where there is none.
 
     Under another name until it is whole: that takes MLflow seconds, in which another process must
     not find it and a kill must not leave half of it.
     """
     if not database.exists():
         partial = database.with_name(f"{database.name}.{os.getpid()}.partial")
-        MlflowClient(f"sqlite:///{partial}")
+        MlflowClient(sqlite_uri(partial))
         with suppress(FileExistsError):
             database.hardlink_to(partial)
         partial.unlink()
-    return MlflowClient(f"sqlite:///{database}")
 
 
 def _experiment(client: MlflowClient, name: str, artifacts: str | None) -> str:

@@ -26,6 +26,7 @@ from pipeline.serving.classifier import VideoClassifier
 from pipeline.store.shards import write_shards
 from pipeline.store.stored_frames import StoredFrames
 from pipeline.store.strips import encode_strip
+from pipeline.tracking.experiment import TrackedExperiment
 from pipeline.tracking.observer import FoldFiles, log_experiment, track_fold
 from pipeline.tracking.packaging import PACKAGES, package_model
 from pipeline.video.reader import FrameReader
@@ -59,6 +60,7 @@ CHOICES: dict[str, str | int] = {
     "recipe": "quick",
     "seed": 1,
 }
+EXPERIMENT = TrackedExperiment(CHOICES, {}, "0" * 64)
 
 
 @pytest.fixture(autouse=True)
@@ -236,12 +238,12 @@ def test_a_logged_model_is_registered_and_loaded_far_from_the_project(
         folder.mkdir()
     monkeypatch.chdir(project)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    with track_fold(CHOICES, 1, {}, "0" * 64) as log:
+    with track_fold(EXPERIMENT, 1) as log:
         pass
 
     def aggregate() -> None:
         folds = {1: FoldFiles([], {})}
-        log_experiment(CHOICES, {}, "0" * 64, folds, {"uar_mean": 0.5}, [], {1: weights})
+        log_experiment(EXPERIMENT, folds, {"uar_mean": 0.5}, [], {1: weights}, {})
 
     aggregate()
     uri = f"sqlite:///{project / 'mlflow.db'}"
@@ -284,7 +286,7 @@ def test_a_model_that_cannot_be_attached_costs_a_warning_and_no_result(
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     folds, models = {1: FoldFiles([], {})}, {1: tmp_path / "absent"}
     with pytest.warns(UserWarning, match=r"No such file.*going on without it"):
-        log_experiment(CHOICES, {}, "0" * 64, folds, {"uar_mean": 0.5}, [], models)
+        log_experiment(EXPERIMENT, folds, {"uar_mean": 0.5}, [], models, {})
     client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
     experiment = client.get_experiment_by_name("dfer-sample")
     assert experiment is not None
