@@ -1,11 +1,12 @@
 # make repro         set up, run the pipeline, print the table
 # make test          set up, run every check
-# make ablation      run the six structures as DVC experiments, print Table I
+# make ablation      run the six structures as DVC experiments, print Table I; SEEDS=3: with three seeds
 # make experiments   list the DVC experiments with the columns that matter
 # make ui            MLflow's pages at http://127.0.0.1:5000
 # PYTHON=...         the interpreter to build the virtual environment with (3.11 or newer)
 
 PYTHON ?= python3
+SEEDS ?= 1
 VENV := .venv
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
@@ -17,12 +18,12 @@ repro: $(VENV)/.run
 	@cat metrics/table.md
 
 ablation: $(VENV)/.run
-	python -m commands.ablation
+	python -m commands.ablation --seeds $(SEEDS)
 	python -m commands.table_one
 
 experiments: $(VENV)/.run
 	dvc exp show --md --only-changed --hide-workspace --hide-failed --hide-queued --keep 'arch|decoder' \
-	  --drop 'State|Executor|Created|runs|data|.*(std|low|high|num_parameters)'
+	  --drop 'State|Executor|Created|runs|data|.*(std|low|high|median|interocular_error|seeds|num_parameters)'
 
 ui: $(VENV)/.run
 	python -m commands.ui

@@ -1,8 +1,9 @@
 """The six structures as DVC experiments, one after the other.
 
-    python -m commands.ablation
+    python -m commands.ablation [--seeds 3]
 
-Runs the structures that have not been run with the present parameters, code and commit. Ctrl-C
+Runs what has not been run with the present parameters, code and commit: every structure with the
+seed of params.yaml, and with as many seeds after it as are asked for. Ctrl-C
 reaches the training, which saves its state; the same command goes on from there. `make ablation`
 prints the table afterwards.
 """
@@ -14,22 +15,23 @@ from pathlib import Path
 from typing import Any
 
 from commands.experiments import (
-    committed_structure,
+    Trial,
+    committed_trial,
     experiment_name,
     experiment_names,
     is_tracked,
     present_state,
     read_params,
 )
-from pipeline.mtcae.structures import STRUCTURES, Structure
+from pipeline.mtcae.structures import STRUCTURES
 
 
 class ExperimentInterrupted(Exception):
     """Ctrl-C came, and the experiment has ended."""
 
 
-def run_missing() -> list[str]:
-    """Run the structures that have no experiment of that name.
+def run_missing(num_seeds: int) -> list[str]:
+    """Run the trials that have no experiment of that name.
 
     Returns:
         The names of those that failed.
@@ -38,35 +40,37 @@ def run_missing() -> list[str]:
         ExperimentInterrupted: By Ctrl-C.
     """
     params = read_params()
-    committed = committed_structure(params)
+    committed = committed_trial(params)
     state = present_state(params)
     missing = {}
-    for structure in STRUCTURES:
-        name = experiment_name(structure, params, state)
-        if name in experiment_names() or structure == committed:
+    seeds = range(params["seed"], params["seed"] + num_seeds)
+    for trial in (Trial(structure, seed) for seed in seeds for structure in STRUCTURES):
+        name = experiment_name(trial, params, state)
+        if name in experiment_names() or trial == committed:
             print(f"{name} was run before")
         else:
-            missing[name] = structure
+            missing[name] = trial
     failed = []
-    for number, (name, structure) in enumerate(missing.items(), start=1):
+    for number, (name, trial) in enumerate(missing.items(), start=1):
         print(f"{name}: experiment {number} of {len(missing)}", flush=True)
-        if not run_experiment(name, structure, untracked_inputs(params)):
+        if not run_experiment(name, trial, untracked_inputs(params)):
             failed.append(name)
     return failed
 
 
-def run_experiment(name: str, structure: Structure, copied: list[Path]) -> bool:
-    """Run one structure in a copy of the project; whether it came to its end.
+def run_experiment(name: str, trial: Trial, copied: list[Path]) -> bool:
+    """Run one trial in a copy of the project; whether it came to its end.
 
     Args:
         name: Of the experiment.
-        structure: Whose choices it has.
+        trial: Whose choices it has.
         copied: Files that git does not know and the copy needs.
 
     Raises:
         ExperimentInterrupted: By Ctrl-C.
     """
-    chosen = (f"arch={structure.arch}", f"decoder={structure.decoder}")
+    arch, decoder = trial.structure
+    chosen = (f"arch={arch}", f"decoder={decoder}", f"seed={trial.seed}")
     settings = [word for choice in chosen for word in ("--set-param", choice)]
     copies = [word for path in copied for word in ("--copy-paths", str(path))]
     command = ["dvc", "exp", "run", "--temp", "--name", name, *settings, *copies]
@@ -93,11 +97,13 @@ def untracked_inputs(params: dict[str, Any]) -> list[Path]:
 
 
 def main() -> None:
-    argparse.ArgumentParser(
+    parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    ).parse_args()
+    )
+    parser.add_argument("--seeds", type=int, default=1, metavar="N", help="how many (1)")
+    args = parser.parse_args()
     try:
-        failed = run_missing()
+        failed = run_missing(args.seeds)
     except ExperimentInterrupted as interrupted:
         raise SystemExit(f"{interrupted} was stopped; the next call goes on from there") from None
     if failed:

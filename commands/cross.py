@@ -30,6 +30,7 @@ from pipeline.mtcae.loss import LossSettings
 from pipeline.mtcae.model import Predictions
 from pipeline.mtcae.predictions import evaluate
 from pipeline.mtcae.saved import load_model
+from pipeline.mtcae.view_mean import ViewMean
 from pipeline.store.contents import CLIPS, FRAMES
 from pipeline.store.stored_frames import StoredFrames
 
@@ -112,12 +113,17 @@ def cross_evaluate(
 
     fabric = Fabric(accelerator="auto", devices=1)
     tested = []
-    for model, _ in models.values():
+    for model, metadata in models.values():
         frames = StoredFrames(
             shards, known, classes=mapping.answers, image_size=model.encoder.size.image_size
         )
         batches = load_in_order(frames, batch_size=batch_size, num_workers=num_workers)
-        module = fabric.setup_module(MappedModel(model, mapping))
+        views = ViewMean(
+            MappedModel(model, mapping),
+            num_frames=model.encoder.num_frames,
+            num_crops=metadata["recipes"]["evaluation"]["crops"],
+        )
+        module = fabric.setup_module(views)
         tested.append(evaluate(fabric, module, batches, _LOSS))
     trained_on = ", ".join(sorted({metadata["dataset"] for _, metadata in models.values()}))
     kept_apart = ", classes restricted to the common ones" if restrict else ""

@@ -7,29 +7,47 @@ import hashlib
 import json
 import subprocess
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import pandas as pd
 import yaml
 from dvc.api import exp_show
 from dvc.api import open as dvc_open
+from dvc.exceptions import PathMissingError
 
 from pipeline.common.files import sha256_of
+from pipeline.evaluation.setting import Setting
 from pipeline.mtcae.structures import Choices, Structure
 
 # The name of the run that is committed with the code.
 COMMITTED = "(committed)"
 # For git: all but results and the parameters, which are compared for themselves.
 _INPUTS = (":!dvc.lock", ":!metrics", ":!params.yaml")
+# What is read of an experiment's commit.
+_SHOWN = ("metrics/summary.json", "metrics/setting.json", "params.yaml")
+
+
+class Trial(NamedTuple):
+    """What of an experiment the table compares, and what it takes the mean of."""
+
+    structure: Structure
+    seed: int
+
+    @classmethod
+    def of(cls, params: dict[str, Any]) -> Self:
+        """That of a whole params.yaml."""
+        choices = Choices.of(params)
+        return cls(choices.structure, choices.seed)
 
 
 class FinishedExperiment(NamedTuple):
-    """A finished experiment: its name, git commit, params.yaml and metrics/summary.json."""
+    """A finished experiment: its name, git commit, params.yaml, and two files of metrics/."""
 
     name: str
     commit: str
     params: dict[str, Any]
     summary: dict[str, Any]
+    setting: Setting
 
 
 def read_params(path: Path = Path("params.yaml")) -> dict[str, Any]:
@@ -39,42 +57,51 @@ def read_params(path: Path = Path("params.yaml")) -> dict[str, Any]:
 
 
 def shared_params(params: dict[str, Any]) -> dict[str, Any]:
-    """What experiments of one table have in common: all but the structure and unused presets."""
-    shared = {name: value for name, value in params.items() if name not in ("arch", "decoder")}
+    """What experiments of one table have in common: all but the trial and unused presets."""
+    own = ("arch", "decoder", "seed")
+    shared = {name: value for name, value in params.items() if name not in own}
     for section, choice in (("datasets", "dataset"), ("models", "model"), ("recipes", "recipe")):
         shared[section] = params[section][params[choice]]
     return shared
 
 
-def finished_experiments(params: dict[str, Any]) -> dict[Structure, FinishedExperiment]:
-    """For each structure a finished experiment with these parameters, upon this commit.
+def shared_digest(params: dict[str, Any]) -> str:
+    """SHA-256 of `shared_params`, in hexadecimal."""
+    text = json.dumps(shared_params(params), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def finished_experiments(params: dict[str, Any]) -> dict[Trial, FinishedExperiment]:
+    """For each structure and seed a finished experiment with these parameters, upon this commit.
 
     That of `experiment_name` or, where there is none, the newest one of the present code; the run
     that is committed counts as the oldest.
     """
-    found: dict[Structure, FinishedExperiment] = {}
+    found: dict[Trial, FinishedExperiment] = {}
     state = present_state(params)
     for row in exp_show():
         if row["rev"] == "workspace" or row["State"] not in (None, "Success"):
             continue
         commit = _commit(row["Experiment"])
-        summary, its_params = _show(commit, "metrics/summary.json"), _show(commit, "params.yaml")
-        if summary is None or its_params is None:
+        texts = [_show(commit, path) for path in _SHOWN]
+        if None in texts:
             continue
+        summary, setting, its_params = map(str, texts)
         experiment = FinishedExperiment(
             row["Experiment"] or COMMITTED,
             commit,
             yaml.safe_load(its_params),
             json.loads(summary),
+            Setting.model_validate_json(setting),
         )
-        structure = Choices.of(experiment.params).structure
-        if experiment.name == experiment_name(structure, params, state):
-            found[structure] = experiment
+        trial = Trial.of(experiment.params)
+        if experiment.name == experiment_name(trial, params, state):
+            found[trial] = experiment
             continue
         same = shared_params(experiment.params) == shared_params(params) and _has_this_code(commit)
         # exp_show gives the commit first, and then its experiments from new to old.
-        if same and (structure not in found or found[structure].name == COMMITTED):
-            found[structure] = experiment
+        if same and (trial not in found or found[trial].name == COMMITTED):
+            found[trial] = experiment
     return found
 
 
@@ -92,7 +119,8 @@ def read_predictions(experiment: FinishedExperiment, folder: str = "predictions"
     try:
         with dvc_open(path, rev=experiment.commit, mode="rb") as file:
             return pd.read_parquet(file)
-    except FileNotFoundError as error:
+    # DVC's own error for an output that is not there is none of these.
+    except (FileNotFoundError, PathMissingError) as error:
         raise FileNotFoundError(
             f"the predictions of {experiment.name} are not in DVC's cache; run it here, or "
             "`dvc pull` from where it was run"
@@ -114,27 +142,27 @@ def present_state(params: dict[str, Any]) -> str:
     return json.dumps([_git("diff", "HEAD", "--", ".", *_INPUTS), contents, seen])
 
 
-def experiment_name(structure: Structure, params: dict[str, Any], state: str) -> str:
+def experiment_name(trial: Trial, params: dict[str, Any], state: str) -> str:
     """A name that is another one for other parameters and for another `present_state`."""
     identity = json.dumps([shared_params(params), state], sort_keys=True)
     digest = hashlib.sha256(identity.encode()).hexdigest()[:8]
-    kind = structure.name.replace("_", "-").replace(" ", "-")
-    return f"{params['dataset']}-{kind}-{digest}"
+    kind = trial.structure.name.replace("_", "-").replace(" ", "-")
+    return f"{params['dataset']}-{kind}-seed{trial.seed}-{digest}"
 
 
-def committed_structure(params: dict[str, Any]) -> Structure | None:
-    """The structure that is committed with its results, if these are of the present state."""
+def committed_trial(params: dict[str, Any]) -> Trial | None:
+    """The trial that is committed with its results, if these are of the present state."""
     if _git("status", "--porcelain", "--", ".", *_INPUTS):
         return None
     if subprocess.run(["dvc", "status", "--quiet"], check=False).returncode:
         return None  # Other data or weights, or a fresh clone: it was run elsewhere.
-    for structure, experiment in finished_experiments(params).items():
+    for trial, experiment in finished_experiments(params).items():
         if experiment.name == COMMITTED:
             try:
                 read_predictions(experiment)
             except FileNotFoundError:
                 return None
-            return structure
+            return trial
     return None
 
 

@@ -1,242 +1,185 @@
 """Table I: the finished experiments of the present parameters, beside the published numbers.
 
-    python -m commands.table_one
+    python -m commands.table_one [--other NAME=predictions.csv ...]
 
-prints it and writes metrics/ablation.md, .csv and .tex.
+prints it and writes metrics/ablation.md, .csv and .tex. What they are made of is kept in
+metrics/ablation/, from which the same command makes them again in any clone.
 """
 
 import argparse
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from commands.experiments import (
     FinishedExperiment,
+    Trial,
     finished_experiments,
     read_params,
     read_predictions,
+    shared_digest,
 )
 from pipeline.common.files import atomic_path
-from pipeline.evaluation.comparison import Experiment, beside_linear, compare
-from pipeline.evaluation.markdown import markdown_table
-from pipeline.evaluation.page import notes
-from pipeline.evaluation.published import (
-    NUM_CLASSES,
-    PAPER,
-    PublishedResult,
-    comparison_results,
-)
+from pipeline.evaluation.ablation_page import latex, page
+from pipeline.evaluation.comparison import System, beside_linear, compare
+from pipeline.evaluation.others import read_other
+from pipeline.evaluation.record import Record, Run
+from pipeline.evaluation.statistics import why_no_interval
 from pipeline.mtcae.structures import STRUCTURES, Choices
 from pipeline.tracking.observer import training_seconds
 
 
-def main(out: Path) -> None:
-    """Write the table of the data set, model, recipe and seed in params.yaml."""
+def main(out: Path, others: Sequence[tuple[str, Path]]) -> None:
+    """Write the table of the data set, model and recipe in params.yaml, over all their seeds."""
     params = read_params()
-    found = finished_experiments(params)
-    if not found:
+    try:
+        record = collect(params, out / "ablation")
+    except FileNotFoundError as error:
+        raise SystemExit(f"table_one: {error}") from error
+    if not record:
         raise SystemExit(
             "no finished experiment upon this commit has the parameters of params.yaml; "
             "`make ablation` runs the six structures"
         )
-    structures = [structure for structure in STRUCTURES if structure in found]
-    experiments = [load(found[structure]) for structure in structures]
-    classes = params["datasets"][params["dataset"]]["classes"]
-    predictions = experiments[0].predictions
-    baselines = read_predictions(found[structures[0]], "baselines")
-    table = compare(experiments, classes, params["dataset"], baselines)
-    text = page(
-        table,
-        params["dataset"],
-        f"{params['dataset']}: model {params['model']}, recipe {params['recipe']}, protocol "
-        f"{params['split']['protocol']}, seed {params['seed']}",
-        protocol=params["split"]["protocol"],
-        num_classes=len(classes),
-        remarks=[
-            *beside_linear(table),
-            *notes(predictions, classes, has_interval=bool(table["uar_low"].notna()[0])),
-        ],
-        missing=[structure.name for structure in STRUCTURES if structure not in found],
-    )
+    try:
+        text = write_tables(record, others, out)
+    except (ValueError, FileNotFoundError) as error:
+        raise SystemExit(f"table_one: {error}") from error
+    record.write(out / "ablation")
+    print(text)
+
+
+def write_tables(record: Record, others: Sequence[tuple[str, Path]], out: Path) -> str:
+    """Write ablation.md, .csv and .tex; the text of the first.
+
+    Args:
+        record: What was run.
+        others: Names of other systems, and their predictions.
+        out: The folder.
+
+    Raises:
+        ValueError: The systems were not tested on the same clips; see also `read_other`.
+        FileNotFoundError: There are no predictions of another system.
+    """
+    setting = record.setting.with_seeds(sorted({seed for _, seed in record.runs}))
+    systems = [*ours(record), *theirs(record, others)]
+    table = compare(systems, setting.classes, setting.dataset, record.baselines)
+    text = page(table, setting, remarks=[*beside_linear(table), *remarks(record, table)])
     with atomic_path(out / "ablation.csv") as temporary:
         table.to_csv(temporary, index=False, float_format="%.6g")
     for name, content in (("ablation.md", text), ("ablation.tex", latex(table))):
         with atomic_path(out / name) as temporary:
             temporary.write_text(content, encoding="utf-8")
-    print(text)
+    return text
 
 
-def load(finished: FinishedExperiment) -> Experiment:
-    """An experiment with its predictions and the time that its training took."""
-    choices = Choices.of(finished.params)
-    return Experiment(
-        choices.structure,
-        name=finished.name,
-        predictions=read_predictions(finished),
-        num_parameters=finished.summary["num_parameters"],
-        training_seconds=training_seconds(choices.model_dump()),
-    )
+def collect(params: dict[str, Any], folder: Path) -> Record | None:
+    """What is recorded of these parameters, with what was run since; None where nothing was.
 
-
-def format_table(table: pd.DataFrame) -> pd.DataFrame:
-    """The comparison as people read it: a few columns of text, scores in per cent."""
-    columns: dict[str, Sequence[str] | pd.Series[str]] = {"structure": table["structure"]}
-    for name in ("uar", "war"):
-        title = name.upper()
-        columns[f"{title} folds"] = _join(table, "{:.2f} ± {:.2f}", f"{name}_mean", f"{name}_std")
-        columns[f"{title} pooled [95 %]"] = _join(
-            table,
-            "{:.2f} [{:.2f}, {:.2f}]",
-            f"{name}_pooled",
-            f"{name}_low",
-            f"{name}_high",
-        )
-    if "uar_difference" in table:
-        for name in ("uar", "war"):
-            difference = f"{name}_difference"
-            columns[f"Δ {name.upper()} [95 %]"] = _join(
-                table,
-                "{:+.2f} [{:+.2f}, {:+.2f}]",
-                difference,
-                f"{difference}_low",
-                f"{difference}_high",
+    Raises:
+        FileNotFoundError: A finished experiment is neither recorded nor in DVC's cache.
+    """
+    digest = shared_digest(params)
+    record = Record.read(folder)
+    if record and record.parameters != digest:
+        record = None
+    for trial, finished in finished_experiments(params).items():
+        try:
+            predictions, baselines = (
+                read_predictions(finished, kind) for kind in ("predictions", "baselines")
             )
-            columns[f"p {name.upper()}"] = table[f"{name}_p"].map(_number("{:.3f}"))
-    columns["Δ UAR to linear [95 %]"] = _join(
-        table,
-        "{:+.2f} [{:+.2f}, {:+.2f}]",
-        "linear_difference",
-        "linear_difference_low",
-        "linear_difference_high",
+        except FileNotFoundError:
+            # Of a clone that has the results in git, and not in its cache.
+            if record and (trial.structure.name, trial.seed) in record.runs:
+                continue
+            raise
+        record = record or Record(digest, finished.setting, {}, {}, {})
+        # What is recorded may be of an earlier state of the data.
+        record = record._replace(setting=finished.setting)
+        record.add(describe(trial, finished), predictions, baselines)
+    return record
+
+
+def describe(trial: Trial, finished: FinishedExperiment) -> Run:
+    """A finished experiment as it is recorded."""
+    return Run(
+        structure=trial.structure.name,
+        seed=trial.seed,
+        experiment=finished.name,
+        num_parameters=finished.summary["num_parameters"],
+        training_seconds=training_seconds(Choices.of(finished.params).model_dump()),
     )
-    columns["box IoU"] = table["box_iou"].map(_number("{:.3f}"))
-    columns["landmark error"] = table["landmark_error"].map(_number("{:.3f}"))
-    columns["parameters"] = table["num_parameters"].map(_number("{:,.0f}"))
-    columns["training"] = table["training_seconds"].map(_duration)
-    if "published_uar" in table:
-        columns["paper UAR / WAR"] = [
-            f"{uar:.2f} / {war:.2f}"
-            for uar, war in zip(table["published_uar"], table["published_war"], strict=True)
-        ]
-    return pd.DataFrame(columns)
 
 
-def _join(table: pd.DataFrame, pattern: str, *names: str) -> list[str]:
-    rows = 100 * table[list(names)]
+def ours(record: Record) -> list[System]:
+    """The structures that were run, in the order of Table I, each over all its seeds."""
+    systems = []
+    for name in (structure.name for structure in STRUCTURES):
+        keys = [(name, seed) for seed in record.seeds(name)]
+        if not keys:
+            continue
+        runs = [record.runs[key] for key in keys]
+        times = [run.training_seconds for run in runs if run.training_seconds is not None]
+        systems.append(
+            System(
+                name,
+                " ".join(run.experiment for run in runs),
+                [record.predictions[key] for key in keys],
+                record.seeds(name),
+                num_parameters=runs[0].num_parameters,
+                training_seconds=float(np.mean(times)) if times else np.nan,
+            )
+        )
+    return systems
+
+
+def theirs(record: Record, others: Sequence[tuple[str, Path]]) -> list[System]:
+    """Other systems, by the predictions that somebody has of them."""
+    tested = next(iter(record.predictions.values()))
+    classes = record.setting.classes
     return [
-        "-" if np.isnan(row[0]) else _drop_nothing(pattern.format(*row))
-        for row in rows.itertuples(index=False, name=None)
+        System(name, str(path.name), [read_other(path, tested, classes)]) for name, path in others
     ]
 
 
-def _drop_nothing(text: str) -> str:
-    """A score without the interval that it does not have."""
-    return re.sub(r" \[[+-]?nan, [+-]?nan\]", "", text).replace("nan", "-")
+def remarks(record: Record, table: pd.DataFrame) -> list[str]:
+    """What the reader of the table must know besides the setting."""
+    found = []
+    if table["uar_pooled_low"].isna().iloc[0]:
+        reason = why_no_interval(record.setting.coverage.subjects)
+        found.append(f"{reason[0].upper()}{reason[1:]}.")
+    names = [structure.name for structure in STRUCTURES]
+    if missing := [name for name in names if not record.seeds(name)]:
+        found.append(f"Not run yet: {', '.join(missing)}.")
+    run = {name: record.seeds(name) for name in names if record.seeds(name)}
+    if len({tuple(seeds) for seeds in run.values()}) > 1:
+        counts = "; ".join(f"{name} {', '.join(map(str, seeds))}" for name, seeds in run.items())
+        found.append(f"**The structures were not run with the same seeds**: {counts}.")
+    return found
 
 
-def _number(pattern: str) -> Callable[[float], str]:
-    return lambda value: "-" if np.isnan(value) else pattern.format(value)
-
-
-def _duration(seconds: float | None) -> str:
-    if seconds is None or np.isnan(seconds):
-        return "-"
-    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.1f} min"
-
-
-def published_table(dataset: str) -> pd.DataFrame:
-    """What the paper reports of the methods on a data set; another protocol is marked by `†`."""
-    return pd.DataFrame(
-        [
-            {
-                "method": result.method + ("" if result.protocol == PAPER else " †"),
-                "self-supervised": _yes(result.self_supervised),
-                "multi-task": _yes(result.multi_task),
-                "UAR": "-" if result.uar is None else f"{result.uar:.2f}",
-                "WAR": f"{result.war:.2f}",
-            }
-            for result in comparison_results(dataset)
-        ]
-    )
-
-
-def _yes(value: bool) -> str:
-    return "yes" if value else "no"
-
-
-def latex(table: pd.DataFrame) -> str:
-    """The comparison as a LaTeX tabular; it needs the package booktabs."""
-    text: str = format_table(table).to_latex(index=False, escape=True)
-    return text.replace("±", r"$\pm$").replace("Δ", r"$\Delta$")
-
-
-def page(
-    table: pd.DataFrame,
-    dataset: str,
-    title: str,
-    *,
-    protocol: str,
-    num_classes: int,
-    remarks: Sequence[str],
-    missing: Sequence[str],
-) -> str:
-    """The comparison as a page of Markdown.
-
-    Args:
-        table: From `compare`.
-        dataset: Its name.
-        title: What all experiments share.
-        protocol: `split.protocol` of the experiments.
-        num_classes: Of the experiments.
-        remarks: What the reader of the scores must know.
-        missing: Structures without a finished experiment.
-    """
-    parts = [f"# {title}", markdown_table(format_table(table))]
-    parts += remarks
-    if missing:
-        parts.append(f"Not run yet: {', '.join(missing)}.")
-    parts.append(
-        "UAR is the mean of the classes' recalls, WAR the accuracy, in per cent. *Folds* is mean ± "
-        "standard deviation over the folds, *pooled* is over all clips with a 95 % interval over "
-        "subjects. *Δ* is the difference to `cascaded vit` on the same clips with its paired "
-        "interval; *p* is of a permutation test that swaps whole subjects, corrected for the "
-        "number of structures (Holm). *Training* is the mean of a fold as MLflow recorded it. What "
-        "an interval says and does not say: docs/tables.md."
-    )
-    if dataset in NUM_CLASSES:
-        results = comparison_results(dataset)
-        parts += [
-            f"## Published on {dataset} ({NUM_CLASSES[dataset]} classes, per cent)",
-            markdown_table(published_table(dataset)),
-        ]
-        if others := [result for result in results if result.protocol != PAPER]:
-            parts.append(f"† {_footnote(others)}")
-        if protocol != PAPER or num_classes != NUM_CLASSES[dataset]:
-            parts.append(
-                f"**The experiments above follow protocol `{protocol}` with {num_classes} classes, "
-                f"the paper 5 subject-independent folds with {NUM_CLASSES[dataset]}: the two "
-                "do not compare.**"
-            )
-        else:
-            parts.append(
-                "The paper does not publish its folds: ours are other ones, and a difference of a "
-                "few points to its numbers says little."
-            )
-    return "\n\n".join(parts) + "\n"
-
-
-def _footnote(results: Sequence[PublishedResult]) -> str:
-    names = " and ".join(result.method for result in results)
-    return (
-        f"{names}: protocol {results[0].protocol} with {results[0].num_classes} classes, not that "
-        "of the other rows; do not compare them."
-    )
+def _other(text: str) -> tuple[str, Path]:
+    name, _, path = text.partition("=")
+    if not (name and path):
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=FILE")
+    return name, Path(path)
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--out", type=Path, default=Path("metrics"))
-    main(parser.parse_args().out)
+    parser.add_argument(
+        "--other",
+        type=_other,
+        action="append",
+        default=[],
+        metavar="NAME=FILE",
+        help="another system's predictions: a CSV with clip, and predicted or probability_<class>",
+    )
+    args = parser.parse_args()
+    main(args.out, args.other)

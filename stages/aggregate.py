@@ -1,31 +1,34 @@
 """Stage aggregate: UAR and WAR over all folds, as tables, plots' data and MLflow's parent run."""
 
 import argparse
-import json
 import re
 import shutil
+from collections.abc import Mapping
 from math import isfinite
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, NamedTuple
 
 import pandas as pd
 from pydantic import Field
 
+from pipeline.common.clips import read_stored
 from pipeline.common.files import atomic_path, sha256_of, write_json
 from pipeline.common.params import Preset, Section, StageParams, load_params
 from pipeline.evaluation.baselines import CHANCE, LINEAR, MAJORITY
 from pipeline.evaluation.comparison import beside_linear, compare_with_baselines
 from pipeline.evaluation.figures import save_confusion
+from pipeline.evaluation.fold_files import read_fold_files, rows_of, shared_parameters
 from pipeline.evaluation.page import markdown
-from pipeline.evaluation.summary import (
-    Scores,
-    classes_without_clips,
+from pipeline.evaluation.setting import SETTING, Setting, coverage
+from pipeline.evaluation.summary import Scores, score_experiment
+from pipeline.evaluation.tables import (
     confusion_table,
     fold_table,
     per_class_table,
-    score_experiment,
     subject_table,
 )
+from pipeline.folds.folds import classes_lacking, read_folds
+from pipeline.folds.protocols import SplitSettings
 from pipeline.mtcae.structures import Choices
 from pipeline.tracking.experiment import TrackedExperiment
 from pipeline.tracking.observer import FoldFiles, log_experiment
@@ -44,26 +47,33 @@ class Params(Choices, StageParams):
     """Exactly this stage's `params` in dvc.yaml."""
 
     folds: Annotated[list[int], Field(min_length=1)]
+    split: SplitSettings
     classes: Annotated[list[str], Preset("datasets", chosen_by="dataset", key="classes")]
     tracking: TrackingParams
 
 
-def main(params: Params, runs: Path, clips: Path, baselines: Path, pooled: Path, out: Path) -> None:
-    set_undeclared_aside(runs, params.folds)
-    folders = {fold: runs / f"fold{fold}" for fold in params.folds}
-    histories = {fold: pd.read_csv(folder / "history.csv") for fold, folder in folders.items()}
-    metrics = {
-        fold: json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-        for fold, folder in folders.items()
-    }
-    predictions = pd.concat(
-        [pd.read_parquet(folder / "predictions.parquet") for folder in folders.values()],
-        ignore_index=True,
-    )
-    scores = score_experiment(predictions, params.classes)
-    num_parameters = int(metrics[params.folds[0]]["num_parameters"])
+class Inputs(NamedTuple):
+    """Where the stages before have put what is aggregated."""
+
+    runs: Path
+    clips: Path
+    folds: Path
+    baselines: Path
+
+
+def main(params: Params, inputs: Inputs, pooled: Path, out: Path) -> None:
+    set_undeclared_aside(inputs.runs, params.folds)
+    trained = {fold: read_fold_files(inputs.runs / f"fold{fold}") for fold in params.folds}
+    try:
+        parameters = shared_parameters(trained)
+        predictions = pd.concat([one.predictions for one in trained.values()], ignore_index=True)
+        setting = describe(params, parameters, predictions, inputs)
+    except ValueError as error:
+        raise SystemExit(f"aggregate: {error}") from error
+    scores = score_experiment([predictions], params.classes)
+    num_parameters = int(trained[params.folds[0]].metrics["num_parameters"])
     comparison = compare_with_baselines(
-        params.structure, predictions, pd.read_parquet(baselines), params.classes
+        params.structure.name, predictions, pd.read_parquet(inputs.baselines), params.classes
     )
     others = baseline_scores(comparison)
     with atomic_path(pooled) as temporary:
@@ -72,27 +82,55 @@ def main(params: Params, runs: Path, clips: Path, baselines: Path, pooled: Path,
         out / "summary.json",
         scores.nested() | {"num_parameters": num_parameters, "baselines": others},
     )
-    artifacts = write_tables(params, predictions, histories, scores, comparison, out)
+    write_json(out / SETTING, setting.model_dump())
+    histories = {fold: one.history for fold, one in trained.items()}
+    artifacts = write_tables(params, setting, predictions, histories, scores, comparison, out)
     log_experiment(
-        TrackedExperiment(
-            params.choices.model_dump(), {"classes": params.classes}, sha256_of(clips)
-        ),
-        {fold: FoldFiles(rows_of(histories[fold]), metrics[fold]) for fold in params.folds},
+        TrackedExperiment.of(parameters, sha256_of(inputs.clips)),
+        {fold: FoldFiles(rows_of(one.history), one.metrics) for fold, one in trained.items()},
         scores.flat() | {"num_parameters": num_parameters} | others,
         artifacts,
-        {fold: folder / "model.safetensors" for fold, folder in folders.items()}
-        if params.tracking.log_models
-        else {},
-        {"folds": params.folds},
+        {fold: one.model for fold, one in trained.items()} if params.tracking.log_models else {},
+        {
+            "folds": params.folds,
+            "protocol": setting.protocol,
+            "occurring_classes": setting.occurring,
+            "tested": setting.coverage.in_words(),
+        },
     )
     print(
         f"aggregate: UAR {scores.uar.pooled:.1%}, WAR {scores.war.pooled:.1%} pooled over "
-        f"{scores.clips} clips of {len(params.folds)} folds; see {out / 'table.md'}"
+        f"{setting.coverage.in_words()}; see {out / 'table.md'}"
     )
-    for sentence in beside_linear(comparison):
+    for sentence in (*setting.sentences(), *beside_linear(comparison)):
         print(f"aggregate: {sentence}")
-    if missing := classes_without_clips(predictions, params.classes):
-        print(f"aggregate: no clip of {', '.join(missing)} was tested")
+
+
+def describe(
+    params: Params, parameters: Mapping[str, Any], predictions: pd.DataFrame, inputs: Inputs
+) -> Setting:
+    """What the numbers rest on.
+
+    Raises:
+        ValueError: What was tested is not what the manifest has.
+    """
+    clips, folds = read_stored(inputs.clips), read_folds(inputs.folds)
+    occurring = set(predictions["actual"])
+    lacking = {fold.number: classes_lacking(fold, clips) for fold in folds}
+    return Setting(
+        dataset=params.dataset,
+        model=params.model,
+        recipe=params.recipe,
+        seeds=[params.seed],
+        protocol=params.split.protocol,
+        views=parameters["frames"]["segments"] * parameters["recipes"]["evaluation"]["crops"],
+        encoder=parameters["encoder"]["name"],
+        history=parameters["encoder"]["history"],
+        classes=params.classes,
+        occurring=[name for name in params.classes if name in occurring],
+        coverage=coverage(predictions, clips, all_folds=len(folds)),
+        lacking={fold: lacking[fold] for fold in params.folds if lacking[fold]},
+    )
 
 
 def baseline_scores(comparison: pd.DataFrame) -> dict[str, float]:
@@ -131,6 +169,7 @@ def set_undeclared_aside(runs: Path, folds: list[int]) -> None:
 
 def write_tables(
     params: Params,
+    setting: Setting,
     predictions: pd.DataFrame,
     histories: dict[int, pd.DataFrame],
     scores: Scores,
@@ -155,33 +194,19 @@ def write_tables(
             table.to_csv(temporary, index=False, float_format="%.6g")
     figure = out / "confusion.png"
     save_confusion(figure, confusions.to_numpy(), classes)
-    page = markdown(
-        f"{params.structure.name} on {params.dataset} "
-        f"(model {params.model}, recipe {params.recipe}, seed {params.seed})",
-        predictions,
-        classes,
-        scores,
-        comparison,
-    )
+    title = f"{params.structure.name} on {params.dataset}"
+    page = markdown(title, setting, predictions, scores, comparison)
     with atomic_path(out / "table.md") as temporary:
         temporary.write_text(page, encoding="utf-8")
     return [figure, *(out / name for name in ("table.md", *tables))]
 
 
-def rows_of(history: pd.DataFrame) -> list[dict[str, float]]:
-    """A history as a dict per epoch."""
-    return [
-        dict(zip(history.columns, map(float, row), strict=True))
-        for row in history.itertuples(index=False, name=None)
-    ]
-
-
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("runs", type=Path)
-    parser.add_argument("clips", type=Path)
-    parser.add_argument("baselines", type=Path)
+    for name in Inputs._fields:
+        parser.add_argument(name, type=Path)
     parser.add_argument("predictions", type=Path)
     parser.add_argument("out", type=Path)
     args = parser.parse_args()
-    main(load_params(Params), args.runs, args.clips, args.baselines, args.predictions, args.out)
+    inputs = Inputs(*(getattr(args, name) for name in Inputs._fields))
+    main(load_params(Params), inputs, args.predictions, args.out)

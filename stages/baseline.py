@@ -22,7 +22,7 @@ from pipeline.evaluation.baselines import (
     majority_probabilities,
     predictions_of,
 )
-from pipeline.evaluation.summary import score
+from pipeline.evaluation.tables import score
 from pipeline.folds.folds import read_fold, refuse_leaks
 from pipeline.store.contents import CLIPS, read_content
 from pipeline.store.stored_frames import class_numbers

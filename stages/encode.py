@@ -44,6 +44,7 @@ class Params(StageParams):
     training: Annotated[EncoderTraining, Preset("recipes", chosen_by="recipe", key="encoder")]
     augment: Annotated[AugmentSettings, Preset("recipes", chosen_by="recipe", key="augment")]
     mix: Annotated[MixSettings, Preset("recipes", chosen_by="recipe", key="mix")]
+    crops: Annotated[int, Preset("recipes", chosen_by="recipe", key="evaluation.crops")]
     precision: Annotated[Precision, Preset("recipes", chosen_by="recipe", key="engine.precision")]
 
 
@@ -51,7 +52,11 @@ def main(params: Params, shards: Path, start: Path, out: Path) -> None:
     weights = checkpoint_in(start)
     try:
         require_weights(params.training, weights)
-        reason = why_tokens_vary(params.training, params.augment.changes + params.mix.changes)
+        reason = why_tokens_vary(
+            params.training,
+            params.augment.changes + params.mix.changes,
+            num_views=params.frames.segments * params.crops,
+        )
         if reason:
             write_no_tokens(out, reason)
             print(f"encode: no tokens to store: {reason}")

@@ -24,22 +24,27 @@ from pipeline.common.frames import FaceSettings, FrameSettings
 from pipeline.common.imports import OBSERVERS, needed_files
 from pipeline.common.memory import memory_advice
 from pipeline.common.params import Preset, StageParams, load_params
-from pipeline.feed.batches import LabelledSource, TrainingBatches, evaluation_batches
+from pipeline.feed.batches import (
+    LabelledSource,
+    MiddleSegment,
+    TrainingBatches,
+    evaluation_batches,
+)
 from pipeline.feed.order import Rank
 from pipeline.folds.folds import refuse_leaks
 from pipeline.folds.seen import refuse_seen
-from pipeline.models.start import token_origin, why_tokens_vary
+from pipeline.models.start import token_origin
 from pipeline.mtcae.fold_data import FoldData
 from pipeline.mtcae.loss import in_fractions
 from pipeline.mtcae.model import MTCAE, ModelSize
 from pipeline.mtcae.optimistic import Optimistic
 from pipeline.mtcae.predictions import Evaluation, evaluate
 from pipeline.mtcae.recipe import Recipe, build_model
-from pipeline.mtcae.results import fold_result, write_tables
+from pipeline.mtcae.results import fold_result, in_words, write_tables
 from pipeline.mtcae.saved import save_model
 from pipeline.mtcae.structures import Choices
 from pipeline.mtcae.task import MTCAETask
-from pipeline.scores.advice import advice
+from pipeline.mtcae.view_mean import ViewMean
 from pipeline.store.contents import CLIPS
 from pipeline.store.tokens import TOKENS
 from pipeline.tracking.experiment import TrackedExperiment
@@ -94,13 +99,8 @@ def main(params: Params, data: FoldData, out: Path) -> None:
     with end_together(fabric), memory_advice(ADVICE), ExitStack() as stack:
         log = None
         if fabric.is_global_zero:
-            card = card_in(data.start)
-            encoder = {name: card[name] for name in ("name", "sha256") if name in card}
-            experiment = TrackedExperiment(
-                params.choices.model_dump(),
-                params.model_dump() | {"encoder": encoder},
-                sha256_of(data.shards / CLIPS),
-            )
+            parameters = params.model_dump(mode="json") | {"encoder": card_in(data.start)}
+            experiment = TrackedExperiment.of(parameters, sha256_of(data.shards / CLIPS))
             log = stack.enter_context(track_fold(experiment, data.fold.number))
 
         def on_epoch(row: Epoch) -> None:
@@ -134,10 +134,9 @@ def fit_and_test(
     )
     training, test, optimistic = fit(params, fabric, data, model, checkpoints, on_epoch)
     result = fold_result(test, data.fold.number, params.classes, optimistic)
-    metrics = result.metrics | {
-        "best_epoch": training.best_epoch,
-        "num_parameters": sum(parameter.numel() for parameter in model.parameters()),
-    }
+    metrics = result.metrics
+    metrics["best_epoch"] = training.best_epoch
+    metrics["num_parameters"] = sum(parameter.numel() for parameter in model.parameters())
     if fabric.is_global_zero:
         description = {
             **params.model_dump(mode="json"),
@@ -151,20 +150,8 @@ def fit_and_test(
         out.mkdir(parents=True, exist_ok=True)
         save_model(out / "model.safetensors", model, metadata=description, history=history)
         write_tables(out, training.history, result.predictions, metrics)
-        print(
-            f"finetune fold {data.fold.number}: test UAR {metrics['uar']:.1%}, WAR "
-            f"{metrics['war']:.1%} on {len(result.predictions)} clips of "
-            f"{result.predictions['subject'].nunique()} subjects; epoch {training.best_epoch} of "
-            f"{len(training.history)}"
-        )
-        if optimistic:
-            print(
-                f"finetune fold {data.fold.number}: the best epoch on the test clips themselves, "
-                f"{optimistic.epoch}, has a UAR of {optimistic.uar:.1%}"
-            )
-        labels = {clip.label for clip in data.clips}
-        uars = [row["validation_uar"] for row in training.history]
-        if line := advice(uars, len(labels)):
+        num_classes = len({clip.label for clip in data.clips})
+        for line in in_words(result, training.history, num_classes):
             print(f"finetune fold {data.fold.number}: {line}")
     return metrics
 
@@ -179,7 +166,7 @@ def fit(
 ) -> tuple[Training, Evaluation, Optimistic | None]:
     """Train the model, and predict the test clips with its best epoch."""
     recipe, engine = params.recipes, params.recipes.engine
-    stored = not why_tokens_vary(recipe.encoder, recipe.augment.changes + recipe.mix.changes)
+    stored = not recipe.why_tokens_vary(params.frames.segments)
     # Of stored tokens the decoders are trained alone.
     trained = model.tasks if stored else model
 
@@ -192,6 +179,7 @@ def fit(
             part,
             classes=params.classes,
             image_size=model.encoder.size.image_size,
+            segments=params.frames.segments,
             keep_bytes=0 if engine.num_workers else KEEP_BYTES,
         )
 
@@ -204,6 +192,9 @@ def fit(
         batch_size=min(engine.micro_batch_size, engine.batch_size),
         rank=rank,
         num_workers=engine.num_workers,
+    )
+    views = partial(
+        ViewMean, num_frames=params.frames.num_frames, num_crops=recipe.evaluation.crops
     )
     training_batches = partial(
         TrainingBatches,
@@ -224,8 +215,9 @@ def fit(
         recipe.mix,
         num_classes=len(params.classes),
         seed=params.seed,
-        validation=batches_of(open_part("validation")),
+        validation=batches_of(MiddleSegment(open_part("validation"))),
         tested=batches_of(open_part("test")) if recipe.evaluation.optimistic else None,
+        views=views,
     )
     optimizer = adamw(
         trained, recipe.optimizer, (lambda name: 0) if stored else model.layers_from_output
@@ -238,7 +230,7 @@ def fit(
     training = train(
         fabric, trained, optimizer, schedule, task, batches, engine, checkpoints, on_epoch
     )
-    test = evaluate(fabric, trained, batches_of(open_part("test")), loss)
+    test = evaluate(fabric, views(trained), batches_of(open_part("test")), loss)
     return training, test, task.optimistic
 
 

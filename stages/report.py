@@ -10,10 +10,11 @@ from pydantic import Field
 
 from pipeline.common.clips import read_stored
 from pipeline.common.files import atomic_path
-from pipeline.common.params import Preset, Section, StageParams, load_params
+from pipeline.common.params import Section, StageParams, load_params
 from pipeline.evaluation.report import WrongClip, confidently_wrong, render
+from pipeline.evaluation.setting import SETTING, Setting
 from pipeline.evaluation.thumbnails import PICTURE_SIZE, Marks, clip_pictures, predicted_marks
-from pipeline.mtcae.structures import Choices
+from pipeline.mtcae.structures import Arch, Decoder, structure_of
 from pipeline.store.contents import CLIPS, read_content
 from pipeline.store.strips import decode_strip, strip_size
 
@@ -26,26 +27,28 @@ class ReportParams(Section):
     worst_clips: Annotated[int, Field(ge=0, le=200)]
 
 
-class Params(Choices, StageParams):
+class Params(StageParams):
     """Exactly this stage's `params` in dvc.yaml."""
 
+    arch: Arch
+    decoder: Decoder
     report: ReportParams
-    classes: Annotated[list[str], Preset("datasets", chosen_by="dataset", key="classes")]
 
 
 def main(
-    params: Params, shards: Path, baselines: Path, predictions: Path, history: Path, out: Path
+    params: Params, shards: Path, baselines: Path, predictions: Path, metrics: Path, out: Path
 ) -> None:
-    rows = pd.read_csv(history)
+    setting = Setting.model_validate_json((metrics / SETTING).read_text(encoding="utf-8"))
+    rows = pd.read_csv(metrics / "history.csv")
     histories = {fold: rows[rows["fold"] == fold] for fold in rows["fold"].unique()}
     table = pd.read_parquet(predictions)
-    wrong = confidently_wrong(table, params.classes, params.report.worst_clips)
+    wrong = confidently_wrong(table, setting.classes, params.report.worst_clips)
     page = render(
-        params.choices,
+        structure_of(params.arch, params.decoder).name,
+        setting,
         table,
         pd.read_parquet(baselines),
         histories,
-        params.classes,
         wrong,
         read_pictures(shards, wrong, table) if params.report.frames else None,
     )
@@ -85,7 +88,7 @@ if __name__ == "__main__":
     parser.add_argument("shards", type=Path)
     parser.add_argument("baselines", type=Path)
     parser.add_argument("predictions", type=Path)
-    parser.add_argument("history", type=Path)
+    parser.add_argument("metrics", type=Path)
     parser.add_argument("out", type=Path)
     args = parser.parse_args()
-    main(load_params(Params), args.shards, args.baselines, args.predictions, args.history, args.out)
+    main(load_params(Params), args.shards, args.baselines, args.predictions, args.metrics, args.out)

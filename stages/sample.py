@@ -51,7 +51,7 @@ def main(params: Params, raw: Path, manifest: Path, out: Path) -> None:
     write_manifest(out / "clips.parquet", clips)
     refused = Counter(clip.reason for clip in clips if clip.reason)
     print(
-        f"sample: {len(clips) - refused.total()} strips of {params.frames.num_frames} frames of "
+        f"sample: {len(clips) - refused.total()} strips of {params.frames.num_stored} frames of "
         f"{params.frames.size} x {params.frames.size}, {refused.total()} clips refused "
         f"{dict(refused) or ''}"
     )

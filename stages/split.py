@@ -3,29 +3,15 @@
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field, NonNegativeInt
 
 from pipeline.common.clips import StoredClip, read_stored
-from pipeline.common.params import Section, StageParams, load_params
+from pipeline.common.params import StageParams, load_params
 from pipeline.folds.folds import GroupFold, classes_lacking, read_folds, write_folds
 from pipeline.folds.group_folds import balanced_tests, holdout_fold, make_folds, published_folds
-from pipeline.folds.protocols import PUBLISHED
-
-
-class SplitParams(Section):
-    """The protocol, how many folds, and how much of each training part chooses the epoch.
-
-    Attributes:
-        partial: That only some folds of a protocol are trained is meant so.
-    """
-
-    protocol: Literal["paper", "mae-dfer", "emobox", "loso", "holdout"]
-    partial: bool
-    num_folds: Annotated[int, Field(ge=2)]
-    test_fraction: Annotated[float, Field(gt=0, le=0.5)]
-    validation_fraction: Annotated[float, Field(gt=0, le=0.5)]
+from pipeline.folds.protocols import PUBLISHED, SplitSettings
 
 
 class Params(StageParams):
@@ -33,7 +19,7 @@ class Params(StageParams):
 
     dataset: str
     folds: Annotated[list[int], Field(min_length=1)]
-    split: SplitParams
+    split: SplitSettings
     seed: NonNegativeInt
 
 

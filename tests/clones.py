@@ -1,13 +1,16 @@
 """Copies of the repository in which tests run the real stages through DVC."""
 
+import json
 import os
+import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import yaml
 from mlflow import MlflowClient
 from mlflow.entities import Run as MlflowRun
@@ -94,3 +97,38 @@ def mlflow_runs(folder: Path, dataset: str = "sample") -> list[MlflowRun]:
     experiment = client.get_experiment_by_name(f"dfer-{dataset}")
     assert experiment is not None
     return list(client.search_runs([experiment.experiment_id]))
+
+
+def undescribed(folder: Path, *patterns: str) -> set[str]:
+    """Columns and keys of the files that docs/files.md does not name, as `file: name`."""
+    page = (ROOT / "docs/files.md").read_text(encoding="utf-8")
+    described = set(re.findall(r"`([^`]+)`", page))
+    found = set()
+    for path in sorted(path for pattern in patterns for path in folder.glob(pattern)):
+        for name in names_in(path):
+            general = re.sub(r"^probability_.*", "probability_<class>", name)
+            general = re.sub(r"^fold\d+$", "fold1", general)
+            if general not in described and re.sub(r"_(low|high)$", "", general) not in described:
+                found.add(f"{path.name}: {name}")
+    return found
+
+
+def names_in(path: Path) -> Iterator[str]:
+    """The columns of a table, or the keys of a JSON file but for those that are names of things."""
+    if path.suffix == ".parquet":
+        yield from pd.read_parquet(path).columns
+    elif path.suffix == ".csv":
+        yield from pd.read_csv(path).columns
+    else:
+        pending = [json.loads(path.read_text(encoding="utf-8"))]
+        while pending:
+            value = pending.pop()
+            if isinstance(value, dict):
+                yield from value
+                pending += [
+                    inner
+                    for name, inner in value.items()
+                    if name not in ("refused_by_reason", "groups", "lacking", "encoder")
+                ]
+            elif isinstance(value, list):
+                pending += value

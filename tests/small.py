@@ -2,7 +2,7 @@
 
 from pathlib import Path
 from shutil import copyfile
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -11,6 +11,8 @@ from pipeline.common.encoder_weights import CARD, CHECKPOINT, History, read_hist
 from pipeline.common.files import write_json
 from pipeline.common.frames import FaceSettings, FrameSettings
 from pipeline.evaluation.baselines import LINEAR, MAJORITY
+from pipeline.evaluation.setting import Coverage, Setting
+from pipeline.evaluation.tables import OPTIMISTIC
 from pipeline.feed.augment import AugmentSettings
 from pipeline.feed.mix import MixSettings
 from pipeline.models.encoder import EncoderSize, VideoMAEEncoder
@@ -25,6 +27,7 @@ NEW = History.empty()
 LOSS = LossSettings(boxes=0.5, points=0.5, expression=1.5, scale="frame", label_smoothing=0.0)
 FRAMES = FrameSettings(
     num_frames=16,
+    segments=1,
     size=224,
     sampling="uniform",
     crop="face",
@@ -110,7 +113,9 @@ def task_model(
 def baselines(predictions: pd.DataFrame, classes: list[str]) -> pd.DataFrame:
     """Of the same clips: a majority class that is the first one, a linear model that is right."""
     shares = {f"probability_{name}": 1 / len(classes) for name in classes}
-    common = predictions.assign(box_iou=np.nan, landmark_error=np.nan, **shares)
+    common = predictions.drop(columns=OPTIMISTIC, errors="ignore").assign(
+        box_iou=np.nan, landmark_error=np.nan, interocular_error=np.nan, **shares
+    )
     return pd.concat(
         [
             common.assign(baseline=MAJORITY, predicted=classes[0]),
@@ -118,6 +123,35 @@ def baselines(predictions: pd.DataFrame, classes: list[str]) -> pd.DataFrame:
         ],
         ignore_index=True,
     )
+
+
+def setting(predictions: pd.DataFrame, classes: list[str], **changes: Any) -> Setting:
+    """Of an experiment that tested all there is, from random weights; `changes` are its fields."""
+    occurring = set(predictions["actual"])
+    folds = sorted(map(int, predictions["fold"].unique()))
+    clips, subjects = len(predictions), predictions["subject"].nunique()
+    fields = {
+        "dataset": "tiny",
+        "model": "small",
+        "recipe": "quick",
+        "seeds": [7],
+        "protocol": "paper",
+        "views": 1,
+        "encoder": "from_scratch",
+        "history": NEW,
+        "classes": classes,
+        "occurring": [name for name in classes if name in occurring],
+        "coverage": Coverage(
+            clips=clips,
+            all_clips=clips,
+            subjects=subjects,
+            all_subjects=subjects,
+            folds=folds,
+            all_folds=len(folds),
+        ),
+        "lacking": {},
+    }
+    return Setting.model_validate(fields | changes)
 
 
 def start_from(checkpoint: Path | None, folder: Path) -> Path:

@@ -12,7 +12,7 @@ import pandas as pd
 import psutil
 import pytest
 from browser import browser_page, compare_runs, mlflow_server
-from clones import Run, environment, mlflow_runs, new_clone
+from clones import Run, environment, mlflow_runs, new_clone, run_in, undescribed
 from mlflow.entities import Run as MlflowRun
 
 from commands.experiments import COMMITTED
@@ -37,7 +37,7 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Run]:
     run = new_clone(folder, **{"recipes.quick.engine.epochs": "1"})
     run("dvc", "repro")
     # The table of another run, where one is committed: a checkout would bring it back.
-    run("git", "rm", "--quiet", "-r", "--ignore-unmatch", *TABLES)
+    run("git", "rm", "--quiet", "-r", "--ignore-unmatch", *TABLES, "metrics/ablation")
     run("git", "add", "--all")
     run("git", "commit", "--quiet", "--message", "first run")
     stopped = start_ablation(folder)
@@ -127,6 +127,21 @@ def test_table_one_has_the_six_structures_with_the_scores_of_their_experiments(
     page = (folder / "metrics/ablation.md").read_text(encoding="utf-8")
     assert all(f"| {structure} |" in page for structure in STRUCTURES)
     assert (folder / "metrics/ablation.tex").read_text(encoding="utf-8").count("\\\\") == 10
+
+
+def test_the_table_is_made_again_from_git_alone(clone: tuple[Path, Run], tmp_path: Path) -> None:
+    folder, run = clone
+    run("git", "add", "metrics")
+    run("git", "commit", "--quiet", "--message", "table")
+    other = run_in(tmp_path)
+    other("git", "clone", "--quiet", str(folder), "clone")
+    again = run_in(tmp_path / "clone")
+    again(sys.executable, "-m", "commands.table_one", "--out", "metrics")
+    for name in TABLES:
+        made = (tmp_path / "clone" / name).read_bytes()
+        assert made == (folder / name).read_bytes(), name
+    run("git", "reset", "--quiet", "HEAD~1")  # The experiments are upon that commit.
+    assert undescribed(folder, "metrics/ablation.csv", "metrics/ablation/*") == set()
 
 
 def test_what_was_run_is_not_run_again(clone: tuple[Path, Run]) -> None:

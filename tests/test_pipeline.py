@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from clones import Run, client_of, lock_of, mlflow_runs, new_clone
+from clones import Run, client_of, lock_of, mlflow_runs, new_clone, undescribed
 
 pytestmark = pytest.mark.slow
 
@@ -35,6 +35,19 @@ def test_every_fold_is_trained_and_every_clip_is_tested_once(clone: tuple[Path, 
     quality = json.loads((folder / "metrics/data_quality.json").read_text(encoding="utf-8"))
     assert (quality["clips"], quality["refused"]) == (28, 0)
     assert quality["detection_rate"] > 0.98
+
+
+def test_every_column_and_key_is_described(clone: tuple[Path, Run]) -> None:
+    folder, _ = clone
+    files = [
+        *("data/raw/*.parquet", "data/frames/*/clips.parquet", "data/shards/*/clips.parquet"),
+        *("data/folds/*.csv", "data/baselines/*.parquet", "data/predictions/*.parquet"),
+        *("data/weights/*/card.json", "data/tokens/*/tokens.json"),
+        *("runs/*/history.csv", "runs/*/predictions.parquet", "runs/*/metrics.json"),
+        *("metrics/*.csv", "metrics/*.json"),
+    ]
+    assert all(list(folder.glob(pattern)) for pattern in files)
+    assert undescribed(folder, *files) == set()
 
 
 def test_nothing_is_run_again_without_a_change(clone: tuple[Path, Run]) -> None:

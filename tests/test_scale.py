@@ -19,12 +19,14 @@ import numpy as np
 import pandas as pd
 import pytest
 from project import ROOT
-from small import baselines
+from small import NEW, baselines
 
 from pipeline.common.clips import StoredClip, read_stored, write_stored
+from pipeline.common.files import write_json
 from pipeline.datasets.cremad import list_clips, read_objects, read_sexes
 from pipeline.feed.order import Rank, epoch_order, num_steps, shares
 from pipeline.folds.folds import Fold, read_fold, refuse_leaks
+from pipeline.folds.protocols import SplitSettings
 from pipeline.store.stored_frames import StoredFrames
 from stages import aggregate, split
 
@@ -113,6 +115,7 @@ def write_run(folder: Path, clips: list[StoredClip]) -> None:
             "predicted": [CLASSES[i] for i in predicted],
             "box_iou": 0.75,
             "landmark_error": 0.125,
+            "interocular_error": 0.25,
             "boxes": list(random.random((len(clips), 16 * 4), np.float32)),
             "points": list(random.random((len(clips), 16 * 10), np.float32)),
             **{f"probability_{name}": random.random(len(clips)) for name in CLASSES},
@@ -127,7 +130,9 @@ def write_run(folder: Path, clips: list[StoredClip]) -> None:
         part.assign(fold=number).to_parquet(run / "predictions.parquet", index=False)
         epochs = pd.DataFrame({"epoch": range(1, 51), "train_loss": 1.0, "validation_uar": 0.5})
         epochs.to_csv(run / "history.csv", index=False)
-        (run / "metrics.json").write_text(json.dumps({"num_parameters": 1}), encoding="utf-8")
+        write_json(run / "metrics.json", {"num_parameters": 1})
+        card = {"name": "from_scratch", "history": NEW.model_dump()}
+        write_json(run / "model.json", {"metadata": {"encoder": card, "fold": number}})
     baselines(pd.concat(parts), CLASSES).to_parquet(folder / "baselines.parquet", index=False)
 
 
@@ -137,20 +142,10 @@ def enter(folder: Path) -> None:
     os.environ.pop("MLFLOW_TRACKING_URI", None)
 
 
-SPLIT_PARAMS = split.Params.model_validate(
-    {
-        "dataset": "cremad",
-        "folds": FOLDS,
-        "split": {
-            "protocol": "paper",
-            "num_folds": 5,
-            "test_fraction": 0.2,
-            "partial": False,
-            "validation_fraction": 0.2,
-        },
-        "seed": 1,
-    }
+SPLIT = SplitSettings(
+    protocol="paper", partial=False, num_folds=5, test_fraction=0.2, validation_fraction=0.2
 )
+SPLIT_PARAMS = split.Params(dataset="cremad", folds=FOLDS, split=SPLIT, seed=1)
 AGGREGATE_PARAMS = aggregate.Params(
     dataset="cremad",
     arch="cascaded",
@@ -159,6 +154,7 @@ AGGREGATE_PARAMS = aggregate.Params(
     recipe="paper",
     seed=1,
     folds=FOLDS,
+    split=SPLIT,
     classes=CLASSES,
     tracking=aggregate.TrackingParams(log_models=False),
 )
@@ -185,9 +181,10 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Run]:
             splits[count] = cost(split.main, SPLIT_PARAMS, *paths)
         for count, here in folders.items():
             write_run(here, sets[count])
-            names = ("runs", "clips.parquet", "baselines.parquet", "predictions.parquet", "results")
-            inputs = [here / name for name in names]
-            aggregates[count] = cost(aggregate.main, AGGREGATE_PARAMS, *inputs)
+            names = ("runs", "clips.parquet", "folds.csv", "baselines.parquet")
+            inputs = aggregate.Inputs(*(here / name for name in names))
+            outs = here / "predictions.parquet", here / "results"
+            aggregates[count] = cost(aggregate.main, AGGREGATE_PARAMS, inputs, *outs)
     return {
         count: Run(sets[count], folders[count], splits[count], aggregates[count]) for count in sets
     }
@@ -210,10 +207,12 @@ def test_7442_clips_are_split_evenly_and_without_a_leak(runs: dict[int, Run]) ->
 def test_7442_predictions_make_the_tables_of_their_known_errors(runs: dict[int, Run]) -> None:
     results = runs[7442].folder / "results"
     summary = json.loads((results / "summary.json").read_text(encoding="utf-8"))
-    assert (summary["folds"], summary["clips"]) == (5, 7442)
+    assert (summary["folds"], summary["clips"], summary["subjects"]) == (5, 7442, 91)
     # Wrong are clips 0, 4, 8, ... 7440.
     assert summary["war"]["pooled"] == round(1 - 1861 / 7442, 6)
     assert (summary["box_iou"], summary["landmark_error"]) == (0.75, 0.125)
+    page = (results / "table.md").read_text(encoding="utf-8")
+    assert "Tested: all 7442 clips of all 91 subjects" in page
     folds = pd.read_csv(results / "folds.csv")
     assert (folds["clips"].sum(), folds["subjects"].sum()) == (7442, 91)
     per_class = pd.read_csv(results / "per_class.csv", index_col="class")

@@ -111,6 +111,8 @@ def without_clock(row: Epoch) -> Epoch:
 class NoiseClips:
     """`clips` as a source; `before` is called before each reading."""
 
+    segments = 1
+
     def __init__(self, whole: Batch, before: Callable[[], None] = lambda: None) -> None:
         self.whole = whole
         self.labels: Numbers = whole.targets["expression"].values.numpy()

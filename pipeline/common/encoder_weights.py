@@ -45,7 +45,10 @@ class History(Section):
         """For tables."""
         if not self.known:
             return "nobody knows what it has seen"
-        seen = [f"{len(groups)} subjects of {name}" for name, groups in self.groups.items()]
+        seen = [
+            f"{len(groups)} {'subject' if len(groups) == 1 else 'subjects'} of {name}"
+            for name, groups in self.groups.items()
+        ]
         return "has seen " + ", ".join([*([self.trained_on] if self.trained_on else []), *seen])
 
 

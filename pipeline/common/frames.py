@@ -23,7 +23,9 @@ class FrameSettings(Section):
     """How a video becomes the frames of a clip; saved with every model that was trained on them.
 
     Attributes:
-        num_frames: T.
+        num_frames: T, of the frames that the model reads at once.
+        segments: How many samplings of T frames are stored, each from moments between those of the
+            others: a training takes one of them at random, a test all of them.
         size: S, in pixels.
         sampling: Which T frames of the video; see `pipeline.video.decode.sample_indices`.
         crop: `face` keeps a square around the face that the clip is about, `square` the centre
@@ -34,12 +36,19 @@ class FrameSettings(Section):
     """
 
     num_frames: PositiveInt
+    # A strip of them is one JPEG, which has at most 65,500 rows.
+    segments: Annotated[int, Field(ge=1, le=8)]
     size: Annotated[int, Field(gt=0, multiple_of=8)]
     sampling: Sampling
     crop: Crop
     margin: Annotated[float, Field(ge=1, le=4)]
     level: bool
     jpeg_quality: Annotated[int, Field(ge=1, le=100)]
+
+    @property
+    def num_stored(self) -> int:
+        """Frames of a clip on disk, in temporal order."""
+        return self.num_frames * self.segments
 
 
 @dataclass(frozen=True)

@@ -113,6 +113,7 @@ def predictions_of(
         predicted=[classes[i] for i in probabilities.argmax(axis=1)],
         box_iou=np.nan,
         landmark_error=np.nan,
+        interocular_error=np.nan,
     )
     table[[f"probability_{name}" for name in classes]] = probabilities
     return table.sort_values("clip", ignore_index=True)

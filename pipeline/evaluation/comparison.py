@@ -1,7 +1,8 @@
 """Structures and baselines, tested on the same clips: scores, intervals, paired differences."""
 
 from collections.abc import Mapping, Sequence
-from math import isfinite
+from itertools import zip_longest
+from math import isfinite, nan
 from typing import NamedTuple
 
 import pandas as pd
@@ -15,91 +16,90 @@ from pipeline.evaluation.statistics import (
     Interval,
     holm,
     paired_difference,
-    subject_confusions,
 )
-from pipeline.evaluation.summary import class_indices, score_experiment
+from pipeline.evaluation.summary import score_experiment, training_confusions
 from pipeline.mtcae.structures import Structure
 
 
-class Experiment(NamedTuple):
-    """A finished experiment.
+class System(NamedTuple):
+    """A row of the comparison: a structure with its finished experiments, or another system.
 
     Attributes:
-        structure: Of its model.
-        name: Of the DVC experiment.
-        predictions: A row per test clip, of all folds.
-        num_parameters: Of its model.
-        training_seconds: Mean over the folds; None where nobody took the time.
+        name: Of the structure.
+        experiments: Names of the DVC experiments, one for each training; or where it is from.
+        trainings: Of each of them the test predictions of all folds.
+        seeds: Of the trainings; folds of the same seed are the same. None of another system, whose
+            training is compared with all of ours.
+        num_parameters: Of its model; NaN where that is not known.
+        training_seconds: Mean over the folds; NaN where nobody took the time.
     """
 
-    structure: Structure
     name: str
-    predictions: pd.DataFrame
-    num_parameters: int
-    training_seconds: float | None
+    experiments: str
+    trainings: Sequence[pd.DataFrame]
+    seeds: Sequence[int] = ()
+    num_parameters: float = nan
+    training_seconds: float = nan
 
 
 def compare(
-    experiments: Sequence[Experiment],
+    systems: Sequence[System],
     classes: list[str],
     dataset: str,
-    baselines: pd.DataFrame,
+    baselines: Mapping[int, pd.DataFrame],
     *,
     reference: str = "cascaded vit",
     seed: int = 1,
 ) -> pd.DataFrame:
-    """A row per experiment, in the order given, and below them a row per baseline.
+    """A row per system, in the order given, and below them a row per baseline.
 
     The columns of `Scores.flat`, and for UAR and WAR `_difference` to the reference with its paired
     interval and its p-value, corrected for the number of comparisons (Holm); `linear_difference` is
     that of the UAR to the linear model's. The published columns are in per cent, as printed.
 
     Args:
-        experiments: All tested on the same clips.
+        systems: All tested on the same clips.
         classes: In the order of params.yaml.
         dataset: Where there are published numbers of it, they are put beside.
-        baselines: Predictions of `stages.baseline`.
-        reference: The structure that the others are compared with; without it, no differences.
+        baselines: Predictions of `stages.baseline`, by the seeds that the systems have.
+        reference: The system that the others are compared with; without it, no differences.
         seed: Of the resampling.
 
     Raises:
-        ValueError: Experiments and baselines were not tested on the same clips in the same folds.
+        ValueError: Systems and baselines were not tested on the same clips.
     """
-    by_baseline = {str(name): table for name, table in baselines.groupby("baseline")}
-    _require_same_clips(
-        {experiment.name: experiment.predictions for experiment in experiments} | by_baseline
-    )
-    linear = _confusions(by_baseline[LINEAR], classes)
-    confusions = {
-        experiment.structure.name: _confusions(experiment.predictions, classes)
-        for experiment in experiments
-    }
+    others = [
+        System(name, "", [one[one["baseline"] == name] for one in baselines.values()], [*baselines])
+        for name in (LINEAR, MAJORITY)
+    ]
+    _require_same_clips([*systems, *others])
+    confusions = {one.name: training_confusions(one.trainings, classes) for one in systems}
+    linear = training_confusions(others[0].trainings, classes)
     published = {
         Structure(str(result.arch), str(result.decoder)).name: result
         for result in (ablation_results(dataset) if dataset in NUM_CLASSES else [])
     }
     rows = []
-    for experiment in experiments:
-        structure = experiment.structure.name
-        row: dict[str, object] = {"structure": structure, "experiment": experiment.name}
-        row |= score_experiment(experiment.predictions, classes).flat()
-        if reference in confusions and structure != reference:
-            found = _difference(confusions[structure], confusions[reference], seed)
+    for one in systems:
+        row: dict[str, object] = {"structure": one.name, "experiment": one.experiments}
+        row |= score_experiment(one.trainings, classes).flat()
+        if reference in confusions and one.name != reference:
+            found = _difference(confusions[one.name], confusions[reference], seed)
             row |= _columns("uar_difference", found.uar) | {"uar_p": found.uar_p_value}
             row |= _columns("war_difference", found.war) | {"war_p": found.war_p_value}
-        row |= _columns("linear_difference", _difference(confusions[structure], linear, seed).uar)
+        row |= _columns("linear_difference", _difference(confusions[one.name], linear, seed).uar)
         row |= {
-            "num_parameters": experiment.num_parameters,
-            "training_seconds": experiment.training_seconds,
+            "num_parameters": one.num_parameters,
+            "training_seconds": one.training_seconds,
         }
-        if structure in published:
-            result = published[structure]
+        if one.name in published:
+            result = published[one.name]
             row |= {"published_uar": result.uar, "published_war": result.war}
         rows.append(row)
-    for name in (LINEAR, MAJORITY):
-        scores = score_experiment(by_baseline[name], classes).flat()
-        rows.append({"structure": name, "experiment": "", **scores})
-    num_classes = experiments[0].predictions["actual"].nunique()
+    for one in others:
+        scores = score_experiment(one.trainings, classes).flat()
+        rows.append({"structure": one.name, "experiment": "", **scores})
+    num_classes = systems[0].trainings[0]["actual"].nunique()
     rows.append({"structure": CHANCE, "experiment": "", "uar_pooled": 1 / num_classes})
     table = pd.DataFrame(rows)
     for name in ("uar_p", "war_p"):
@@ -109,14 +109,22 @@ def compare(
     return table
 
 
-def _require_same_clips(predictions: Mapping[str, pd.DataFrame]) -> None:
-    first_name, first = next(iter(predictions.items()))
-    for name, table in predictions.items():
-        if not _truth(table).equals(_truth(first)):
-            raise ValueError(
-                f"{name} and {first_name} were not tested on the same clips in the same folds; run "
-                "one of them again"
-            )
+def _require_same_clips(systems: Sequence[System]) -> None:
+    first = systems[0]
+    clips = _truth(first.trainings[0]).drop(columns="fold")
+    first_with: dict[int, tuple[System, pd.DataFrame]] = {}
+    for system in systems:
+        for seed, table in zip_longest(system.seeds, system.trainings):
+            truth = _truth(table)
+            other, same = first, truth.drop(columns="fold").equals(clips)
+            if same and seed is not None:
+                other, expected = first_with.setdefault(seed, (system, truth))
+                same = truth.equals(expected)
+            if not same:
+                raise ValueError(
+                    f"{system.name} and {other.name} were not tested on the same clips in the "
+                    "same folds; run one of them again"
+                )
 
 
 def _difference(one: Counts, other: Counts, seed: int) -> Comparison:
@@ -128,11 +136,11 @@ def _columns(name: str, interval: Interval) -> dict[str, object]:
 
 
 def compare_with_baselines(
-    structure: Structure, predictions: pd.DataFrame, baselines: pd.DataFrame, classes: list[str]
+    name: str, predictions: pd.DataFrame, baselines: pd.DataFrame, classes: list[str]
 ) -> pd.DataFrame:
     """A row for one experiment and a row per baseline; see `compare`."""
-    experiment = Experiment(structure, "this experiment", predictions, 0, None)
-    return compare([experiment], classes, "", baselines).drop(columns="num_parameters")
+    system = System(name, "this experiment", [predictions], [1])
+    return compare([system], classes, "", {1: baselines}).drop(columns="num_parameters")
 
 
 def beside_linear(table: pd.DataFrame) -> list[str]:
@@ -162,12 +170,3 @@ def beside_linear(table: pd.DataFrame) -> list[str]:
 def _truth(predictions: pd.DataFrame) -> pd.DataFrame:
     columns = predictions[["fold", "clip", "subject", "actual"]]
     return columns.sort_values("clip", ignore_index=True)
-
-
-def _confusions(predictions: pd.DataFrame, classes: list[str]) -> Counts:
-    return subject_confusions(
-        class_indices(predictions["actual"], classes),
-        class_indices(predictions["predicted"], classes),
-        predictions["subject"],
-        len(classes),
-    )

@@ -18,7 +18,7 @@ from pipeline.evaluation.statistics import (
     subject_confusions,
     subject_intervals,
 )
-from pipeline.evaluation.summary import confusion_table, per_class_table
+from pipeline.evaluation.tables import confusion_table, per_class_table
 from pipeline.mtcae.predictions import Evaluation, predictions_table
 
 _SEED = 1
@@ -113,7 +113,7 @@ def score_row(name: str, predictions: pd.DataFrame, mapping: ClassMapping) -> di
     confusions = subject_confusions(
         actual, predicted, predictions["subject"].to_numpy(), len(mapping.answers)
     )
-    uar, war = subject_intervals(confusions, num_resamples=NUM_RESAMPLES, seed=_SEED)
+    uar, war = subject_intervals(confusions[None], num_resamples=NUM_RESAMPLES, seed=_SEED)
     num_clips = predictions["clip"].nunique()
     num_models = len(predictions) // num_clips
     return {

@@ -9,7 +9,6 @@ Shape letters: N clips, C classes.
 import hashlib
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
-from math import isfinite
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,11 +25,12 @@ from pipeline.evaluation.figures import (
     reliability_bins,
     reliability_svg,
 )
-from pipeline.evaluation.page import baseline_rows, notes
+from pipeline.evaluation.page import baseline_rows, interval_notes, optimistic_notes
+from pipeline.evaluation.setting import Setting
 from pipeline.evaluation.statistics import why_no_interval
-from pipeline.evaluation.summary import class_indices, fold_table, score_experiment, subject_table
+from pipeline.evaluation.summary import score_experiment
+from pipeline.evaluation.tables import class_indices, fold_table, subject_table
 from pipeline.evaluation.thumbnails import FOUND_COLOUR, PREDICTED_COLOUR
-from pipeline.mtcae.structures import Choices
 from pipeline.scores.advice import advice
 from pipeline.scores.metrics import NUM_BINS, Labels, confusion
 
@@ -66,25 +66,26 @@ class WrongClip(NamedTuple):
 
 
 def render(
-    experiment: Choices,
+    structure: str,
+    setting: Setting,
     predictions: pd.DataFrame,
     baselines: pd.DataFrame,
     histories: Mapping[int, pd.DataFrame],
-    classes: list[str],
     wrong: Sequence[WrongClip],
     pictures: Mapping[str, Sequence[bytes]] | None,
 ) -> str:
     """The page as HTML; equal input gives equal text.
 
     Args:
-        experiment: For the heading.
+        structure: Its name.
+        setting: What its numbers rest on.
         predictions: Of all folds (see `predictions_table`).
         baselines: Predictions of `stages.baseline`.
         histories: Learning curve of each fold.
-        classes: C names in the order of the model's logits.
         wrong: The clips to list.
         pictures: Of each of these clips by name, JPEG files; None for a page without faces.
     """
+    classes = setting.classes
     labels, predicted, probabilities = _arrays(predictions, classes)
     counts = confusion(labels, predicted, len(classes))
     class_table = class_rows(counts, classes)
@@ -94,13 +95,13 @@ def render(
         "reliability": reliability_svg(reliability_bins(labels, probabilities, NUM_BINS)),
     }
     curves = [learning_curve_svg(histories, *curve) for curve in _CURVES.items()]
-    scores = score_experiment(predictions, classes)
-    comparison = compare_with_baselines(experiment.structure, predictions, baselines, classes)
-    sentences = [sentence.replace("**", "") for sentence in beside_linear(comparison)]
+    scores = score_experiment([predictions], classes)
+    comparison = compare_with_baselines(structure, predictions, baselines, classes)
+    notes = [*beside_linear(comparison), *interval_notes(scores)]
     for fold, history in histories.items():
         uars = history["validation_uar"].tolist()
-        if found := advice(uars, predictions["actual"].nunique()):
-            sentences.append(f"Fold {fold}: {found}")
+        if found := advice(uars, len(setting.occurring)):
+            notes.append(f"Fold {fold}: {found}")
     environment = Environment(
         loader=FileSystemLoader(_TEMPLATE.parent),
         autoescape=True,
@@ -116,10 +117,14 @@ def render(
         "capitalize_first": lambda text: text[:1].upper() + text[1:],
     }
     return environment.get_template(_TEMPLATE.name).render(
-        experiment=experiment,
+        structure=structure,
+        setting=setting,
         summary=scores.nested(),
         baselines=baseline_rows(comparison),
-        sentences=[*notes(predictions, classes, has_interval=isfinite(scores.uar.low)), *sentences],
+        setting_sentences=[*map(_plain, setting.sentences())],
+        sentences=[*map(_plain, notes)],
+        optimistic=[*map(_plain, optimistic_notes(scores.uar, scores.uar_optimistic))],
+        trace=_plain(setting.trace()),
         no_interval=why_no_interval(predictions["subject"].nunique()),
         num_bins=NUM_BINS,
         folds=list(fold_table(predictions, classes).itertuples()),
@@ -184,6 +189,11 @@ def _arrays(
         class_indices(predictions[column], classes) for column in ("actual", "predicted")
     )
     return labels, predicted, predictions[[f"probability_{name}" for name in classes]].to_numpy()
+
+
+def _plain(markdown: str) -> str:
+    """A sentence without its marks."""
+    return markdown.replace("*", "").replace("`", "")
 
 
 def _percent(value: float, digits: int = 2) -> str:

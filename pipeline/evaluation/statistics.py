@@ -1,10 +1,11 @@
 """How sure a UAR or WAR is: intervals over subjects, and paired comparisons of two systems.
 
 Clips of one person are not independent, so what is drawn again, or swapped between two systems, is
-always a whole subject. UAR and WAR follow from a sum of confusion counts: one count per subject is
-all that resampling needs.
+always a whole subject, with what all trainings of the system (seeds) say of that person. UAR and
+WAR follow from a sum of confusion counts: one count per training and subject is all that resampling
+needs. The score of a system is the mean over its trainings.
 
-Shape letters: N clips, S subjects, C classes, R resamples.
+Shape letters: K trainings, N clips, S subjects, C classes, R resamples.
 """
 
 from collections.abc import Callable, Sequence
@@ -72,7 +73,7 @@ def subject_confusions(
 def subject_intervals(
     confusions: Counts, *, num_resamples: int, confidence: float = 0.95, seed: int
 ) -> tuple[Interval, Interval]:
-    """Pooled UAR and WAR with bootstrap intervals over subjects.
+    """UAR and WAR, pooled over clips and as the mean over trainings, with bootstrap intervals.
 
     The ends are quantiles of R resamples of S subjects each, at levels widened from those of a
     normal to those of a t distribution with S - 1 degrees of freedom and by sqrt(S / (S - 1)):
@@ -89,8 +90,8 @@ def subject_intervals(
     | clips drawn, not subjects | 51-76 % | 44-68 % |
 
     Args:
-        confusions: (S, C, C) counts of each subject.
-        num_resamples: R; 10,000 take about a tenth of a second.
+        confusions: (K, S, C, C) counts of each training and subject.
+        num_resamples: R; 10,000 take about a tenth of a second for each training.
         confidence: Share of intervals that should hold the true value.
         seed: Of the subjects drawn.
 
@@ -98,9 +99,9 @@ def subject_intervals(
     """
 
     def scores(drawn: npt.NDArray[np.int64]) -> Scores:
-        return _scores(confusions[drawn].sum(axis=-3))
+        return _mean_scores(confusions, drawn)
 
-    return _intervals(scores, len(confusions), num_resamples, confidence, seed)
+    return _intervals(scores, confusions.shape[1], num_resamples, confidence, seed)
 
 
 def paired_difference(
@@ -111,16 +112,17 @@ def paired_difference(
     confidence: float = 0.95,
     seed: int,
 ) -> Comparison:
-    """How much better system a is than system b on the same clips: pooled UAR and WAR, a - b.
+    """How much better system a is than system b on the same clips: UAR and WAR, a - b.
 
-    Intervals are those of `subject_intervals`, with the same subjects drawn for both systems. The
-    p-values are of a permutation test that swaps the two systems' predictions of whole subjects:
-    exact where R allows for all 2^S ways, else (1 + k) / (1 + R) when k of R random ways give a
-    difference at least as large in either direction. Correct for many comparisons with `holm`.
+    Each system is the mean of its trainings, of which the two need not have equally many. Intervals
+    are those of `subject_intervals`, with the same subjects drawn for both systems. The p-values
+    are of a permutation test that swaps the two systems' predictions of whole subjects: exact where
+    R allows for all 2^S ways, else (1 + k) / (1 + R) when k of R random ways give a difference at
+    least as large in either direction. Correct for many comparisons with `holm`.
 
     Args:
-        confusions_a: (S, C, C) counts of each subject.
-        confusions_b: (S, C, C) counts of the same subjects, in the same order.
+        confusions_a: (K, S, C, C) counts of each training and subject.
+        confusions_b: The same of the other system: other trainings, the same subjects in order.
         num_resamples: R, of the bootstrap and of the test.
         confidence: Share of intervals that should hold the true difference.
         seed: Of the subjects drawn and swapped.
@@ -128,25 +130,27 @@ def paired_difference(
     Raises:
         ValueError: The two systems were not tested on the same clips.
     """
-    clips_a, clips_b = confusions_a.sum(axis=2), confusions_b.sum(axis=2)
-    if not np.array_equal(clips_a, clips_b):
-        raise ValueError(
-            "A paired comparison needs two systems tested on the same clips, but their clips per "
-            f"subject and class differ: {clips_a.tolist()} and {clips_b.tolist()}."
-        )
+    clips_of = confusions_a[0].sum(axis=2)
+    for one in (*confusions_a, *confusions_b):
+        if not np.array_equal(one.sum(axis=2), clips_of):
+            raise ValueError(
+                "A paired comparison needs systems tested on the same clips, but their clips per "
+                f"subject and class differ: {clips_of.tolist()} and {one.sum(axis=2).tolist()}."
+            )
 
     def differences(drawn: npt.NDArray[np.int64]) -> Scores:
-        difference: Scores = _scores(confusions_a[drawn].sum(axis=-3)) - _scores(
-            confusions_b[drawn].sum(axis=-3)
-        )
+        difference: Scores = _mean_scores(confusions_a, drawn) - _mean_scores(confusions_b, drawn)
         return difference
 
-    uar, war = _intervals(differences, len(confusions_a), num_resamples, confidence, seed)
+    uar, war = _intervals(differences, len(clips_of), num_resamples, confidence, seed)
 
     # Both systems share the clips per class, so a difference is a sum of one term per subject, and
     # to swap the systems for a subject is to change the sign of its term.
-    gains = np.einsum("scc->sc", confusions_a - confusions_b)
-    clips = clips_a.sum(axis=0)
+    hits_a, hits_b = (
+        np.einsum("kscc->ksc", one).mean(axis=0) for one in (confusions_a, confusions_b)
+    )
+    gains = hits_a - hits_b
+    clips = clips_of.sum(axis=0)
     present = clips > 0
     uar_terms = (gains[:, present] / clips[present]).mean(axis=1)
     war_terms = gains.sum(axis=1) / clips.sum()
@@ -169,6 +173,12 @@ def holm(p_values: Sequence[float]) -> list[float]:
     raised = values[order] * np.arange(len(values), 0, -1)
     adjusted[order] = np.minimum(np.maximum.accumulate(raised), 1)
     return [float(value) for value in adjusted]
+
+
+def _mean_scores(confusions: Counts, drawn: npt.NDArray[np.int64]) -> Scores:
+    """(2, ...) UAR and WAR of drawn subjects (..., S), as means over the K trainings."""
+    means: Scores = np.mean([_scores(one[drawn].sum(axis=-3)) for one in confusions], axis=0)
+    return means
 
 
 def _scores(confusions: npt.NDArray[np.int64]) -> Scores:

@@ -1,70 +1,92 @@
-"""Scores of one experiment, out of the predictions of its folds.
+"""Scores of one system, out of the predictions of its folds.
 
-Shape letters: C classes.
+A system is trained once, or several times with other seeds; each training has a table of
+predictions, a row per tested clip.
+
+Shape letters: K trainings, S subjects, C classes.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from math import nan
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from pipeline.evaluation.statistics import NUM_RESAMPLES, subject_confusions, subject_intervals
-from pipeline.scores.metrics import (
-    Labels,
-    Recalls,
-    confusion,
-    expected_calibration_error,
-    macro_f1,
-    recalls,
+from pipeline.evaluation.statistics import (
+    NUM_RESAMPLES,
+    Counts,
+    Interval,
+    subject_confusions,
+    subject_intervals,
 )
+from pipeline.evaluation.tables import OPTIMISTIC, class_indices, fold_table, score
+from pipeline.scores.metrics import expected_calibration_error, macro_f1
 
 
 class FoldScore(NamedTuple):
-    """UAR or WAR of an experiment, as fractions; NaN for what does not exist.
+    """UAR or WAR of a system, as fractions; NaN for what does not exist.
 
     Attributes:
-        mean: Unweighted, over the folds.
-        std: Over the folds, that of a sample (n - 1); none of one fold.
-        pooled: Over all clips.
-        low: Of the 95 % interval of the pooled value over subjects; see `why_no_interval`.
-        high: Likewise.
+        mean: Unweighted, over the folds of all trainings.
+        std: Over the same folds, that of a sample (n - 1); none of one fold.
+        pooled: Over all clips; of several trainings the mean.
+        pooled_low: Of the 95 % interval of the pooled value over subjects; see `why_no_interval`.
+        pooled_high: Likewise.
+        seed_std: Of the pooled value over the trainings (n - 1); none of one training.
     """
 
-    mean: float
-    std: float
-    pooled: float
-    low: float
-    high: float
+    mean: float = nan
+    std: float = nan
+    pooled: float = nan
+    pooled_low: float = nan
+    pooled_high: float = nan
+    seed_std: float = nan
 
 
 class Scores(NamedTuple):
-    """The scores of an experiment, in summary.json, in MLflow, in Table I and on the page.
+    """The scores of a system, in summary.json, in MLflow, in Table I and on the page.
 
     Attributes:
         uar: Unweighted mean of the classes' recalls.
         war: Accuracy.
-        macro_f1: Of all clips.
-        calibration_error: Expected calibration error of all clips.
+        uar_optimistic: Of the epochs that are best on the test clips; NaN where nobody looked.
+        war_optimistic: Likewise.
+        macro_f1: Of all clips, and so are the following; of several trainings the mean.
+        calibration_error: Expected calibration error; NaN without probabilities.
         box_iou: Mean over the clips; NaN for a structure without box head.
-        landmark_error: Mean over the clips, in distances between the eyes; NaN likewise.
+        landmark_error: Mean over the clips, in sizes of the face's box; NaN likewise.
+        landmark_error_median: Median over the clips.
+        interocular_error: Mean over the clips, in distances between the eyes.
         folds: That were tested.
         clips: That were tested.
+        subjects: That were tested.
+        seeds: Number of trainings K.
     """
 
     uar: FoldScore
     war: FoldScore
+    uar_optimistic: FoldScore
+    war_optimistic: FoldScore
     macro_f1: float
     calibration_error: float
     box_iou: float
     landmark_error: float
+    landmark_error_median: float
+    interocular_error: float
     folds: int
     clips: int
+    subjects: int
+    seeds: int
 
     def nested(self) -> dict[str, Any]:
-        """As in summary.json: `uar` and `war` are objects; only what exists, with six decimals."""
-        values = self._asdict() | {"uar": self.uar._asdict(), "war": self.war._asdict()}
-        return _finite(values)
+        """As in summary.json: `uar` and the like are objects; what exists, with six decimals."""
+        return _finite(
+            {
+                name: value._asdict() if isinstance(value, FoldScore) else value
+                for name, value in self._asdict().items()
+            }
+        )
 
     def flat(self) -> dict[str, float]:
         """As in MLflow and in tables: `uar_mean`, `uar_pooled` and so on."""
@@ -77,105 +99,99 @@ class Scores(NamedTuple):
         return flat
 
 
-def classes_without_clips(predictions: pd.DataFrame, classes: list[str]) -> list[str]:
-    """The classes of params.yaml that no tested clip shows."""
-    return [name for name in classes if name not in set(predictions["actual"])]
+def score_experiment(trainings: Sequence[pd.DataFrame], classes: list[str]) -> Scores:
+    """The scores of a system, out of the predictions of all folds of each of its trainings.
 
-
-def score(predictions: pd.DataFrame, classes: list[str]) -> Recalls:
-    """UAR, WAR and recalls of the columns `actual` and `predicted`."""
-    actual, predicted = (
-        class_indices(predictions[column], classes) for column in ("actual", "predicted")
-    )
-    return recalls(actual, predicted, len(classes))
-
-
-def fold_table(predictions: pd.DataFrame, classes: list[str]) -> pd.DataFrame:
-    """One row per fold: clips, subjects, UAR, WAR, box overlap, landmark error."""
-    rows = []
-    for fold, part in predictions.groupby("fold"):
-        scores = score(part, classes)
-        rows.append(
-            {
-                "fold": fold,
-                "clips": len(part),
-                "subjects": part["subject"].nunique(),
-                "uar": scores.uar,
-                "war": scores.war,
-                "box_iou": part["box_iou"].mean(),
-                "landmark_error": part["landmark_error"].mean(),
-            }
+    Raises:
+        ValueError: The trainings were not tested on the same clips.
+    """
+    folds = pd.concat([fold_table(one, classes) for one in trainings])
+    confusions = training_confusions(trainings, classes)
+    intervals = subject_intervals(confusions, num_resamples=NUM_RESAMPLES, seed=1)
+    pooled = [score(one, classes) for one in trainings]
+    fold_scores = {
+        name: _fold_score(folds[name], interval, [getattr(one, name) for one in pooled])
+        for name, interval in zip(("uar", "war"), intervals, strict=True)
+    }
+    best = (FoldScore(), FoldScore())
+    if all(OPTIMISTIC in one for one in trainings):
+        pooled = [score(one, classes, OPTIMISTIC) for one in trainings]
+        best_uar, best_war = (
+            _fold_score(folds[f"{name}_optimistic"], None, [getattr(one, name) for one in pooled])
+            for name in ("uar", "war")
         )
-    return pd.DataFrame(rows)
+        best = (best_uar, best_war)
 
+    def mean_of(column: str) -> float:
+        return float(np.mean([one[column].mean() for one in trainings]))
 
-def per_class_table(predictions: pd.DataFrame, classes: list[str]) -> pd.DataFrame:
-    """One row per class: its clips and its recall over all folds."""
-    counts = predictions["actual"].value_counts()
-    return pd.DataFrame(
-        {
-            "class": classes,
-            "clips": [int(counts.get(name, 0)) for name in classes],
-            "recall": score(predictions, classes).per_class,
-        }
-    )
-
-
-def subject_table(predictions: pd.DataFrame, classes: list[str]) -> pd.DataFrame:
-    """One row per subject, the worst first: fold, clips, UAR, WAR."""
-    rows = []
-    for (subject, fold), part in predictions.groupby(["subject", "fold"]):
-        scores = score(part, classes)
-        rows.append(
-            {
-                "subject": subject,
-                "fold": fold,
-                "clips": len(part),
-                "uar": scores.uar,
-                "war": scores.war,
-            }
-        )
-    return pd.DataFrame(rows).sort_values(["uar", "subject"], ignore_index=True)
-
-
-def confusion_table(predictions: pd.DataFrame, classes: list[str]) -> pd.DataFrame:
-    """(C, C) counts over all folds, true classes as rows, predicted ones as columns."""
-    actual, predicted = (
-        class_indices(predictions[column], classes) for column in ("actual", "predicted")
-    )
-    return pd.DataFrame(
-        confusion(actual, predicted, len(classes)),
-        index=pd.Index(classes, name="actual"),
-        columns=classes,
-    )
-
-
-def score_experiment(predictions: pd.DataFrame, classes: list[str]) -> Scores:
-    """The scores of the predictions of all folds."""
-    folds = fold_table(predictions, classes)
-    actual, predicted = (
-        class_indices(predictions[column], classes) for column in ("actual", "predicted")
-    )
-    counts = subject_confusions(actual, predicted, predictions["subject"], len(classes))
-    uar, war = (
-        FoldScore(folds[name].mean(), folds[name].std(), *interval)
-        for name, interval in zip(
-            ("uar", "war"),
-            subject_intervals(counts, num_resamples=NUM_RESAMPLES, seed=1),
-            strict=True,
-        )
-    )
-    probabilities = predictions[[f"probability_{name}" for name in classes]].to_numpy()
     return Scores(
-        uar,
-        war,
-        macro_f1=macro_f1(actual, predicted, len(classes)),
-        calibration_error=expected_calibration_error(actual, probabilities),
-        box_iou=predictions["box_iou"].mean(),
-        landmark_error=predictions["landmark_error"].mean(),
-        folds=len(folds),
-        clips=len(predictions),
+        fold_scores["uar"],
+        fold_scores["war"],
+        *best,
+        macro_f1=float(np.mean([_macro_f1(one, classes) for one in trainings])),
+        calibration_error=float(np.mean([_calibration_error(one, classes) for one in trainings])),
+        box_iou=mean_of("box_iou"),
+        landmark_error=mean_of("landmark_error"),
+        landmark_error_median=float(np.mean([one["landmark_error"].median() for one in trainings])),
+        interocular_error=mean_of("interocular_error"),
+        folds=trainings[0]["fold"].nunique(),
+        clips=len(trainings[0]),
+        subjects=trainings[0]["subject"].nunique(),
+        seeds=len(trainings),
     )
+
+
+def training_confusions(trainings: Sequence[pd.DataFrame], classes: list[str]) -> Counts:
+    """(K, S, C, C) counts of clips; see `subject_confusions`.
+
+    Raises:
+        ValueError: The trainings were not tested on the same clips.
+    """
+    first = set(trainings[0]["clip"])
+    if any(set(one["clip"]) != first for one in trainings):
+        raise ValueError(
+            "the seeds were not tested on the same clips, because their folds test a part of the "
+            "data set: choose a protocol and folds that test every clip, or compare one seed"
+        )
+    return np.stack(
+        [
+            subject_confusions(
+                class_indices(one["actual"], classes),
+                class_indices(one["predicted"], classes),
+                one["subject"],
+                len(classes),
+            )
+            for one in trainings
+        ]
+    )
+
+
+def _fold_score(folds: pd.Series, interval: Interval | None, pooled: Sequence[float]) -> FoldScore:
+    """Out of the scores of all folds, and the pooled ones of every training."""
+    return FoldScore(
+        mean=float(folds.mean()),
+        std=float(folds.std()),
+        pooled=float(np.mean(pooled)),
+        pooled_low=interval.low if interval else nan,
+        pooled_high=interval.high if interval else nan,
+        seed_std=float(np.std(pooled, ddof=1)) if len(pooled) > 1 else nan,
+    )
+
+
+def _macro_f1(predictions: pd.DataFrame, classes: list[str]) -> float:
+    actual, predicted = (
+        class_indices(predictions[column], classes) for column in ("actual", "predicted")
+    )
+    return macro_f1(actual, predicted, len(classes))
+
+
+def _calibration_error(predictions: pd.DataFrame, classes: list[str]) -> float:
+    names = [f"probability_{name}" for name in classes]
+    if not set(names) <= set(predictions):
+        return nan
+    actual = class_indices(predictions["actual"], classes)
+    return expected_calibration_error(actual, predictions[names].to_numpy())
 
 
 def _finite(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -183,12 +199,8 @@ def _finite(values: Mapping[str, Any]) -> dict[str, Any]:
     kept: dict[str, Any] = {}
     for name, value in values.items():
         if isinstance(value, Mapping):
-            kept[name] = _finite(value)
+            if inner := _finite(value):
+                kept[name] = inner
         elif np.isfinite(value):
             kept[name] = round(value, 6)
     return kept
-
-
-def class_indices(names: pd.Series, classes: list[str]) -> Labels:
-    """The place of each name in the list of classes."""
-    return np.array([classes.index(name) for name in names], dtype=np.int64)

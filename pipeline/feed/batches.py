@@ -21,9 +21,10 @@ from pipeline.store.batch import Batch, Target
 
 
 class LabelledSource(Source, Protocol):
-    """Samples with a class index each, (N,)."""
+    """Samples with a class index each, (N,), and so many samplings of every clip's frames."""
 
     labels: Numbers
+    segments: int
 
 
 class TrainingBatches:
@@ -128,23 +129,54 @@ class _SomeSamples:
         return self.source[[self.numbers[number] for number in numbers]]
 
 
+class MiddleSegment:
+    """The samples of a source, of each the middle one of the samplings of its frames."""
+
+    segments = 1
+
+    def __init__(self, source: LabelledSource) -> None:
+        self.source = source
+        self.labels = source.labels
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, numbers: list[int], /) -> Batch:
+        count = self.source.segments
+        batch = self.source[numbers]
+        return batch.segment(count // 2, count) if count > 1 else batch
+
+
 class _AugmentedSamples(Dataset[Batch]):
-    def __init__(self, source: Source, augment: AugmentSettings, seed: int) -> None:
+    def __init__(self, source: LabelledSource, augment: AugmentSettings, seed: int) -> None:
         self.source = source
         self.augment = augment
         self.seed = seed
 
     def __getitem__(self, share: Share) -> Batch:
         batch = self.source[share.numbers]
+        segments = self.source.segments
         if share.idle:
-            return batch.without_targets()
+            hidden = batch.without_targets()
+            return hidden.segment(0, segments) if segments > 1 else hidden
         return augment_batch(
-            batch, self.augment, seed=self.seed, epoch=share.epoch, repeats=share.repeats
+            batch,
+            self.augment,
+            segments=segments,
+            seed=self.seed,
+            epoch=share.epoch,
+            repeats=share.repeats,
         )
 
 
 def augment_batch(
-    batch: Batch, settings: AugmentSettings, *, seed: int, epoch: int, repeats: list[int]
+    batch: Batch,
+    settings: AugmentSettings,
+    *,
+    segments: int = 1,
+    seed: int,
+    epoch: int,
+    repeats: list[int],
 ) -> Batch:
     """Copies of every clip, side by side, each changed by draws of its own.
 
@@ -154,11 +186,12 @@ def augment_batch(
     Args:
         batch: Frames, as `StoredFrames` gives them.
         settings: See `AugmentSettings`.
+        segments: Samplings that the frames hold, of which each copy takes one at random.
         seed: Of the training.
         epoch: From 1.
         repeats: How often each clip came before in this epoch.
     """
-    if not settings.changes:
+    if not settings.changes and segments == 1:
         return batch
     assert batch.inputs.ndim == 5, "frames can be augmented, tokens cannot"
     boxes, points = batch.targets["boxes"], batch.targets["points"]
@@ -168,10 +201,14 @@ def augment_batch(
         digest = int.from_bytes(hashlib.sha256(batch.ids[i].encode()).digest()[:8], "big")
         repeat = repeats[i] * settings.copies + copy
         random = np.random.default_rng((seed, epoch, digest, *([repeat] if repeat else [])))
-        clip = batch.inputs[i], boxes.values[i], points.values[i]
+        clip, known = (batch.inputs[i], boxes.values[i], points.values[i]), boxes.known[i]
+        if segments > 1:
+            first = int(random.integers(segments))
+            frames, its_boxes, its_points = (values[first::segments] for values in clip)
+            clip, known = (frames, its_boxes, its_points), known[first::segments]
         if random.random() < settings.flip_probability:
             clip = horizontal_flip(*clip)
-        clips.append(augment_clip(*clip, boxes.known[i], settings, random))
+        clips.append(augment_clip(*clip, known, settings, random))
     frames, moved_boxes, moved_points, mask = map(torch.stack, zip(*clips, strict=True))
     moved = {"boxes": Target(moved_boxes, mask), "points": Target(moved_points, mask)}
     copied = batch.without_inputs().rows([i for i, _ in samples])

@@ -1,4 +1,4 @@
-"""Who is tested with whom: published blocks of test subjects.
+"""Who is tested with whom: how folds are chosen, and published blocks of test subjects.
 
 Sources: `mae-dfer`: MAE-DFER (Sun et al. 2023) and its code's splits of RAVDESS and CREMA-D. Its
 authors choose the epoch on the test subjects; here some of the training subjects choose it.
@@ -6,7 +6,25 @@ authors choose the epoch on the test subjects; here some of the training subject
 comparable with it.
 """
 
-from typing import NamedTuple
+from typing import Annotated, Literal, NamedTuple
+
+from pydantic import Field
+
+from pipeline.common.params import Section
+
+
+class SplitSettings(Section):
+    """The protocol, how many folds, and how much of each training part chooses the epoch.
+
+    Attributes:
+        partial: That only some folds of a protocol are trained is meant so.
+    """
+
+    protocol: Literal["paper", "mae-dfer", "emobox", "loso", "holdout"]
+    partial: bool
+    num_folds: Annotated[int, Field(ge=2)]
+    test_fraction: Annotated[float, Field(gt=0, le=0.5)]
+    validation_fraction: Annotated[float, Field(gt=0, le=0.5)]
 
 
 class PublishedProtocol(NamedTuple):

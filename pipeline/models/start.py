@@ -65,15 +65,18 @@ def build_encoder(
     return encoder
 
 
-def why_tokens_vary(training: EncoderTraining, changes: list[str]) -> str:
-    """Why an encoder says something else of a clip in every epoch; empty where it does not.
+def why_tokens_vary(training: EncoderTraining, changes: list[str], *, num_views: int) -> str:
+    """Why an encoder says more than one thing of a clip; empty where it does not.
 
     Args:
         training: Of the encoder.
         changes: What may change the frames of a clip, in words.
+        num_views: Of a clip, in its test.
     """
     if training.mode != "frozen":
         return "the encoder is trained"
+    if num_views > 1:
+        return f"the test takes the mean over {num_views} views"
     return f"the frames are augmented: {', '.join(changes)}" if changes else ""
 
 

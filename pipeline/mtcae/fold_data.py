@@ -31,7 +31,7 @@ class FoldData(NamedTuple):
         return sorted({self.clips[row].group for row in rows})
 
     def frames(
-        self, part: str, *, classes: Sequence[str], image_size: int, keep_bytes: int
+        self, part: str, *, classes: Sequence[str], image_size: int, segments: int, keep_bytes: int
     ) -> StoredFrames:
         """The clips of a part, as frames; see `StoredFrames`."""
         return StoredFrames(
@@ -39,6 +39,7 @@ class FoldData(NamedTuple):
             [self.clips[row] for row in self.fold.rows(self.clips, part)],
             classes=classes,
             image_size=image_size,
+            segments=segments,
             keep_bytes=keep_bytes,
         )
 

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from pipeline.common.params import Section
 from pipeline.models.encoder import EncoderSize, VideoMAEEncoder
-from pipeline.mtcae.decoder import DecoderSize, MLPDecoder, ViTDecoder, init_as_keras
+from pipeline.mtcae.decoder import DecoderSize, MLPDecoder, ViTDecoder
+from pipeline.mtcae.keras_init import init_as_keras
 from pipeline.mtcae.structures import STRUCTURES, Structure
 
 NUM_POINTS = 5

@@ -10,6 +10,7 @@ import pandas as pd
 from pipeline.common.files import atomic_path, write_json
 from pipeline.mtcae.optimistic import Optimistic
 from pipeline.mtcae.predictions import Evaluation, predictions_table
+from pipeline.scores.advice import advice
 from pipeline.scores.metrics import recalls
 from pipeline.training.history import MEASURED, Epoch
 
@@ -49,6 +50,30 @@ def fold_result(
         }
     finite = {name: value for name, value in metrics.items() if math.isfinite(value)}
     return FoldResult(predictions, finite)
+
+
+def in_words(result: FoldResult, history: list[Epoch], num_classes: int) -> list[str]:
+    """What a fold came to, for the terminal.
+
+    Args:
+        result: With `best_epoch` among its metrics.
+        history: Of the training.
+        num_classes: That occur in the data set.
+    """
+    predictions, metrics = result
+    lines = [
+        f"test UAR {metrics['uar']:.1%}, WAR {metrics['war']:.1%} on {len(predictions)} clips of "
+        f"{predictions['subject'].nunique()} subjects; epoch {metrics['best_epoch']} of "
+        f"{len(history)}"
+    ]
+    if "uar_optimistic" in metrics:
+        lines.append(
+            f"the best epoch on the test clips themselves, {metrics['epoch_optimistic']}, has a "
+            f"UAR of {metrics['uar_optimistic']:.1%}"
+        )
+    if line := advice([row["validation_uar"] for row in history], num_classes):
+        lines.append(line)
+    return lines
 
 
 def write_tables(

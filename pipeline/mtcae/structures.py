@@ -36,6 +36,11 @@ STRUCTURES = (
 )
 
 
+def structure_of(arch: Arch, decoder: Decoder) -> Structure:
+    """The row of Table I that these choices belong to."""
+    return Structure(arch, "vit" if arch == "stl" else decoder)
+
+
 class Choices(Section):
     """What tells one experiment from another: the choices on top of params.yaml."""
 
@@ -59,4 +64,4 @@ class Choices(Section):
     @property
     def structure(self) -> Structure:
         """The row of Table I that the experiment belongs to."""
-        return Structure(self.arch, "vit" if self.arch == "stl" else self.decoder)
+        return structure_of(self.arch, self.decoder)

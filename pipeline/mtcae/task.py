@@ -1,6 +1,6 @@
 """What the training engine must know of MTCAE-DFER: its losses, its validation, its best epoch."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -31,6 +31,7 @@ class MTCAETask:
         validation: Clips of the validation subjects; this device's share.
         tested: Clips of the test subjects, which are predicted after every epoch for `optimistic`
             alone; None: they are not.
+        views: Makes of a model the one that is asked about test clips; see `ViewMean`.
 
     Attributes:
         optimistic: The best epoch on the test subjects; None where they are not predicted.
@@ -47,6 +48,7 @@ class MTCAETask:
         seed: int,
         validation: Iterable[Batch],
         tested: Iterable[Batch] | None = None,
+        views: Callable[[nn.Module], nn.Module] = lambda module: module,
     ) -> None:
         self.loss = loss
         self.mix = mix
@@ -54,6 +56,7 @@ class MTCAETask:
         self.seed = seed
         self.validation = validation
         self.tested = tested
+        self.views = views
         self.optimistic = None if tested is None else Optimistic()
 
     def parts(self, batch: Batch, place: Place, size: int) -> list[Batch]:
@@ -86,7 +89,8 @@ class MTCAETask:
     def validate(self, fabric: Fabric, module: nn.Module) -> Validation:
         """Losses, UAR and WAR on the validation subjects."""
         if self.tested is not None and self.optimistic:
-            self.optimistic.see(evaluate(fabric, module, self.tested, self.loss), self.num_classes)
+            said = evaluate(fabric, self.views(module), self.tested, self.loss)
+            self.optimistic.see(said, self.num_classes)
         found = evaluate(fabric, module, self.validation, self.loss)
         scores = recalls(found.labels, found.probabilities.argmax(axis=1), self.num_classes)
         expression = found.losses["expression"]

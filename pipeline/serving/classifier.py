@@ -11,6 +11,7 @@ import torch
 
 from pipeline.common.frames import FaceSettings, FrameSettings
 from pipeline.mtcae.saved import load_model
+from pipeline.mtcae.view_mean import ViewMean
 from pipeline.store.strips import decode_strip, encode_strip
 from pipeline.video.decode import UnusableVideo
 from pipeline.video.reader import FrameReader
@@ -24,7 +25,14 @@ class VideoClassifier:
     """
 
     def __init__(self, weights: Path) -> None:
-        self.model, metadata = load_model(weights)
+        model, metadata = load_model(weights)
+        self.image_size = model.encoder.size.image_size
+        # As its test asked it.
+        self.model = ViewMean(
+            model,
+            num_frames=model.encoder.num_frames,
+            num_crops=metadata["recipes"]["evaluation"]["crops"],
+        ).eval()
         self.classes: list[str] = metadata["classes"]
         self.reader = FrameReader(
             FrameSettings.model_validate(metadata["frames"]),
@@ -55,7 +63,7 @@ class VideoClassifier:
         video = self.reader.read(path)
         # In training every clip has been a JPEG, which leaves its traces.
         strip = encode_strip(video.pictures, self.reader.frames.jpeg_quality)
-        frames = torch.from_numpy(decode_strip(strip, self.model.encoder.size.image_size))
+        frames = torch.from_numpy(decode_strip(strip, self.image_size))
         logits: torch.Tensor = self.model(frames.permute(0, 3, 1, 2)[None]).logits
         return logits[0].softmax(dim=0)
 

@@ -55,6 +55,20 @@ class Batch:
         """The samples in order, at most `size` at a time; no tensor is copied."""
         return [self._slice(slice(i, i + size)) for i in range(0, len(self), size)]
 
+    def segment(self, number: int, count: int) -> Self:
+        """Every `count`-th frame from frame `number` on: one of the samplings that are stored.
+
+        Inputs are frames (B, T, ...); targets that are known for each frame go along.
+        """
+        some = slice(number, None, count)
+        targets = {
+            name: Target(target.values[:, some], target.known[:, some])
+            if target.known.ndim > 1
+            else target
+            for name, target in self.targets.items()
+        }
+        return replace(self, inputs=self.inputs[:, some], targets=targets)
+
     def to(self, device: torch.device) -> Self:
         """The same on a device; copies to a GPU out of pinned memory run beside other work."""
         beside = device.type == "cuda"

@@ -43,6 +43,7 @@ class StoredFrames(Dataset[Batch]):
         clips: Of their manifest, in the order of their numbers.
         classes: Class names in the order of the model's logits.
         image_size: I; the stored size or a half, quarter or eighth of it is the cheapest.
+        segments: Samplings that the stored frames hold; see `FrameSettings`.
         keep_bytes: Decoded frames that may stay in memory, for clips that are read many times; the
             clips that are read first stay. Every process that reads keeps its own.
 
@@ -60,10 +61,12 @@ class StoredFrames(Dataset[Batch]):
         *,
         classes: Sequence[str],
         image_size: int,
+        segments: int = 1,
         keep_bytes: int = 0,
     ) -> None:
         self.folder = folder
         self.image_size = image_size
+        self.segments = segments
         self.room = keep_bytes
         self.kept: dict[int, tuple[Tensor, ...]] = {}
         self.labels = class_numbers(clips, classes)

@@ -5,8 +5,9 @@ Without augmentation a frozen encoder says the same of a clip in every epoch, fo
 and boxes, points and mask as a batch has them, so that training reads no shard and decodes no JPEG.
 `tokens.json` says what the tokens were made of, or why there are none; it is written last.
 
-float16 rather than bfloat16: tokens come out of a norm, far inside its range, and its rounding
-error of one part in 2048 is an eighth of bfloat16's (docs/performance.md). NumPy can map it, too.
+float16 rather than bfloat16: tokens come out of a norm, far inside its range, its rounding error of
+one part in 2048 is an eighth of bfloat16's, and NumPy can map it. Under bf16 autocast the decoders'
+first layer rounds them to bfloat16 anyway; the heads of `stl` and float32 trainings do not.
 
 Shape letters: B clips in a batch, T frames, N tokens of a clip, D encoder width.
 """
@@ -136,11 +137,14 @@ class StoredTokens(Dataset[Batch]):
 
     Attributes:
         labels: A class index per clip, from the manifest.
+        segments: One: where there are several, tokens are not stored.
 
     Raises:
         ValueError: The tokens are of another origin or other clips, or there are none, and the
             message says in what they differ; or a clip's label is none of the classes.
     """
+
+    segments = 1
 
     def __init__(
         self,

@@ -3,8 +3,9 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
+from pipeline.mtcae import structures
 from pipeline.mtcae.structures import Structure
 
 Choices = Mapping[str, str | int]
@@ -28,6 +29,14 @@ class TrackedExperiment(NamedTuple):
     choices: Choices
     params: Mapping[str, Any]
     data_digest: str
+
+    @classmethod
+    def of(cls, training: Mapping[str, Any], data_digest: str) -> Self:
+        """Out of all parameters of a training, with the card of its encoder, as JSON has them."""
+        card = training["encoder"]
+        encoder = {name: card[name] for name in ("name", "sha256") if name in card}
+        choices = {name: training[name] for name in structures.Choices.model_fields}
+        return cls(choices, {**training, "encoder": encoder}, data_digest)
 
     @property
     def name(self) -> str:

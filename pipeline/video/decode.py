@@ -169,7 +169,7 @@ def _decode(
     """
     if num_frames == 0:
         raise UnusableVideo("no_frames", f"{path.name}: no frame could be decoded")
-    indices = sample_indices(num_frames, settings.num_frames, settings.sampling)
+    indices = sample_indices(num_frames, settings.num_stored, settings.sampling)
     size = settings.size
     picked = sorted(set(indices))
     video = _input(path)["V:0"].filter("select", "+".join(f"eq(n,{i})" for i in picked))

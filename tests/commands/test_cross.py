@@ -222,7 +222,13 @@ def saved_model(
     save_model(
         path,
         model,
-        metadata={"classes": classes, "dataset": "mine", "fold": 1} | FRAMES,
+        metadata={
+            "classes": classes,
+            "dataset": "mine",
+            "fold": 1,
+            "recipes": {"evaluation": {"crops": 1}},
+            **FRAMES,
+        },
         history=NEW,
     )
     return path

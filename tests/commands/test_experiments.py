@@ -1,4 +1,3 @@
-import json
 import os
 import shutil
 import signal
@@ -8,27 +7,38 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import yaml
 from project import ROOT
+from small import setting
 
 from commands.ablation import run_experiment, run_missing, untracked_inputs
 from commands.experiments import (
     COMMITTED,
+    Trial,
     experiment_name,
     finished_experiments,
     present_state,
     read_params,
+    read_predictions,
+    shared_digest,
 )
+from pipeline.common.files import write_json
 from pipeline.mtcae.structures import STRUCTURES, Structure
 
-CASCADED, STL = Structure("cascaded", "vit"), Structure("stl", "vit")
+# With the seed of params.yaml.
+CASCADED, STL = Trial(Structure("cascaded", "vit"), 1), Trial(Structure("stl", "vit"), 1)
 
 
-def git(*arguments: str) -> str:
+def git(*arguments: str, second: int = 0) -> str:
+    """What git says; a commit is made at that second of a day."""
     author = ["-c", "user.name=a", "-c", "user.email=a@example.org"]
     command = ["git", *author, *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    env = os.environ | {"GIT_COMMITTER_DATE": f"2026-01-01T00:00:{second:02}+00:00"}
+    return subprocess.run(
+        command, capture_output=True, text=True, check=True, env=env
+    ).stdout.strip()
 
 
 @pytest.fixture
@@ -39,37 +49,57 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     subprocess.run(["dvc", "init", "-q"], check=True)
     shutil.copy(ROOT / "params.yaml", tmp_path)
     Path("code.py").write_text("1\n", encoding="utf-8")
-    write_summary(0.5)
+    write_results(0.5)
     git("add", "--all")
     git("commit", "-q", "-m", "first")
     return tmp_path
 
 
-def write_summary(uar: float) -> None:
-    Path("metrics").mkdir(exist_ok=True)
-    Path("metrics/summary.json").write_text(json.dumps({"uar": uar}), encoding="utf-8")
+def write_results(uar: float, seed: int = 1) -> None:
+    tested = pd.DataFrame({"fold": [1], "clip": "a", "subject": "Ann", "actual": "sad"})
+    write_json(Path("metrics/summary.json"), {"uar": uar})
+    write_json(Path("metrics/setting.json"), setting(tested, ["sad"], seeds=[seed]).model_dump())
 
 
-def add_experiment(name: str, uar: float, code: str = "1\n", arch: str = "stl") -> None:
-    """As DVC stores a finished one: a commit upon HEAD, under a ref of its own."""
+def add_experiment(
+    name: str,
+    uar: float,
+    code: str = "1\n",
+    *,
+    second: int = 1,
+    has_setting: bool = True,
+    **changes: object,
+) -> None:
+    """As DVC stores a finished one, of stl: a commit upon HEAD, under a ref of its own.
+
+    Args:
+        name: Of the experiment.
+        uar: Of its summary.
+        code: What code.py holds.
+        second: When it was finished.
+        has_setting: Whether its stage aggregate wrote setting.json.
+        changes: Of its parameters.
+    """
     head = git("rev-parse", "HEAD")
-    params = read_params() | {"arch": arch}
+    params = read_params() | {"arch": "stl"} | changes
     Path("params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
     Path("code.py").write_text(code, encoding="utf-8")
-    write_summary(uar)
-    git("commit", "-q", "--all", "-m", name)
+    write_results(uar, params["seed"])
+    if not has_setting:
+        Path("metrics/setting.json").unlink()
+    git("commit", "-q", "--all", "-m", name, second=second)
     git("update-ref", f"refs/exps/{head[:2]}/{head[2:]}/{name}", "HEAD")
     git("reset", "-q", "--hard", head)
 
 
-def scores() -> dict[Structure, tuple[str, Any]]:
+def scores() -> dict[Trial, tuple[str, Any]]:
     found = finished_experiments(read_params())
-    return {structure: (each.name, each.summary["uar"]) for structure, each in found.items()}
+    return {trial: (each.name, each.summary["uar"]) for trial, each in found.items()}
 
 
 def test_experiments_of_other_code_are_not_in_the_table(project: Path) -> None:
     add_experiment("of-this-code", 0.6)
-    add_experiment("newer-of-other-code", 0.9, code="2\n")
+    add_experiment("newer-of-other-code", 0.9, code="2\n", second=2)
     assert scores() == {CASCADED: (COMMITTED, 0.5), STL: ("of-this-code", 0.6)}
     Path("code.py").write_text("2\n", encoding="utf-8")
     assert scores() == {STL: ("newer-of-other-code", 0.9)}
@@ -79,8 +109,73 @@ def test_the_experiment_of_the_present_name_comes_before_newer_ones(project: Pat
     params = read_params()
     name = experiment_name(STL, params, present_state(params))
     add_experiment(name, 0.6)
-    add_experiment("newer", 0.9)
+    add_experiment("newer", 0.9, second=2)
     assert scores()[STL] == (name, 0.6)
+
+
+def test_every_seed_of_a_structure_is_an_experiment_of_its_own(project: Path) -> None:
+    add_experiment("one", 0.6)
+    add_experiment("two", 0.7, seed=2)
+    add_experiment("newer-two", 0.8, seed=2, second=2)
+    assert scores() == {
+        CASCADED: (COMMITTED, 0.5),
+        STL: ("one", 0.6),
+        STL._replace(seed=2): ("newer-two", 0.8),
+    }
+    found = finished_experiments(read_params())
+    assert [found[STL._replace(seed=seed)].setting.seeds for seed in (1, 2)] == [[1], [2]]
+
+
+def test_experiments_with_other_parameters_are_not_in_the_table(project: Path) -> None:
+    add_experiment("other-folds", 0.6, folds=[1])
+    add_experiment("other-model", 0.7, model="small")
+    assert scores() == {CASCADED: (COMMITTED, 0.5)}
+
+
+def test_an_experiment_that_does_not_say_what_it_rests_on_is_not_in_the_table(
+    project: Path,
+) -> None:
+    add_experiment("of-today", 0.6)
+    add_experiment("newer-without-a-setting", 0.9, has_setting=False, second=2)
+    assert scores()[STL] == ("of-today", 0.6)
+
+
+def test_predictions_come_out_of_the_cache_and_are_missed_by_name(project: Path) -> None:
+    path = Path("data/predictions/sample.parquet")
+    path.parent.mkdir(parents=True)
+    table = pd.DataFrame({"clip": ["a", "b"], "predicted": ["sad", "happy"]})
+    table.to_parquet(path, index=False)
+    subprocess.run(["dvc", "add", "-q", str(path)], check=True)
+    git("add", "--all")
+    git("commit", "-q", "-m", "with predictions")
+    path.unlink()
+    experiment = finished_experiments(read_params())[CASCADED]
+    pd.testing.assert_frame_equal(read_predictions(experiment), table)
+    shutil.rmtree(".dvc/cache")
+    # Those that no stage made are missing in another way.
+    for folder in ("predictions", "baselines"):
+        with pytest.raises(FileNotFoundError, match=r"of \(committed\) are not in DVC's cache"):
+            read_predictions(experiment, folder)
+
+
+def test_the_digest_of_what_experiments_share_is_that_of_all_structures_and_seeds(
+    project: Path,
+) -> None:
+    params = read_params()
+    digest = shared_digest(params)
+    assert shared_digest(params | {"arch": "stl", "decoder": "mlp", "seed": 9}) == digest
+    # A preset that is not chosen changes nothing; one that is chosen does.
+    for dataset, same in (("ravdess", True), ("sample", False)):
+        datasets = params["datasets"] | {dataset: params["datasets"][dataset] | {"more": 1}}
+        assert (shared_digest(params | {"datasets": datasets}) == digest) is same
+    others = [params | {"folds": [1]}, params | {"model": "small"}]
+    assert len({digest, *map(shared_digest, others)}) == 3
+
+
+def test_a_name_says_structure_and_seed(project: Path) -> None:
+    params = read_params()
+    trial = Trial(Structure("fully_shared", "mlp"), 3)
+    assert experiment_name(trial, params, "").startswith("sample-fully-shared-mlp-seed3-")
 
 
 def test_a_name_changes_with_all_that_decides_the_results(project: Path) -> None:
@@ -104,9 +199,10 @@ def test_a_name_changes_with_all_that_decides_the_results(project: Path) -> None
         for content in ("first", "second one"):
             path.write_text(content, encoding="utf-8")
             note()
-    params["seed"] = 2
+    names.append(experiment_name(STL._replace(seed=2), params, present_state(params)))
+    params["folds"] = [1]
     note()
-    assert len(set(names)) == len(names) == 10
+    assert len(set(names)) == len(names) == 11
     note()
     assert names[-1] == names[-2]
 
@@ -153,11 +249,12 @@ def test_an_experiment_is_run_in_a_copy_and_its_failure_is_told(
     monkeypatch.chdir(tmp_path)
     call_for_dvc(f"#!/bin/sh\nprintf '%s\\n' \"$@\" > arguments\nexit {status}\n")
     copied = [Path("weights/mine one.pt"), Path("datasets/custom/clips.csv")]
-    structure = Structure("fully_shared", "mlp")
-    assert run_experiment("mine", structure, copied) is came_to_its_end
+    trial = Trial(Structure("fully_shared", "mlp"), 3)
+    assert run_experiment("mine", trial, copied) is came_to_its_end
     assert (tmp_path / "arguments").read_text().splitlines() == [
         *("exp", "run", "--temp", "--name", "mine"),
         *("--set-param", "arch=fully_shared", "--set-param", "decoder=mlp"),
+        *("--set-param", "seed=3"),
         *("--copy-paths", "weights/mine one.pt", "--copy-paths", "datasets/custom/clips.csv"),
     ]
 
@@ -167,16 +264,32 @@ def test_what_was_run_is_not_run_again_and_what_fails_is_named(
 ) -> None:
     params = read_params()
     state = present_state(params)
-    names = {structure: experiment_name(structure, params, state) for structure in STRUCTURES}
+    names = {
+        trial: experiment_name(trial, params, state)
+        for trial in (Trial(structure, seed) for seed in (1, 2) for structure in STRUCTURES)
+    }
     add_experiment(names[STL], 0.6)
-    broken = names[Structure("fully_shared", "mlp")]
+    broken = names[Trial(Structure("fully_shared", "mlp"), 2)]
     # The committed run is not of the present state: that is what `dvc status` says, too.
     call_for_dvc(f'#!/bin/sh\necho "$@"\ncase "$*" in status*|*{broken}*) exit 1;; esac\n')
-    assert run_missing() == [broken]
+    assert run_missing(num_seeds=2) == [broken]
     lines = capfd.readouterr().out.splitlines()
     assert f"{names[STL]} was run before" in lines
     run = [line.split()[4] for line in lines if line.startswith("exp run")]
-    assert run == [names[structure] for structure in STRUCTURES if structure != STL]
+    # One seed after the other: the table of the first is whole when it stops in the second.
+    assert run == [name for trial, name in names.items() if trial != STL]
+
+
+def test_seeds_are_counted_from_that_of_the_parameters(
+    project: Path, capfd: pytest.CaptureFixture[str], call_for_dvc: Callable[[str], None]
+) -> None:
+    text = yaml.safe_dump(read_params() | {"seed": 5})
+    Path("params.yaml").write_text(text, encoding="utf-8")
+    call_for_dvc('#!/bin/sh\necho "$@"\ncase "$*" in status*) exit 1;; esac\n')
+    assert run_missing(num_seeds=2) == []
+    lines = [line for line in capfd.readouterr().out.splitlines() if line.startswith("exp run")]
+    seeds = [word for line in lines for word in line.split() if word.startswith("seed=")]
+    assert seeds == ["seed=5"] * 6 + ["seed=6"] * 6
 
 
 # A training that saves its state at the first Ctrl-C, and takes a second for it.
@@ -197,10 +310,11 @@ time.sleep(60)
 RUNNING = """
 import signal
 from commands.ablation import ExperimentInterrupted, run_experiment
+from commands.experiments import Trial
 from pipeline.mtcae.structures import Structure
 signal.signal(signal.SIGINT, signal.default_int_handler)
 try:
-    print(run_experiment("mine", Structure("stl", "vit"), []))
+    print(run_experiment("mine", Trial(Structure("stl", "vit"), 1), []))
 except ExperimentInterrupted as interrupted:
     print("interrupted:", interrupted)
 """

@@ -11,7 +11,7 @@ def test_a_history_grows_with_every_training() -> None:
     history = History.empty().with_groups("sample", ["s03", "s01"])
     history = history.with_groups("ravdess", ["actor_02"]).with_groups("sample", ["s02", "s01"])
     assert history.groups == {"sample": ["s01", "s02", "s03"], "ravdess": ["actor_02"]}
-    assert history.in_words() == "has seen 3 subjects of sample, 1 subjects of ravdess"
+    assert history.in_words() == "has seen 3 subjects of sample, 1 subject of ravdess"
 
 
 def test_the_history_travels_in_the_header_of_the_weights_and_leaves_their_bytes_equal(

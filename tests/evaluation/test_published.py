@@ -12,7 +12,7 @@ from pipeline.evaluation.published import (
     comparison_results,
     other_results,
 )
-from stages.split import SplitParams
+from pipeline.folds.protocols import SplitSettings
 
 
 def test_single_values_are_those_of_the_tables() -> None:
@@ -156,5 +156,5 @@ def test_every_protocol_of_a_row_or_of_an_experiment_is_described() -> None:
         for dataset in NUM_CLASSES
         for row in ablation_results(dataset) + comparison_results(dataset) + other_results(dataset)
     ]
-    own = set(get_args(SplitParams.model_fields["protocol"].annotation))
+    own = set(get_args(SplitSettings.model_fields["protocol"].annotation))
     assert {row.protocol for row in rows} | own == set(PROTOCOLS)

@@ -8,11 +8,12 @@ from xml.etree.ElementTree import Element
 import numpy as np
 import pandas as pd
 import pytest
-from small import baselines
+from small import baselines, setting
 
+from pipeline.common.encoder_weights import History
 from pipeline.evaluation.report import confidently_wrong, render
+from pipeline.evaluation.setting import Coverage, Setting
 from pipeline.evaluation.statistics import subject_confusions, subject_intervals
-from pipeline.mtcae.structures import Choices
 
 CLASSES = ["angry", "sad", "fear"]
 # Fold, clip, subject, true class, predicted class, and the probabilities. Nobody shows fear.
@@ -27,9 +28,6 @@ ROWS = [
     (2, "z2", "Zoë", "sad", "angry", 0.62, 0.38, 0),
     (2, "z3", "Zoë", "sad", "sad", 0.1, 0.9, 0),
 ]
-EXPERIMENT = Choices(
-    dataset="tiny", arch="cascaded", decoder="vit", model="small", recipe="quick", seed=7
-)
 ATTACK = "<script>alert(1)</script>"
 
 
@@ -37,7 +35,11 @@ def predictions_of(classes: list[str], rows: list[tuple[object, ...]]) -> pd.Dat
     columns = ["fold", "clip", "subject", "actual", "predicted"]
     table = pd.DataFrame(rows, columns=[*columns, *(f"probability_{name}" for name in classes)])
     first = table["fold"] == 1
-    return table.assign(box_iou=np.where(first, 0.5, 0.8), landmark_error=np.where(first, 0.1, 0.2))
+    return table.assign(
+        box_iou=np.where(first, 0.5, 0.8),
+        landmark_error=np.where(first, 0.1, 0.2),
+        interocular_error=np.where(first, 0.2, 0.4),
+    )
 
 
 @pytest.fixture
@@ -55,10 +57,18 @@ def histories() -> dict[int, pd.DataFrame]:
     return {1: pd.DataFrame(line), 2: pd.DataFrame(line)}
 
 
-def page(predictions: pd.DataFrame, classes: list[str] = CLASSES) -> str:
-    wrong = confidently_wrong(predictions, classes, num_clips=12)
-    others = baselines(predictions, classes)
-    return render(EXPERIMENT, predictions, others, histories(), classes, wrong, pictures=None)
+def page(
+    predictions: pd.DataFrame, classes: list[str] = CLASSES, found: Setting | None = None
+) -> str:
+    return render(
+        "cascaded vit",
+        found or setting(predictions, classes),
+        predictions,
+        baselines(predictions, classes),
+        histories(),
+        confidently_wrong(predictions, classes, num_clips=12),
+        pictures=None,
+    )
 
 
 def parsed(html: str) -> Element:
@@ -87,8 +97,50 @@ def listed(html: str) -> list[str]:
 def test_the_heading_says_what_was_trained_and_tested(predictions: pd.DataFrame) -> None:
     (header,) = parsed(page(predictions)).iterfind(".//header")
     assert text(header).startswith(
-        "cascaded vit on tiny Model small, recipe quick, seed 7: 9 clips of 3 subjects in 2 folds."
+        "cascaded vit on tiny Model small, recipe quick, encoder from_scratch, protocol paper, "
+        "seed 7: 9 clips of 3 subjects in 2 folds."
     )
+
+
+def test_names_keep_their_letters_in_the_heading(predictions: pd.DataFrame) -> None:
+    html = page(predictions, found=setting(predictions, CLASSES, encoder="ViT-L_K400.pth"))
+    (header,) = parsed(html).iterfind(".//header")
+    assert "Model small, recipe quick, encoder ViT-L_K400.pth, protocol" in text(header)
+
+
+def test_what_the_numbers_rest_on_stands_beside_the_scores(predictions: pd.DataFrame) -> None:
+    part = Coverage(clips=9, all_clips=30, subjects=3, all_subjects=10, folds=[1, 2], all_folds=7)
+    found = setting(
+        predictions,
+        CLASSES,
+        coverage=part,
+        history=History(known=False, trained_on="", groups={}),
+        lacking={1: {"test": ["fear"]}},
+    )
+    shown = text(by_id(page(predictions, found=found), "scores"))
+    assert "Tested: 9 of 30 clips, 3 of 10 subjects (folds 1, 2 of 7)" in shown
+    assert "nobody knows what they were trained on" in shown
+    assert "2 classes occur (angry, sad): chance is a UAR of 50.0%." in shown
+    assert "No clip of fear was tested: UAR is over the 2 other classes" in shown
+    assert "Without a clip of a class: test of fold 1 (fear)." in shown
+    assert "data/predictions/tiny.parquet" in shown
+    # Marks of Markdown are not for a browser.
+    assert "*" not in shown
+    assert "`" not in shown
+    assert "Tested: all 9 clips of all 3 subjects" in text(by_id(page(predictions), "scores"))
+
+
+def test_the_best_epochs_on_test_are_shown_with_their_gap(predictions: pd.DataFrame) -> None:
+    best = predictions.assign(predicted_optimistic=predictions["actual"])
+    html = page(best)
+    assert text(by_id(html, "uar-optimistic")) == "100.00% optimistic; see below"
+    shown = text(by_id(html, "scores"))
+    assert "Best epoch on test is optimistic" in shown
+    assert "it is 100.00%, +45.0 points beside the 55.00% of the epochs that validation" in shown
+    assert text(by_id(html, "uar")).startswith("55.00%")
+    without = page(predictions)
+    assert 'id="uar-optimistic"' not in without
+    assert "est epoch on test" not in without
 
 
 def test_the_scores_are_those_computed_by_hand(predictions: pd.DataFrame) -> None:
@@ -106,7 +158,9 @@ def test_the_scores_are_those_computed_by_hand(predictions: pd.DataFrame) -> Non
     gaps = 2 * 0.62 + (1 - 0.7) + 0.76 + (2 - 2 * 0.82) + (2 - 2 * 0.9) + 0.95
     assert text(by_id(html, "calibration-error")) == f"{gaps / 9:.2%} 15 bins"
     assert text(by_id(html, "box-iou")).startswith(f"{(5 * 0.5 + 4 * 0.8) / 9:.3f}")
-    assert text(by_id(html, "landmark-error")).startswith(f"{(5 * 0.1 + 4 * 0.2) / 9:.3f}")
+    assert text(by_id(html, "landmark-error")) == (
+        f"{(5 * 0.1 + 4 * 0.2) / 9:.3f} sizes of the face's box; median 0.100"
+    )
 
 
 def test_the_intervals_are_those_over_subjects() -> None:
@@ -121,7 +175,7 @@ def test_the_intervals_are_those_over_subjects() -> None:
         for column in ("actual", "predicted")
     )
     counts = subject_confusions(labels, predicted, predictions["subject"], 3)
-    intervals = subject_intervals(counts, num_resamples=10_000, seed=1)
+    intervals = subject_intervals(counts[None], num_resamples=10_000, seed=1)
     for name, interval in zip(("uar", "war"), intervals, strict=True):
         shown = text(by_id(page(predictions), name))
         assert shown.endswith(f"95%: {interval.low:.2%} to {interval.high:.2%}")
@@ -146,7 +200,6 @@ def test_baselines_stand_beside_the_structure_with_a_sentence(predictions: pd.Da
     assert table(html, "baselines")[3][1] == "50.00%"
     shown = text(by_id(html, "baselines"))
     assert "cascaded vit does not beat the linear model: -45.0 points of UAR" in shown
-    assert "No clip of fear was tested: UAR is over the 2 other classes" in shown
 
 
 def test_a_fold_that_stayed_at_chance_gets_advice(predictions: pd.DataFrame) -> None:
@@ -209,7 +262,8 @@ def test_the_confusion_shows_counts_and_shares(predictions: pd.DataFrame) -> Non
 
 
 def test_a_structure_without_boxes_leaves_their_scores_out(predictions: pd.DataFrame) -> None:
-    html = page(predictions.assign(box_iou=np.nan, landmark_error=np.nan))
+    nothing = dict.fromkeys(("box_iou", "landmark_error", "interocular_error"), np.nan)
+    html = page(predictions.assign(**nothing))
     assert 'id="box-iou"' not in html
     assert 'id="landmark-error"' not in html
     assert table(html, "folds")[0] == ["1", "5", "2", "58.33%", "60.00%", "-", "-"]
@@ -221,7 +275,15 @@ def test_names_out_of_strangers_tables_are_text_and_nothing_else() -> None:
         (1, f"clip {ATTACK}", f"subject {ATTACK}", "angry", ATTACK, 0.1, 0.9),
         (2, "b", "Bob & Co. $x_1$", ATTACK, "angry", 0.8, 0.2),
     ]
-    html = page(predictions_of(classes, rows), classes)
+    table_of_attacks = predictions_of(classes, rows)
+    found = setting(
+        table_of_attacks,
+        classes,
+        encoder=ATTACK,
+        history=History(known=True, trained_on=ATTACK, groups={}),
+        lacking={1: {"validation": [ATTACK]}},
+    )
+    html = page(table_of_attacks, classes, found)
     assert not list(parsed(html).iter("script"))
     assert "<script" not in html
     assert listed(html)[0] == (
@@ -235,6 +297,10 @@ def test_names_out_of_strangers_tables_are_text_and_nothing_else() -> None:
     ]
     words = [text(element) for element in by_id(html, "confusion").iter("text")]
     assert words.count(ATTACK) == 2
+    shown = text(by_id(html, "scores"))
+    assert f"The encoder ({ATTACK}) has seen {ATTACK}." in shown
+    assert f"2 classes occur (angry, {ATTACK})" in shown
+    assert f"validation of fold 1 ({ATTACK})" in shown
 
 
 def test_a_page_without_frames_holds_no_pixel_and_says_how_to_get_them(

@@ -45,7 +45,12 @@ def predict(
 
 
 def counts(*subjects: list[list[int]]) -> Counts:
-    return np.array(subjects, np.int64)
+    """Of one training."""
+    return np.array([subjects], np.int64)
+
+
+def one_training(labels: Labels, predicted: Labels, subjects: Labels, num_classes: int) -> Counts:
+    return subject_confusions(labels, predicted, subjects, num_classes)[None]
 
 
 def holds(interval: Interval, truth: float) -> bool:
@@ -62,7 +67,7 @@ def test_confusions_are_counted_per_subject_in_sorted_order() -> None:
 def test_values_are_the_pooled_scores_of_scikit_learn() -> None:
     random = np.random.default_rng(1)
     labels, predicted, subjects = random.integers([[6], [6], [12]], size=(3, 300))
-    confusions = subject_confusions(labels, predicted, subjects, 7)  # nobody shows class 6
+    confusions = one_training(labels, predicted, subjects, 7)  # nobody shows class 6
     uar, war = subject_intervals(confusions, num_resamples=99, seed=1)
     assert uar.value == pytest.approx(balanced_accuracy_score(labels, predicted))
     assert war.value == pytest.approx(accuracy_score(labels, predicted))
@@ -75,7 +80,7 @@ def test_intervals_hold_the_true_value_as_often_as_stated(num_subjects: int) -> 
     labels, subjects = people(num_subjects)
     held = []
     for seed in range(400):
-        confusions = subject_confusions(labels, predict(random, labels, subjects), subjects, 3)
+        confusions = one_training(labels, predict(random, labels, subjects), subjects, 3)
         uar, war = subject_intervals(confusions, num_resamples=499, seed=seed)
         held.append((holds(uar, TRUE_RECALL), holds(war, TRUE_RECALL)))
     # 400 experiments have a standard error of 1.1 %.
@@ -89,7 +94,7 @@ def test_intervals_over_clips_would_hold_it_far_too_seldom() -> None:
     held = []
     for seed in range(100):
         predicted = predict(random, labels, subjects)
-        every_clip = subject_confusions(labels, predicted, np.arange(len(labels)), 3)
+        every_clip = one_training(labels, predicted, np.arange(len(labels)), 3)
         uar, _ = subject_intervals(every_clip, num_resamples=199, seed=seed)
         held.append(holds(uar, TRUE_RECALL))
     assert np.mean(held) < 0.8
@@ -100,7 +105,7 @@ def test_intervals_of_equal_subjects_agree_with_student(confidence: float) -> No
     random = np.random.default_rng(1)
     labels, subjects = people(24)
     a, b = predict(random, labels, subjects), predict(random, labels, subjects)
-    of_a, of_b = (subject_confusions(labels, x, subjects, 3) for x in (a, b))
+    of_a, of_b = (one_training(labels, x, subjects, 3) for x in (a, b))
     right_a, right_b = ((x == labels).reshape(24, -1).mean(axis=1) for x in (a, b))
 
     _, war = subject_intervals(of_a, num_resamples=20_000, confidence=confidence, seed=1)
@@ -132,7 +137,7 @@ def test_subjects_without_a_difference_have_no_interval_because_it_has_no_width(
 @pytest.mark.parametrize("num_subjects", [1, 9])
 def test_few_subjects_have_a_value_but_no_interval(num_subjects: int) -> None:
     few = counts(*[[[3, 1], [0, 1]]] * num_subjects)
-    few[0, 0] = [1, 3]
+    few[0, 0, 0] = [1, 3]
     uar, war = subject_intervals(few, num_resamples=99, seed=1)
     assert uar.value == pytest.approx((1 + 3 / 4 - 1 / 2 / num_subjects) / 2)
     assert np.isnan([uar.low, uar.high, war.low, war.high]).all()
@@ -152,7 +157,7 @@ def test_one_subject_shows_no_difference_between_systems() -> None:
 def test_identical_systems_do_not_differ() -> None:
     labels, subjects = people(24)
     predicted = predict(np.random.default_rng(1), labels, subjects)
-    confusions = subject_confusions(labels, predicted, subjects, 3)
+    confusions = one_training(labels, predicted, subjects, 3)
     comparison = paired_difference(confusions, confusions, num_resamples=999, seed=1)
     assert comparison.uar.value == comparison.war.value == 0
     assert np.isnan([comparison.uar[1:], comparison.war[1:]]).all()
@@ -175,8 +180,8 @@ def test_p_values_agree_with_swapping_the_predictions() -> None:
     labels, a, b, subjects = random.integers([[4], [4], [4], [6]], size=(4, 60))
     a = np.where(random.random(60) < 0.3, labels, a)
     found = paired_difference(
-        subject_confusions(labels, a, subjects, 4),
-        subject_confusions(labels, b, subjects, 4),
+        one_training(labels, a, subjects, 4),
+        one_training(labels, b, subjects, 4),
         num_resamples=100,
         seed=1,
     )
@@ -200,8 +205,7 @@ def test_p_values_are_uniform_where_the_systems_are_equally_good() -> None:
     p_values = []
     for seed in range(300):
         a, b = (
-            subject_confusions(labels, predict(random, labels, subjects), subjects, 3)
-            for _ in range(2)
+            one_training(labels, predict(random, labels, subjects), subjects, 3) for _ in range(2)
         )
         p_values.append(paired_difference(a, b, num_resamples=199, seed=seed)[2:])
     for column in np.transpose(p_values):
@@ -213,8 +217,8 @@ def test_a_better_system_is_found_out() -> None:
     random = np.random.default_rng(1)
     labels, subjects = people(24)
     shared = random.normal(0, SPREAD, 24)
-    a = subject_confusions(labels, predict(random, labels, subjects, shared + 1), subjects, 3)
-    b = subject_confusions(labels, predict(random, labels, subjects, shared), subjects, 3)
+    a = one_training(labels, predict(random, labels, subjects, shared + 1), subjects, 3)
+    b = one_training(labels, predict(random, labels, subjects, shared), subjects, 3)
     comparison = paired_difference(a, b, num_resamples=999, seed=1)
     assert comparison.uar.low > 0
     assert comparison.war.low > 0
@@ -235,12 +239,55 @@ def test_no_p_value_of_random_swaps_is_zero() -> None:
 def test_the_same_seed_gives_the_same_numbers() -> None:
     random = np.random.default_rng(1)
     labels, subjects = people(24)
-    a, b = (
-        subject_confusions(labels, predict(random, labels, subjects), subjects, 3) for _ in range(2)
-    )
+    a, b = (one_training(labels, predict(random, labels, subjects), subjects, 3) for _ in range(2))
     first, again, other = (paired_difference(a, b, num_resamples=99, seed=s) for s in (1, 1, 2))
     assert first == again
     assert first.uar.low != other.uar.low
+
+
+def test_several_trainings_count_as_their_mean_and_share_the_subjects_drawn() -> None:
+    random = np.random.default_rng(1)
+    labels, subjects = people(24)
+    one, other = (
+        one_training(labels, predict(random, labels, subjects), subjects, 3) for _ in range(2)
+    )
+    both = np.concatenate([one, other])
+    found = subject_intervals(both, num_resamples=999, seed=1)
+    alone = [subject_intervals(x, num_resamples=999, seed=1) for x in (one, other)]
+    for i in range(2):
+        assert found[i].value == pytest.approx((alone[0][i].value + alone[1][i].value) / 2)
+    # The same training twice knows no more than once.
+    twice = subject_intervals(np.concatenate([one, one]), num_resamples=999, seed=1)
+    for i in range(2):
+        assert twice[i] == pytest.approx(alone[0][i])
+
+
+def test_a_difference_of_several_trainings_swaps_all_of_them_for_a_subject() -> None:
+    random = np.random.default_rng(4)
+    labels, subjects = random.integers([[4], [6]], size=(2, 60))
+    a, b = random.integers(4, size=(2, 60)), random.integers(4, size=(3, 60))
+    a = np.where(random.random((2, 60)) < 0.2, labels, a)
+    confusions = [
+        np.concatenate([one_training(labels, x, subjects, 4) for x in trainings])
+        for trainings in (a, b)
+    ]
+    found = paired_difference(*confusions, num_resamples=100, seed=1)
+
+    def uar(trainings: list[Labels]) -> float:
+        return float(np.mean([balanced_accuracy_score(labels, x) for x in trainings]))
+
+    assert found.uar.value == pytest.approx(uar(list(a)) - uar(list(b)))
+    # Swapping a subject moves the mean over two trainings there and that over three here.
+    share = [np.mean([x == labels for x in trainings], axis=0) for trainings in (a, b)]
+    classes = [labels == label for label in range(4)]
+
+    def difference(swap: npt.NDArray[np.bool_]) -> float:
+        gain = np.where(swap[subjects], share[1] - share[0], share[0] - share[1])
+        return float(np.mean([gain[of_class].mean() for of_class in classes]))
+
+    swaps = [np.array(swapped) for swapped in product([False, True], repeat=6)]
+    sizes = np.abs([difference(swap) for swap in swaps])
+    assert found.uar_p_value == (sizes >= sizes[0] - 1e-9).mean()
 
 
 def test_systems_tested_on_other_clips_are_refused() -> None:

@@ -13,6 +13,7 @@ from pipeline.common.frames import FaceTrack
 from pipeline.feed.augment import AugmentSettings
 from pipeline.feed.batches import (
     LabelledSource,
+    MiddleSegment,
     TrainingBatches,
     augment_batch,
     evaluation_batches,
@@ -122,6 +123,7 @@ def test_an_epoch_goes_on_from_any_step_without_reading_what_came_before(
 
     class Counted:
         labels = stored.labels
+        segments = 1
 
         def __len__(self) -> int:
             return len(stored)
@@ -164,6 +166,7 @@ def test_a_step_takes_copies_of_each_clip_side_by_side_and_reads_it_once(
 
     class Counted:
         labels = stored.labels
+        segments = 1
 
         def __len__(self) -> int:
             return len(stored)
@@ -272,3 +275,25 @@ def test_the_devices_evaluate_every_clip_once_and_in_order(world_size: int) -> N
             names = [name for batch in loader for name in batch.ids]
         found += names
     assert found == source.whole.ids
+
+
+def test_a_copy_of_a_clip_takes_one_of_its_samplings_at_random_and_validation_the_middle_one(
+    stored: StoredFrames,
+) -> None:
+    # Two samplings of two frames each, out of the four that are stored.
+    stored.segments = 2
+    whole = stored[[0]]
+    parts = [whole.segment(i, 2) for i in range(2)]
+    taken = []
+    for epoch in range(1, 20):
+        batch = augment_batch(whole, NO_AUGMENTATION, segments=2, seed=1, epoch=epoch, repeats=[0])
+        (found,) = [i for i in range(2) if torch.equal(parts[i].inputs, batch.inputs)]
+        for name in ("boxes", "points"):
+            assert torch.equal(batch.targets[name].values, parts[found].targets[name].values)
+        taken.append(found)
+    assert set(taken) == {0, 1}
+    assert torch.equal(MiddleSegment(stored)[[0]].inputs, parts[1].inputs)
+    (first,) = first_batches(training(stored, NO_AUGMENTATION), 1)
+    assert first.inputs.shape[1] == 2
+    idle = training(stored, NO_AUGMENTATION, rank=Rank(9, 10))
+    assert next(idle.starting_at(1, 0)).inputs.shape[1] == 2

@@ -35,6 +35,7 @@ CLASSES = ["happy", "neutral", "sad"]
 # No value is that of params.yaml.
 FRAMES = FrameSettings(
     num_frames=4,
+    segments=1,
     size=64,
     sampling="stride",
     crop="none",
@@ -80,7 +81,12 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
     path = tmp_path_factory.mktemp("fold1") / "model.safetensors"
-    metadata = {"classes": CLASSES, "frames": FRAMES.model_dump(), "faces": FACES.model_dump()}
+    metadata = {
+        "classes": CLASSES,
+        "frames": FRAMES.model_dump(),
+        "faces": FACES.model_dump(),
+        "recipes": {"evaluation": {"crops": 1}},
+    }
     save_model(path, model, metadata=metadata, history=NEW)
     return path
 

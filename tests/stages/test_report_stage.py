@@ -10,9 +10,10 @@ import pandas as pd
 import pytest
 from browser import browser_page
 from PIL import Image
-from small import baselines
+from small import baselines, setting
 
 from pipeline.common.clips import Clip, write_stored
+from pipeline.common.files import write_json
 from pipeline.common.frames import FaceTrack
 from pipeline.store.contents import CLIPS
 from pipeline.store.shards import write_shards
@@ -26,6 +27,7 @@ BOX, POINT = (56, 28, 168, 196), (80, 100)
 LOST = 3
 # As fractions: x, y, width, height, and x, y.
 PREDICTED_BOX, PREDICTED_POINT = (0.125, 0.25, 0.5, 0.5), (0.5, 0.375)
+CLASSES = ["happy", "sad"]
 HOSTILE = "<script>alert(1)</script>"
 
 
@@ -41,12 +43,8 @@ def stored(name: str, subject: str) -> tuple[Clip, bytes, FaceTrack]:
 
 
 def parameters(*, frames: bool, arch: str = "cascaded") -> Params:
-    choices = {"dataset": "tiny", "arch": arch, "decoder": "vit", "model": "small"}
-    return Params.model_validate(
-        choices
-        | {"recipe": "quick", "seed": 1, "classes": ["happy", "sad"]}
-        | {"report": {"frames": frames, "worst_clips": 1}}
-    )
+    report = {"frames": frames, "worst_clips": 1}
+    return Params.model_validate({"arch": arch, "decoder": "vit", "report": report})
 
 
 @pytest.fixture
@@ -60,7 +58,8 @@ def project(tmp_path: Path) -> Path:
     curves = ["train_expression_loss", "validation_expression_loss", "validation_uar"]
     history = pd.DataFrame({"fold": [1, 1, 2, 2], "epoch": [1, 2, 1, 2]})
     history[curves] = [[0.7] * 3, [0.5] * 3] * 2
-    history.to_csv(tmp_path / "history.csv", index=False)
+    (tmp_path / "metrics").mkdir()
+    history.to_csv(tmp_path / "metrics/history.csv", index=False)
     write_predictions(tmp_path, [*PREDICTED_BOX] * NUM_FRAMES, [*PREDICTED_POINT] * 5 * NUM_FRAMES)
     return tmp_path
 
@@ -75,6 +74,7 @@ def write_predictions(project: Path, boxes: list[float], points: list[float]) ->
             "predicted": ["happy", "happy", "sad", "happy"],
             "box_iou": 0.5,
             "landmark_error": 0.1,
+            "interocular_error": 0.2,
             "boxes": [np.array(boxes, np.float32)] * 4,
             "points": [np.array(points, np.float32)] * 4,
             "probability_happy": np.array([0.9, 0.8, 0.3, 0.7], np.float32),
@@ -82,13 +82,14 @@ def write_predictions(project: Path, boxes: list[float], points: list[float]) ->
         }
     )
     table.to_parquet(project / "predictions.parquet", index=False)
-    baselines(table, ["happy", "sad"]).to_parquet(project / "baselines.parquet", index=False)
+    baselines(table, CLASSES).to_parquet(project / "baselines.parquet", index=False)
+    write_json(project / "metrics/setting.json", setting(table, CLASSES).model_dump())
 
 
 def run(project: Path, params: Params) -> Path:
     out = project / "reports/tiny.html"
-    predictions, history = project / "predictions.parquet", project / "history.csv"
-    main(params, project / "shards", project / "baselines.parquet", predictions, history, out)
+    predictions, metrics = project / "predictions.parquet", project / "metrics"
+    main(params, project / "shards", project / "baselines.parquet", predictions, metrics, out)
     return out
 
 

@@ -123,6 +123,20 @@ def test_a_target_is_replaced_or_added_and_the_others_stay(batch: Batch) -> None
     assert_same(batch, before)
 
 
+def test_a_segment_is_every_so_manyth_frame_of_inputs_and_of_what_is_known_of_frames(
+    batch: Batch,
+) -> None:
+    frames = torch.arange(5 * 6).view(5, 6, 1)
+    long = batch.rows([0, 1]).with_target("points", Target(frames[:2], frames[:2, :, 0] % 2 == 0))
+    part = Batch(long.ids, long.groups, frames[:2], {"points": long.targets["points"]})
+    second = part.segment(1, 3)
+    assert second.inputs.flatten(1).tolist() == [[1, 4], [7, 10]]
+    assert second.targets["points"].values.flatten(1).tolist() == [[1, 4], [7, 10]]
+    assert second.targets["points"].known.tolist() == [[False, True], [False, True]]
+    assert batch.segment(1, 2).targets["expression"] is batch.targets["expression"]
+    assert batch.segment(1, 2).targets["boxes"].known.tolist() == [[False]] * 5
+
+
 def test_batches_are_concatenated_in_their_order(batch: Batch) -> None:
     assert_same(concatenate([batch.rows([4, 1]), batch.rows([3])]), batch.rows([4, 1, 3]))
     assert_same(concatenate([batch]), batch)

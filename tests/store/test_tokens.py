@@ -322,4 +322,9 @@ def test_only_a_frozen_encoder_without_augmentation_always_says_the_same(
     training = EncoderTraining(mode=mode, drop_path=0.1, checkpointing=False)
     augment = NO_AUGMENTATION.model_copy(update={"flip_probability": flip_probability})
     mix = NO_MIXING.model_copy(update={"mixup_alpha": mixup_alpha})
-    assert why_tokens_vary(training, augment.changes + mix.changes) == reason
+    assert why_tokens_vary(training, augment.changes + mix.changes, num_views=1) == reason
+
+
+def test_a_clip_of_several_views_has_no_one_set_of_tokens() -> None:
+    training = EncoderTraining(mode="frozen", drop_path=0.0, checkpointing=False)
+    assert why_tokens_vary(training, [], num_views=4) == "the test takes the mean over 4 views"

@@ -67,6 +67,16 @@ def test_indices_are_ordered_and_inside_the_video(
     assert indices[-1] < num_frames
 
 
+def test_several_samplings_of_a_video_are_stored_in_the_order_of_time(tmp_path: Path) -> None:
+    video = numbered_video(tmp_path / "v.mp4", 64)
+    assert frame_numbers(read(video, num_frames=8)) == list(range(4, 64, 8))
+    stored = read(video, num_frames=8, segments=2)
+    assert frame_numbers(stored) == list(range(2, 64, 4))
+    # Each of the two is spread over the whole video.
+    assert frame_numbers(stored[0::2]) == list(range(2, 64, 8))
+    assert frame_numbers(stored[1::2]) == list(range(6, 64, 8))
+
+
 def test_a_video_without_frames_cannot_be_sampled() -> None:
     with pytest.raises(ValueError, match="without frames"):
         sample_indices(0)
