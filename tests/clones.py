@@ -108,6 +108,9 @@ def undescribed(folder: Path, *patterns: str) -> set[str]:
         for name in names_in(path):
             general = re.sub(r"^probability_.*", "probability_<class>", name)
             general = re.sub(r"^fold\d+$", "fold1", general)
+            # Flat names of what summary.json nests.
+            parts = "mean|std|pooled|pooled_low|pooled_high|seed_std"
+            general = re.sub(rf"^([uw]ar(_optimistic)?)_({parts})$", r"\1", general)
             if general not in described and re.sub(r"_(low|high)$", "", general) not in described:
                 found.add(f"{path.name}: {name}")
     return found
