@@ -132,7 +132,19 @@ def write_run(folder: Path, clips: list[StoredClip]) -> None:
         epochs.to_csv(run / "history.csv", index=False)
         write_json(run / "metrics.json", {"num_parameters": 1})
         card = {"name": "from_scratch", "history": NEW.model_dump()}
-        write_json(run / "model.json", {"metadata": {"encoder": card, "fold": number}})
+        metadata = {
+            "dataset": "cremad",
+            "arch": "cascaded",
+            "decoder": "vit",
+            "model": "large",
+            "recipe": "paper",
+            "seed": 1,
+            "encoder": card,
+            "fold": number,
+            "frames": {"segments": 1},
+            "recipes": {"evaluation": {"crops": 1}},
+        }
+        write_json(run / "model.json", {"metadata": metadata})
     baselines(pd.concat(parts), CLASSES).to_parquet(folder / "baselines.parquet", index=False)
 
 
