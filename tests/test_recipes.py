@@ -54,7 +54,7 @@ def test_recipe_paper_trains_the_decoders_on_tokens_of_a_frozen_encoder(
     clone: tuple[Path, Run],
 ) -> None:
     folder, run = clone
-    said = run("dvc", "exp", "run", "--set-param", "recipe=paper", "--name", "paper")
+    said = run("dvc", "exp", "run", "--set-param", "recipe=paper", "--name", "paper", "aggregate")
     assert "encode: 28 clips" in said
     tokens = json.loads((folder / "data/tokens/sample" / TOKENS).read_text(encoding="utf-8"))
     assert (tokens["num_clips"], tokens["precision"]) == (28, "bf16-mixed")
@@ -84,7 +84,7 @@ def test_recipe_full_trains_copies_and_tests_the_mean_of_all_views(
     folder, run = clone
     run(
         *("dvc", "exp", "run", "--set-param", "recipe=full", "--name", "full"),
-        *("--set-param", "frames.segments=2"),
+        *("--set-param", "frames.segments=2", "aggregate"),
     )
     setting = json.loads((folder / "metrics/setting.json").read_text(encoding="utf-8"))
     assert setting["views"] == 4

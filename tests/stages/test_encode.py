@@ -86,6 +86,7 @@ def params(**changes: object) -> Params:
         "training": FROZEN,
         "augment": NO_AUGMENTATION,
         "mix": NO_MIXING,
+        "crops": 1,
         "precision": "32-true",
     }
     return Params.model_validate(values | changes)
