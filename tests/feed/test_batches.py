@@ -79,6 +79,22 @@ def training(
     )
 
 
+class Counted:
+    """The samples of a source, and the numbers of those that were read."""
+
+    def __init__(self, source: StoredFrames) -> None:
+        self.source = source
+        self.labels, self.segments = source.labels, source.segments
+        self.read: list[int] = []
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, numbers: list[int], /) -> Batch:
+        self.read.extend(numbers)
+        return self.source[numbers]
+
+
 def first_batches(batches: TrainingBatches, number: int) -> list[Batch]:
     return list(islice(batches.starting_at(1, 0), number))
 
@@ -119,23 +135,11 @@ def test_an_epoch_goes_on_from_any_step_without_reading_what_came_before(
     stored: StoredFrames,
 ) -> None:
     whole = first_batches(training(stored), 9)
-    read: list[int] = []
-
-    class Counted:
-        labels = stored.labels
-        segments = 1
-
-        def __len__(self) -> int:
-            return len(stored)
-
-        def __getitem__(self, numbers: list[int], /) -> Batch:
-            read.extend(numbers)
-            return stored[numbers]
-
+    counted = Counted(stored)
     # The fifth batch is the second of the second epoch.
-    rest = list(islice(training(Counted()).starting_at(2, 1), 5))
+    rest = list(islice(training(counted).starting_at(2, 1), 5))
     assert_equal(rest, whole[4:])
-    assert len(read) == sum(len(batch) for batch in rest)
+    assert len(counted.read) == sum(len(batch) for batch in rest)
 
 
 def test_a_clip_is_augmented_differently_in_every_epoch_and_not_at_all_without(
@@ -162,20 +166,8 @@ def test_a_clip_that_comes_again_in_an_epoch_is_augmented_differently(
 def test_a_step_takes_copies_of_each_clip_side_by_side_and_reads_it_once(
     stored: StoredFrames,
 ) -> None:
-    read: list[int] = []
-
-    class Counted:
-        labels = stored.labels
-        segments = 1
-
-        def __len__(self) -> int:
-            return len(stored)
-
-        def __getitem__(self, numbers: list[int], /) -> Batch:
-            read.extend(numbers)
-            return stored[numbers]
-
-    batches = training(Counted(), TWICE)
+    counted = Counted(stored)
+    batches = training(counted, TWICE)
     assert batches.steps_per_epoch == training(stored).steps_per_epoch == 3
     for single, double in zip(
         first_batches(training(stored), 3), first_batches(batches, 3), strict=True
@@ -187,7 +179,7 @@ def test_a_step_takes_copies_of_each_clip_side_by_side_and_reads_it_once(
         again = augment_batch(stored[numbers], ALL, seed=1, epoch=1, repeats=[1 for _ in numbers])
         assert_equal([double.rows(range(1, len(double), 2))], [again])
         assert not torch.equal(single.inputs, again.inputs)
-    assert sorted(read) == list(range(10))
+    assert sorted(counted.read) == list(range(10))
 
 
 def test_copies_of_a_clip_that_comes_again_are_others(stored: StoredFrames) -> None:

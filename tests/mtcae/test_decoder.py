@@ -205,35 +205,32 @@ def test_attention_written_out_says_the_same_as_the_fused_one_and_learns_the_sam
         torch.testing.assert_close(one.grad, other.grad)
 
 
-def test_attention_that_chooses_for_itself_is_fused_on_a_cpu(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    calls = []
+@pytest.fixture
+def fused_widths(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The widths of the heads whose attention was given to torch's fused kernels."""
+    widths: list[int] = []
 
     def fused(q: Tensor, k: Tensor, v: Tensor, dropout_p: float) -> Tensor:
-        calls.append(q.shape[-1])
+        widths.append(q.shape[-1])
         return v
 
     monkeypatch.setattr("torch.nn.functional.scaled_dot_product_attention", fused)
+    return widths
+
+
+def test_attention_that_chooses_for_itself_is_fused_on_a_cpu(fused_widths: list[int]) -> None:
     tokens = torch.randn(1, 3, 2)
     kinds: tuple[Attention, ...] = ("auto", "fused", "written_out")
     for kind in kinds:
         CrossAttention(2, num_heads=1, head_dim=512, dropout=0, attention=kind)(tokens, tokens)
-    assert calls == [512, 512]
+    assert fused_widths == [512, 512]
 
 
 @pytest.mark.gpu
 def test_wide_heads_are_written_out_on_a_gpu_and_narrow_ones_are_not(
-    monkeypatch: pytest.MonkeyPatch,
+    fused_widths: list[int],
 ) -> None:
-    calls = []
-
-    def fused(q: Tensor, k: Tensor, v: Tensor, dropout_p: float) -> Tensor:
-        calls.append(q.shape[-1])
-        return v
-
-    monkeypatch.setattr("torch.nn.functional.scaled_dot_product_attention", fused)
     tokens = torch.randn(1, 3, 2, device="cuda")
     for width in (256, 257):
         CrossAttention(2, num_heads=1, head_dim=width, dropout=0).cuda()(tokens, tokens)
-    assert calls == [256]
+    assert fused_widths == [256]

@@ -16,6 +16,14 @@ from stages import aggregate, split
 from stages.aggregate import Inputs
 
 CLASSES = ["angry", "calm", "disgust", "fear", "happy", "neutral", "sad", "surprised"]
+CHOICES: dict[str, Any] = {
+    "dataset": "ravdess",
+    "arch": "stl",
+    "decoder": "vit",
+    "model": "tiny",
+    "recipe": "quick",
+    "seed": 1,
+}
 SPLIT = {
     "partial": False,
     "num_folds": 5,
@@ -85,12 +93,7 @@ def write_fold(project: Path, number: int) -> pd.DataFrame:
         "frames": {"segments": 1},
         "recipes": {"evaluation": {"crops": 1}},
         "encoder": {"name": "from_scratch", "history": History.empty().model_dump()},
-        "dataset": "ravdess",
-        "arch": "stl",
-        "decoder": "vit",
-        "model": "tiny",
-        "recipe": "quick",
-        "seed": 1,
+        **CHOICES,
     }
     (folder / "model.json").write_text(json.dumps({"metadata": metadata}), encoding="utf-8")
     return table
@@ -103,12 +106,7 @@ def tables(project: Path, protocol: str, folds: list[int], **changes: object) ->
     baselines(tested, CLASSES).to_parquet(project / "baselines.parquet", index=False)
     params = aggregate.Params.model_validate(
         {
-            "dataset": "ravdess",
-            "arch": "stl",
-            "decoder": "vit",
-            "model": "tiny",
-            "recipe": "quick",
-            "seed": 1,
+            **CHOICES,
             "folds": folds,
             "split": {"protocol": protocol, **SPLIT, **changes},
             "classes": CLASSES,
