@@ -143,8 +143,7 @@ class MiddleSegment:
 
     def __getitem__(self, numbers: list[int], /) -> Batch:
         count = self.source.segments
-        batch = self.source[numbers]
-        return batch.segment(count // 2, count) if count > 1 else batch
+        return self.source[numbers].segment(count // 2, count)
 
 
 class _AugmentedSamples(Dataset[Batch]):
@@ -157,8 +156,7 @@ class _AugmentedSamples(Dataset[Batch]):
         batch = self.source[share.numbers]
         segments = self.source.segments
         if share.idle:
-            hidden = batch.without_targets()
-            return hidden.segment(0, segments) if segments > 1 else hidden
+            return batch.segment(0, segments).without_targets()
         return augment_batch(
             batch,
             self.augment,

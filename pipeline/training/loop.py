@@ -28,8 +28,9 @@ class EngineSettings(Section):
         epochs: Most epochs.
         early_stop: Stop when that many epochs brought no better one.
         min_steps: Fewest steps of an epoch, which goes through few samples several times.
-        batch_size: Samples per step of the optimiser, on all devices together.
-        micro_batch_size: Of which a device takes so many at once; memory decides.
+        batch_size: Clips per step of the optimiser, on all devices together; with several augmented
+            copies of each it has so many times the samples.
+        micro_batch_size: Samples that a device takes at once; memory decides.
         class_balanced: Every class equally often: some samples repeated, others left out.
         clip_gradients: Largest norm; 0 leaves gradients alone.
         ema: Decay of a moving average of the weights, which then is validated and kept; 0 is off.
