@@ -5,6 +5,7 @@ would go on in the old folder; `mend_places` puts that right.
 """
 
 import os
+import posixpath
 import re
 import sqlite3
 from contextlib import closing
@@ -27,10 +28,16 @@ _LOCK_TIMEOUT = 30.0
 
 
 def tracking_uri() -> str:
-    """What MLFLOW_TRACKING_URI says, else mlflow.db; a relative file is one of the project."""
+    """What MLFLOW_TRACKING_URI says, else mlflow.db; a relative path is one of the project."""
     uri = os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
-    relative = re.fullmatch(r"sqlite:///([^/].*)", uri)
-    return f"{sqlite_uri(project_root(Path.cwd()))}/{relative[1]}" if relative else uri
+    root = project_root(Path.cwd())
+    if relative := re.fullmatch(r"sqlite:///([^/].*)", uri):
+        return f"{sqlite_uri(root)}/{relative[1]}"
+    # A folder of files: `file:./mlruns`, or a path alone, which MLflow decodes as it does a URI.
+    if relative := re.fullmatch(r"file:([^/].*)|(?!/|databricks(?:-uc)?$)([^:]+)", uri):
+        path = relative[1] or quote(relative[2], "/%")
+        return f"file://{posixpath.normpath(f'{quote(str(root))}/{path}')}"
+    return uri
 
 
 def sqlite_uri(path: Path) -> str:

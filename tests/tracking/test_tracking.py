@@ -616,6 +616,27 @@ def test_a_queued_experiment_with_a_database_of_its_own_leaves_nothing_in_its_co
     assert list(copy.iterdir()) == []
 
 
+@pytest.mark.parametrize("uri", ["./mlruns", "file:mlruns"])
+def test_a_queued_experiment_with_a_folder_of_runs_leaves_them_in_that_of_the_project(
+    uri: str, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = project / "100% sure?/.dvc/tmp/exps/tmpabc"
+    copy.mkdir(parents=True)
+    (copy / "table.csv").write_text("a\n", encoding="utf-8")
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    monkeypatch.chdir(copy)
+    run_fold(1)
+    aggregate((1,), artifacts=(copy / "table.csv",))
+    assert [path.name for path in copy.iterdir()] == ["table.csv"]
+    runs_folder = project / "100% sure?/mlruns"
+    client = MlflowClient(runs_folder.as_uri())
+    experiments = [each.experiment_id for each in client.search_experiments()]
+    assert len(client.search_runs(experiments)) == 2
+    (artifact,) = runs_folder.rglob("table.csv")
+    assert artifact.read_text(encoding="utf-8") == "a\n"
+
+
 @pytest.mark.parametrize(
     "error",
     [
