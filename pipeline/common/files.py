@@ -45,6 +45,11 @@ def project_root(folder: Path) -> Path:
     return folder.resolve()
 
 
+def is_only_in_project(path: Path) -> bool:
+    """Whether the project has a file or folder that DVC's copy of it, the current folder, lacks."""
+    return not path.exists() and (project_root(Path.cwd()) / path).exists()
+
+
 def sha256_of(path: Path) -> str:
     """SHA-256 of a file's content, in hexadecimal."""
     with path.open("rb") as file:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pipeline.common.clips import Clip
-from pipeline.common.files import project_root
+from pipeline.common.files import is_only_in_project, project_root
 
 
 class Videos(NamedTuple):
@@ -27,6 +27,27 @@ def local_copy(dataset: str) -> Path:
     It is absolute, because DVC runs queued experiments in a copy of the project without it.
     """
     return project_root(Path.cwd()) / "downloads" / dataset
+
+
+def videos_folder(source: Path | None, dataset: str) -> Path:
+    """The user's folder of a data set's videos or, where none is named, the local copy.
+
+    Raises:
+        FileNotFoundError: The user's folder is not there, or only DVC's copy of the project lacks
+            it.
+    """
+    if source is None:
+        return local_copy(dataset)
+    if source.is_dir():
+        return source
+    if is_only_in_project(source):
+        absolute = project_root(Path.cwd()) / source
+        raise FileNotFoundError(
+            f"the folder {source} is not in the copy of the project that DVC runs this experiment "
+            f"in, because git does not know it: name it in full, datasets.{dataset}.source="
+            f"{absolute}"
+        )
+    raise FileNotFoundError(f"datasets.{dataset}.source is {source}, which is no folder")
 
 
 def find_video(path: str, folders: Sequence[Path]) -> Path:

@@ -5,7 +5,8 @@ import pandas as pd
 import pytest
 
 from pipeline.common.clips import Clip
-from pipeline.datasets.custom import find_table, read_table
+from pipeline.datasets.custom import read_table
+from pipeline.datasets.tables import find_table
 
 CLASSES = ["angry", "happy", "sad"]
 

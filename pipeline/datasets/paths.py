@@ -1,0 +1,45 @@
+"""Paths of a table on a disk that may write accents in another way.
+
+`ë` is one character, or `e` and a character that sets two dots above it. Both look alike; macOS
+hands over the second where a keyboard gives the first, and Linux keeps them apart.
+"""
+
+import unicodedata
+from pathlib import Path, PurePosixPath
+
+
+class VideoFolder:
+    """A folder of videos, whose files are found under either way of writing.
+
+    It is read once, when a path is first not found as it is: what is added later may be missed.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._names: dict[PurePosixPath, dict[str, list[str]]] = {}
+
+    def find(self, path: str) -> list[str]:
+        """The file of exactly that relative path, or all that differ from it in accents' writing.
+
+        Raises:
+            OSError: A folder on the way cannot be read.
+        """
+        if (self.root / path).is_file():
+            return [path]
+        places = [PurePosixPath()]
+        for part in PurePosixPath(path).parts:
+            places = [
+                place / name
+                for place in places
+                for name in self._listing(place).get(unicodedata.normalize("NFC", part), [])
+            ]
+        return sorted(str(place) for place in places if (self.root / place).is_file())
+
+    def _listing(self, place: PurePosixPath) -> dict[str, list[str]]:
+        """The names in a folder, by their composed writing; none where it is a file."""
+        if place not in self._names:
+            names = self._names[place] = {}
+            folder = self.root / place
+            for path in folder.iterdir() if folder.is_dir() else ():
+                names.setdefault(unicodedata.normalize("NFC", path.name), []).append(path.name)
+        return self._names[place]

@@ -1,0 +1,114 @@
+"""Why a row of the user's table cannot be used, each reason with what to do about it."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import PurePosixPath, PureWindowsPath
+
+from pipeline.common.clips import Clip, Refusal
+from pipeline.datasets.paths import VideoFolder
+from pipeline.datasets.subjects import same_person
+
+Check = Callable[[Clip], Iterator[Refusal]]
+
+
+def refuse(clips: list[Clip], check: Check) -> list[Clip]:
+    """The clips, the usable ones refused for the first thing that `check` finds."""
+    refusals = [None if clip.reason else next(check(clip), None) for clip in clips]
+    return [
+        clip.refuse(refusal) if refusal else clip
+        for clip, refusal in zip(clips, refusals, strict=True)
+    ]
+
+
+def check_words(classes: list[str]) -> Check:
+    def check(clip: Clip) -> Iterator[Refusal]:
+        for column in ("path", "subject", "label"):
+            if not getattr(clip, column):
+                yield Refusal("empty_cell", f"the {column} is empty; fill it in or delete the row")
+        if clip.label not in classes:
+            yield Refusal(
+                "unknown_label",
+                f"label {clip.label!r} is none of {', '.join(classes)}; correct it, or add it to "
+                "the data set's `classes` in params.yaml",
+            )
+        if clip.split not in ("", "train", "validation", "test"):
+            yield Refusal(
+                "unknown_split",
+                f"split {clip.split!r} is none of train, validation, test; correct it or leave it "
+                "empty",
+            )
+
+    return check
+
+
+def check_path(videos: VideoFolder) -> Check:
+    def check(clip: Clip) -> Iterator[Refusal]:
+        path = PurePosixPath(clip.path)
+        if path.is_absolute() or PureWindowsPath(clip.path).is_absolute() or ".." in path.parts:
+            yield Refusal(
+                "outside",
+                f"{clip.path} leads out of the videos' folder; give a path relative to it",
+            )
+            return
+        try:
+            found = videos.find(clip.path)
+            if len(found) == 1:
+                (videos.root / found[0]).open("rb").close()
+        except OSError as error:
+            yield Refusal("unreachable", f"{clip.path} cannot be opened: {error.strerror}")
+            return
+        if not found:
+            yield Refusal(
+                "missing",
+                f"{clip.path} is not in the videos' folder; correct the path or copy the file",
+            )
+        elif len(found) > 1:
+            yield Refusal(
+                "ambiguous",
+                f"{clip.path} is none of {' and '.join(map(ascii, found))} exactly, which look "
+                "alike and differ in how accents are stored; rename all but one",
+            )
+
+    return check
+
+
+def check_repeats(clips: list[Clip]) -> Check:
+    first: dict[str, Clip] = {}
+    labels: dict[str, set[tuple[str, str]]] = {}
+    for clip in clips:
+        first.setdefault(clip.path, clip)
+        labels.setdefault(clip.path, set()).add((clip.subject, clip.label))
+
+    def check(clip: Clip) -> Iterator[Refusal]:
+        original = first[clip.path]
+        if len(labels[clip.path]) > 1:
+            yield Refusal(
+                "contradiction",
+                f"{clip.path} stands in the table with different subjects or labels (first in row "
+                f"{original.row}); keep the row that is right",
+            )
+        elif clip.row != original.row:
+            yield Refusal("duplicate", f"repeats row {original.row}; delete one of the two")
+
+    return check
+
+
+def check_spelling(clips: list[Clip]) -> Check:
+    count = Counter(clip.subject for clip in clips)
+    # The most frequent spelling is right, or the first of two that are equally frequent.
+    right = {
+        subject: max(spellings, key=count.__getitem__)
+        for subject, spellings in same_person(count).items()
+    }
+
+    def check(clip: Clip) -> Iterator[Refusal]:
+        expected = right[clip.subject]
+        if clip.subject != expected:
+            yield Refusal(
+                "subject_spelling",
+                f"subject {clip.subject!r} is elsewhere spelled {expected!r}; one person under two "
+                "names could be trained and tested on, so write one spelling (or, if these are two "
+                "people, names that differ in more than this)",
+            )
+
+    return check
