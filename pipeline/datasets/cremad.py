@@ -17,7 +17,7 @@ from pipeline.acquire.lfs import BudgetSpent, LfsObject, fetch_objects
 from pipeline.common.clips import Clip, Refusal
 from pipeline.common.files import is_lfs_pointer, sha256_of
 from pipeline.common.params import Section
-from pipeline.common.sources import Videos, local_copy
+from pipeline.common.sources import Videos, videos_folder
 from pipeline.common.workers import map_in_threads
 
 MIRROR = "https://gitlab.com/cs-cooper-lab/crema-d-mirror.git"
@@ -51,7 +51,7 @@ class Settings(Section):
 
 def collect(settings: Settings, tables: Path, folder: Path) -> Videos:
     """The published clips, out of an existing clone or a download."""
-    videos = settings.source or local_copy("cremad")
+    videos = videos_folder(settings.source, "cremad")
     objects = read_objects(tables / "files.csv")
     sexes = read_sexes(tables / "actors.csv")
     clips = list_clips(objects, sexes, keep_known_bad=settings.keep_known_bad)

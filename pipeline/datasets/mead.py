@@ -9,13 +9,14 @@ Source: Wang et al. 2020, MEAD; the data set's own page for the rule of the test
 
 import re
 from collections import defaultdict
+from functools import partial
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 from pipeline.acquire.archives import NothingWanted, is_whole, unpack
 from pipeline.common.clips import Clip
 from pipeline.common.params import Section
-from pipeline.common.sources import Videos, is_hidden, local_copy
+from pipeline.common.sources import Videos, is_hidden, local_copy, videos_folder
 from pipeline.common.vocabulary import normalise_label
 
 View = Literal["front", "left_30", "left_60", "right_30", "right_60", "top", "down"]
@@ -33,8 +34,12 @@ ACTORS = [
 _NUM_TEST_SENTENCES = 6
 _NUM_NEUTRAL_TEST_SENTENCES = 10
 
-_CLIP = re.compile(r"(?:^|/)([a-z]+(?:_\d\d)?)/([a-z]+)/level_([1-3])/(\d{3})\.mp4$")
 _ACTOR = re.compile(r"[MW]\d{3}")
+# View, emotion, level and sentence; before them, where the layout has it, the actor.
+_CLIP = re.compile(
+    rf"(?:(?:^|/)({_ACTOR.pattern})/(?:video/)*|^|/)"
+    r"(([a-z]+(?:_\d\d)?)/([a-z]+)/level_([1-3])/(\d{3})\.mp4)$"
+)
 _MAX_UNPACKED = 200 * 2**30
 
 
@@ -59,17 +64,18 @@ def collect(settings: Settings, tables: Path, folder: Path) -> Videos:
             "MEAD is given out on request (datasets/mead/README.md): name the folder of its "
             "archives or unpacked actors in datasets.mead.source"
         )
-    unpacked = local_copy("mead")
-    unpack_archives(settings.source, unpacked, settings.view)
-    tree = find_clips([settings.source, unpacked], settings.view, settings.subset)
-    return Videos(tree.clips, [settings.source, unpacked], what_is_missing(tree, settings.view))
+    source, unpacked = videos_folder(settings.source, "mead"), local_copy("mead")
+    unpack_archives(source, unpacked, settings.view)
+    tree = find_clips([source, unpacked], settings.view, settings.subset)
+    return Videos(tree.clips, [source, unpacked], what_is_missing(tree, settings.view))
 
 
 class Tree(NamedTuple):
-    """The chosen clips, and every view that each actor has among the unpacked files."""
+    """The chosen clips, every view that each actor has, and clips that are in no actor's folder."""
 
     clips: list[Clip]
     views: dict[str, set[str]]
+    strays: list[str]
 
 
 def unpack_archives(source: Path, folder: Path, view: View) -> None:
@@ -84,22 +90,32 @@ def unpack_archives(source: Path, folder: Path, view: View) -> None:
         ValueError: An archive is damaged or not safe; what was unpacked before stays.
     """
 
-    def choose(name: str) -> str | None:
-        match = _CLIP.search(name)
-        return match[0].lstrip("/") if match and match[1] == view else None
-
     for path in sorted([*source.glob("*.tar"), *source.glob("*.zip"), *source.glob("*/video.tar")]):
         name = path.relative_to(source).as_posix()
-        actor = _ACTOR.search(name)
-        if not actor or is_whole(folder / view / actor[0]):
+        actor = path.parent.name if path.parent != source else path.stem
+        if not _ACTOR.fullmatch(actor):
+            print(f"mead: {name} is left aside: it is not named after an actor, such as M003")
             continue
-        if any((source / actor[0] / sub / view).is_dir() for sub in ("video", "")):
+        if is_whole(folder / view / actor):
+            continue
+        if any((source / actor / sub / view).is_dir() for sub in ("video", "")):
             continue  # Unpacked beside its archive, by hand.
         print(f"mead: unpacking view {view} of {name}")
         try:
-            unpack(path, folder / view / actor[0], choose, max_bytes=_MAX_UNPACKED)
+            choose = partial(_place_of, archive=name, actor=actor, view=view)
+            unpack(path, folder / view / actor, choose, max_bytes=_MAX_UNPACKED)
         except NothingWanted:
             print(f"  {name} has no clip of that view")
+
+
+def _place_of(member: str, archive: str, actor: str, view: View) -> str | None:
+    """Where a file of an actor's archive is unpacked to; None for one of another view."""
+    match = _CLIP.search(member)
+    if not match or match[3] != view:
+        return None
+    if match[1] not in (None, actor):
+        raise ValueError(f"{archive} has a clip of another actor than {actor}: {member}")
+    return match[2]
 
 
 def find_clips(folders: list[Path], view: View, subset: Subset) -> Tree:
@@ -114,34 +130,38 @@ def find_clips(folders: list[Path], view: View, subset: Subset) -> Tree:
     """
     cells: dict[tuple[str, str, str], dict[str, Clip]] = defaultdict(dict)
     views: dict[str, set[str]] = defaultdict(set)
+    strays: list[str] = []
     for folder in folders:
         for path in sorted(folder.rglob("*.mp4")):
             relative = path.relative_to(folder).as_posix()
-            match, actor = _CLIP.search(relative), _ACTOR.search(relative)
+            match = _CLIP.search(relative)
             # An unpacking that was killed leaves hidden folders.
-            hidden = is_hidden(path.relative_to(folder))
-            if hidden or not match or not actor or match[2] not in EMOTIONS:
+            if is_hidden(path.relative_to(folder)) or not match or match[4] not in EMOTIONS:
                 continue
-            seen_from, emotion, level, sentence = match.groups()
-            views[actor[0]].add(seen_from)
+            actor, _, seen_from, emotion, level, sentence = match.groups()
+            if actor is None:
+                strays.append(relative)
+                continue
+            views[actor].add(seen_from)
             if seen_from != view:
                 continue
-            cell = cells[actor[0], emotion, level]
+            cell = cells[actor, emotion, level]
             if sentence in cell:
                 raise ValueError(
                     f"{relative} is there twice, also as {cell[sentence].path}; keep one copy"
                 )
             cell[sentence] = Clip(
-                clip=f"{actor[0]}_{view}_{emotion}_{level}_{sentence}",
+                clip=f"{actor}_{view}_{emotion}_{level}_{sentence}",
                 path=relative,
-                subject=actor[0],
+                subject=actor,
                 label=normalise_label(emotion),
-                sex="male" if actor[0].startswith("M") else "female",
+                sex="male" if actor.startswith("M") else "female",
             )
     if not cells:
         raise ValueError(
             f"no clip of view {view} below {' or '.join(map(str, folders))}; it should hold "
             f"M003/video/{view}/angry/level_1/001.mp4 and so on, or M003/video.tar"
+            + (f", but it holds {strays[0]}" if strays else "")
         )
     clips = []
     for (_, emotion, _), cell in sorted(cells.items()):
@@ -150,11 +170,11 @@ def find_clips(folders: list[Path], view: View, subset: Subset) -> Tree:
             neutral = emotion == "neutral"
             kept = kept[-(_NUM_NEUTRAL_TEST_SENTENCES if neutral else _NUM_TEST_SENTENCES) :]
         clips += [cell[sentence] for sentence in kept]
-    return Tree(clips, dict(views))
+    return Tree(clips, dict(views), strays)
 
 
 def what_is_missing(tree: Tree, view: View) -> list[str]:
-    """What the tree lacks of actors, views, emotions and levels, a line each."""
+    """What the tree lacks of actors, views, emotions and levels, and what is left aside."""
     cells = {clip.clip.rpartition("_")[0] for clip in tree.clips}
     actors = {clip.subject for clip in tree.clips}
     lines = []
@@ -174,4 +194,9 @@ def what_is_missing(tree: Tree, view: View) -> list[str]:
         ]
         if lacking:
             lines.append(f"{actor} lacks {', '.join(lacking)}")
+    if tree.strays:
+        lines.append(
+            f"left aside, because no actor's folder holds them: {len(tree.strays)} clips, such as "
+            f"{tree.strays[0]}"
+        )
     return lines

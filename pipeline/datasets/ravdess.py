@@ -22,7 +22,7 @@ from pipeline.acquire.download import check_space, download
 from pipeline.acquire.http import DownloadFailed, RetryPolicy, get_json, open_session
 from pipeline.common.clips import Clip
 from pipeline.common.params import Section
-from pipeline.common.sources import Videos, is_hidden, local_copy
+from pipeline.common.sources import Videos, is_hidden, videos_folder
 
 RECORD = "1188976"
 NUM_ACTORS = 24
@@ -88,7 +88,7 @@ class _Record(BaseModel):
 
 def collect(settings: Settings, tables: Path, folder: Path) -> Videos:
     """The video-only speech clips of an existing copy or, where there is none, of a download."""
-    videos = settings.source or local_copy("ravdess")
+    videos = videos_folder(settings.source, "ravdess")
     if not settings.source:
         fetch(settings.address, read_archives(tables / "files.csv"), videos, RetryPolicy())
     clips = find_clips(videos, settings.classes)
