@@ -41,8 +41,12 @@ def tracking_uri() -> str:
 
 
 def sqlite_uri(path: Path) -> str:
-    """How MLflow is told of an absolute path; SQLAlchemy decodes it."""
-    return f"sqlite:///{quote(str(path))}"
+    """How MLflow is told of an absolute path.
+
+    SQLAlchemy decodes it. Only what must be encoded is, because MLflow makes the database's folder
+    under its encoded name, too, and leaves it empty.
+    """
+    return f"sqlite:///{str(path).replace('%', '%25').replace('?', '%3F')}"
 
 
 def database_file(uri: str) -> Path | None:

@@ -46,7 +46,7 @@ def test_the_pages_of_a_copied_project_show_the_artifacts_of_the_copy(
     with pytest.raises(Replaced):
         ui.main()
     assert "mlflow.db was made in" in capsys.readouterr().out
-    uri = f"sqlite:///{tmp_path}/new%202/mlflow.db"
+    uri = f"sqlite:///{tmp_path}/new 2/mlflow.db"
     options = ["--host", "127.0.0.1", "--backend-store-uri", uri]
     assert executed == [sys.executable, "-m", "mlflow", "ui", *options]
     (run,) = MlflowClient(uri).search_runs([number])

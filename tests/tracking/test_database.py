@@ -134,6 +134,18 @@ def test_a_copied_project_goes_on_in_the_copy_and_leaves_the_old_folder_alone(
         assert (Path(loaded) / "MLmodel").read_text() == "seed 1"
 
 
+@pytest.mark.parametrize("name", ["My Drive", "é#1+2"])
+def test_a_folder_with_a_space_gets_no_empty_twin(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / name)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    MlflowClient(tracking_uri()).search_experiments()
+    assert [path.relative_to(tmp_path) for path in tmp_path.iterdir()] == [Path(name)]
+    assert (tmp_path / name / "mlflow.db").is_file()
+
+
 @pytest.mark.parametrize("uri", ["sqlite:///mlflow.db", "absolute"])
 @pytest.mark.parametrize("old", ["plain"], indirect=True)
 def test_a_moved_project_that_names_its_own_database_goes_on_in_the_new_folder(
@@ -299,8 +311,8 @@ def test_what_fails_half_way_changes_nothing_and_costs_the_training_nothing(
 @pytest.mark.parametrize(
     ("variable", "uri", "file"),
     [
-        ("", "sqlite:///{encoded}/mlflow.db", "{root}/mlflow.db"),
-        ("sqlite:///runs/a%20b.db", "sqlite:///{encoded}/runs/a%20b.db", "{root}/runs/a b.db"),
+        ("", "sqlite:///{escaped}/mlflow.db", "{root}/mlflow.db"),
+        ("sqlite:///runs/a%20b.db", "sqlite:///{escaped}/runs/a%20b.db", "{root}/runs/a b.db"),
         ("sqlite:////x/a%3Fb.db?timeout=9", "sqlite:////x/a%3Fb.db?timeout=9", "/x/a?b.db"),
         ("./mlruns", "file://{encoded}/mlruns", None),
         ("runs/a?b%20c/", "file://{encoded}/runs/a%3Fb%20c", None),
@@ -327,5 +339,6 @@ def test_the_store_is_what_the_environment_says_or_in_the_project(
     monkeypatch.chdir(root)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", variable)
     encoded = f"{tmp_path}/a%20b%2541%20%27c%27%20%3Fd%3D1%23%C3%A9_"
-    assert tracking_uri() == uri.format(encoded=encoded)
+    escaped = f"{tmp_path}/a b%2541 'c' %3Fd=1#é_"
+    assert tracking_uri() == uri.format(encoded=encoded, escaped=escaped)
     assert database_file(tracking_uri()) == (Path(file.format(root=root)) if file else None)
