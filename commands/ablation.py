@@ -38,6 +38,7 @@ def run_missing(num_seeds: int) -> list[str]:
 
     Raises:
         ExperimentInterrupted: By Ctrl-C.
+        ValueError: Experiments cannot run in copies of this project.
     """
     params = read_params()
     committed = committed_trial(params)
@@ -50,6 +51,8 @@ def run_missing(num_seeds: int) -> list[str]:
             print(f"{name} was run before")
         else:
             missing[name] = trial
+    if missing:
+        refuse_what_copies_lack(params)
     failed = []
     for number, (name, trial) in enumerate(missing.items(), start=1):
         print(f"{name}: experiment {number} of {len(missing)}", flush=True)
@@ -96,6 +99,28 @@ def untracked_inputs(params: dict[str, Any]) -> list[Path]:
     return [path for path in inputs if not path.is_absolute() and not is_tracked(path)]
 
 
+def refuse_what_copies_lack(params: dict[str, Any]) -> None:
+    """Check that experiments can run in copies of the project, before the first of them fails.
+
+    Raises:
+        ValueError: DVC cannot make copies here, or they would lack the videos.
+    """
+    root = str(Path.cwd())
+    # DVC 3.67 makes a URL of the folder and does not encode it.
+    if not root.isascii() or "?" in root or "#" in root:
+        raise ValueError(
+            f"DVC cannot run experiments in copies of {root}: rename the folders so that the path "
+            "holds only ASCII characters and neither ? nor #"
+        )
+    dataset = params["dataset"]
+    source = params["datasets"][dataset].get("source")
+    if source and not Path(source).is_absolute() and not is_tracked(Path(source)):
+        raise ValueError(
+            f"datasets.{dataset}.source is {source}, and git does not know that folder: the copies "
+            f"of the project would lack it; write {Path.cwd() / source} into params.yaml"
+        )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -106,6 +131,8 @@ def main() -> None:
         failed = run_missing(args.seeds)
     except ExperimentInterrupted as interrupted:
         raise SystemExit(f"{interrupted} was stopped; the next call goes on from there") from None
+    except ValueError as error:
+        raise SystemExit(f"ablation: {error}") from error
     if failed:
         raise SystemExit(f"failed: {', '.join(failed)}; the next call runs them again")
 

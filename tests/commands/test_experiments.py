@@ -1,9 +1,11 @@
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,12 @@ import yaml
 from project import ROOT
 from small import setting
 
-from commands.ablation import run_experiment, run_missing, untracked_inputs
+from commands.ablation import (
+    refuse_what_copies_lack,
+    run_experiment,
+    run_missing,
+    untracked_inputs,
+)
 from commands.experiments import (
     COMMITTED,
     Trial,
@@ -221,6 +228,39 @@ def test_a_copy_is_given_the_inputs_that_git_does_not_know(project: Path) -> Non
     # Those elsewhere are used where they are.
     params["encoder"]["weights"] = "/elsewhere/mine.pt"
     assert untracked_inputs(params) == []
+
+
+def test_videos_that_a_copy_would_lack_are_refused_before_the_first_experiment(
+    project: Path,
+) -> None:
+    params = read_params()
+    params["dataset"] = "custom"
+    with pytest.raises(
+        ValueError, match=f"write {project}/datasets/custom/videos into params.yaml"
+    ):
+        refuse_what_copies_lack(params)
+    video = Path("datasets/custom/videos/a.mp4")
+    video.parent.mkdir(parents=True)
+    video.touch()
+    git("add", str(video))
+    refuse_what_copies_lack(params)
+    params["datasets"]["custom"]["source"] = "/elsewhere"
+    refuse_what_copies_lack(params)
+
+
+@pytest.mark.parametrize(("name", "works"), [("100% 41", True), ("a?", False), ("é", False)])
+def test_a_project_of_which_dvc_makes_no_copies_is_refused(
+    name: str, works: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / name)
+    params = {"dataset": "mine", "datasets": {"mine": {}}}
+    with (
+        nullcontext()
+        if works
+        else pytest.raises(ValueError, match=f"copies of .*{re.escape(name)}")
+    ):
+        refuse_what_copies_lack(params)
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.common.sources import find_video, local_copy
+from pipeline.common.sources import find_video, local_copy, videos_folder
 
 
 def test_a_video_comes_from_the_first_folder_that_has_it(tmp_path: Path) -> None:
@@ -30,3 +30,21 @@ def test_a_queued_experiment_finds_the_local_copy_of_the_project(
     for folder in (tmp_path, copy):
         monkeypatch.chdir(folder)
         assert local_copy("ravdess") == tmp_path / "downloads/ravdess"
+
+
+def test_a_relative_folder_that_only_the_project_has_is_an_error_with_its_full_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = tmp_path / ".dvc/tmp/exps/tmpx1y2"
+    for folder in (copy, tmp_path / "my/videos"):
+        folder.mkdir(parents=True)
+    relative = Path("my/videos")
+    monkeypatch.chdir(tmp_path)
+    assert videos_folder(relative, "mead") == relative
+    assert videos_folder(None, "mead") == tmp_path / "downloads/mead"
+    with pytest.raises(FileNotFoundError, match=r"mead\.source is no/videos, which is no folder"):
+        videos_folder(Path("no/videos"), "mead")
+    monkeypatch.chdir(copy)
+    with pytest.raises(FileNotFoundError, match=f"datasets.mead.source={tmp_path}/my/videos"):
+        videos_folder(relative, "mead")
+    assert videos_folder(tmp_path / relative, "mead") == tmp_path / relative

@@ -6,7 +6,6 @@ import pytest
 
 from pipeline.common.clips import Clip
 from pipeline.datasets.custom import read_table
-from pipeline.datasets.tables import find_table
 
 CLASSES = ["angry", "happy", "sad"]
 
@@ -48,7 +47,7 @@ def test_a_clean_table_gives_a_clip_for_each_row(videos: Path) -> None:
 def test_parquet_reads_like_csv(videos: Path) -> None:
     rows = pd.DataFrame({"path": ["a.mp4", None], "subject": [7, 8], "label": ["happy", "sad"]})
     rows.to_parquet(videos.parent / "clips.parquet")
-    clips = read_table(find_table(videos.parent), videos, CLASSES)
+    clips = read_table(videos.parent / "clips.parquet", videos, CLASSES)
     assert [(clip.subject, clip.row, clip.reason) for clip in clips] == [
         ("7", 1, ""),
         ("8", 2, "empty_cell"),
@@ -193,10 +192,52 @@ def test_a_table_that_makes_no_sense_is_an_error_that_says_why(videos: Path) -> 
         read_table(videos.parent / "clips.parquet", videos, CLASSES)
 
 
-def test_the_table_must_be_there_once(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="path, subject, label"):
-        find_table(tmp_path)
-    for name in ("clips.csv", "clips.parquet"):
-        (tmp_path / name).write_bytes(b"")
-    with pytest.raises(ValueError, match="keep one"):
-        find_table(tmp_path)
+# One character, and a letter with a mark that macOS sets beside it.
+COMPOSED, MARKED = "Zo\u00eb", "Zoe\u0308"
+
+
+@pytest.mark.parametrize(("in_table", "on_disk"), [(COMPOSED, MARKED), (MARKED, COMPOSED)])
+def test_a_file_is_found_under_the_other_writing_of_its_accents(
+    in_table: str, on_disk: str, videos: Path
+) -> None:
+    path = f"{on_disk}/{in_table} {on_disk}.mp4"
+    (videos / path).parent.mkdir()
+    (videos / path).write_bytes(b"video")
+    row = f"{in_table}/{in_table} {in_table}.mp4,Ann,sad"
+    clips = read(videos, row, f"{path},Ann,sad", "a.mp4,Ann,sad")
+    assert reasons(clips) == ["", "duplicate", ""]
+    assert clips[0].path == path
+
+
+def test_a_path_that_fits_several_files_is_refused_unless_one_is_exact(videos: Path) -> None:
+    for name in (f"{COMPOSED}{MARKED}.mp4", f"{MARKED}{COMPOSED}.mp4"):
+        (videos / name).write_bytes(b"video")
+    row, exact = f"{COMPOSED}{COMPOSED}.mp4,Ann,sad", f"{COMPOSED}{MARKED}.mp4,Ann,sad"
+    clips = read(videos, row, exact)
+    assert reasons(clips) == ["ambiguous", ""]
+    assert "none of 'Zoe\\u0308Zo\\xeb.mp4' and 'Zo\\xebZoe\\u0308.mp4'" in clips[0].message
+
+
+def test_subjects_and_labels_are_the_same_in_either_writing(videos: Path) -> None:
+    write_table(videos, f"a.mp4,{COMPOSED},{MARKED}", f"b.mp4,{MARKED},{COMPOSED}")
+    for name in (COMPOSED, MARKED):
+        clips = read_table(videos.parent / "clips.csv", videos, [name])
+        assert [(clip.subject, clip.label) for clip in clips] == [(COMPOSED, name)] * 2
+        assert reasons(clips) == ["", ""]
+
+
+def test_people_whose_names_differ_in_vowel_signs_or_in_places_of_hyphens_are_all_used(
+    videos: Path,
+) -> None:
+    subjects = ["राम", "रोम", "ดี", "ดุ", "1-11", "11-1", "S+", "S-"]
+    for i, _ in enumerate(subjects):
+        (videos / f"{i}.mp4").write_bytes(b"video")
+    clips = read(videos, *(f"{i}.mp4,{name},sad" for i, name in enumerate(subjects)))
+    assert [clip.subject for clip in clips] == subjects
+    assert reasons(clips) == [""] * 8
+
+
+def test_of_three_spellings_no_two_of_one_person_are_used(videos: Path) -> None:
+    # 111 could be either of the others, and they are two people.
+    clips = read(videos, "a.mp4,1-11,sad", "b.mp4,111,sad", "c.mp4,11-1,sad")
+    assert reasons(clips) == ["", "subject_spelling", "subject_spelling"]

@@ -114,6 +114,27 @@ def test_what_is_missing_is_named_line_by_line(source: Path) -> None:
     ]
 
 
+def test_the_actor_is_the_folder_before_the_view_and_not_a_name_further_out(tmp_path: Path) -> None:
+    names = [
+        "part_M003-M009/M005/video/front/angry/level_1/001.mp4",
+        "part_M003-M009/M003/video/front/angry/level_1/001.mp4",
+        "M003/copies/W009/front/angry/level_1/001.mp4",
+        "M003/M007/video/video/front/angry/level_1/001.mp4",
+        "M003_extra/video/front/angry/level_1/001.mp4",
+    ]
+    touch(tmp_path, iter(names))
+    tree = find_clips([tmp_path], "front", "all")
+    found = {clip.path: clip.subject for clip in tree.clips}
+    assert found == dict(zip(names[:4], ["M005", "M003", "W009", "M007"], strict=True))
+    assert what_is_missing(tree, "front")[-1] == (
+        f"left aside, because no actor's folder holds them: 1 clips, such as {names[4]}"
+    )
+    with pytest.raises(
+        ValueError, match=r"M003/video/front/angry/level_1/001.mp4 .* but it holds v"
+    ):
+        find_clips([tmp_path / "M003_extra"], "front", "all")
+
+
 def test_a_clip_that_is_there_twice_is_an_error_that_names_both(source: Path) -> None:
     name = "M003/video/front/sad/level_1/001.mp4"
     touch(source, iter([f"copy/{name}"]))
@@ -193,6 +214,21 @@ def test_what_is_unpacked_is_left_alone_and_what_is_damaged_is_unpacked_again(
     assert (unpacked / damaged).read_text(encoding="utf-8").startswith("W009/video/front/sad")
     kept = {path for path, found in state().items() if found == first[path]}
     assert kept == {path for path in first if path.startswith("front/M003/")}
+
+
+def test_an_archive_of_several_actors_is_not_taken_for_the_first(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for actor in ("M003", "M005"):
+        touch(tmp_path / "packed", iter([f"{actor}/video/front/angry/level_1/001.mp4"]))
+    pack(tmp_path / "packed", tmp_path / "MEAD/M003-M005.zip")
+    unpack_archives(tmp_path / "MEAD", tmp_path / "unpacked", "front")
+    assert "M003-M005.zip is left aside" in capsys.readouterr().out
+    assert not (tmp_path / "unpacked").exists()
+    (tmp_path / "MEAD/M003-M005.zip").rename(tmp_path / "MEAD/M003.zip")
+    with pytest.raises(ValueError, match=r"M003\.zip has a clip of another actor than M003: M005/"):
+        unpack_archives(tmp_path / "MEAD", tmp_path / "unpacked", "front")
+    assert not (tmp_path / "unpacked").exists()
 
 
 def test_unpacked_trees_and_archives_make_one_set(mixed: Path, tmp_path: Path) -> None:
