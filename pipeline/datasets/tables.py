@@ -103,7 +103,8 @@ def _read_parquet(table: Path) -> pd.DataFrame:
         places = _places_of_columns(header)
         rows = file.read(columns=[header[place] for place in places.values()])
     texts = {name: rows[header[place]].cast(pa.string()) for name, place in places.items()}
-    return pa.table(texts).to_pandas().astype("string").fillna("")
+    read: pd.DataFrame = pa.table(texts).to_pandas().astype("string").fillna("")
+    return read
 
 
 def _read_csv(table: Path) -> pd.DataFrame:
