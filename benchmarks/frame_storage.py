@@ -21,7 +21,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
-import imageio_ffmpeg
 import numpy as np
 import torch
 import yaml
@@ -102,11 +101,10 @@ def main(videos: list[Path]) -> None:
     # Faces are looked for in the stored frames alone.
     settings = FrameSettings.model_validate(params["frames"] | {"crop": "square"})
     faces, size = params["faces"], settings.size
-    binary = imageio_ffmpeg.get_ffmpeg_exe()
     detector = FaceDetector(faces["min_face_size"])
 
     def read(path: Path) -> Frames:
-        frames: Frames = read_pictures(path, settings, binary).pictures
+        frames: Frames = read_pictures(path, settings).pictures
         return frames
 
     def track(frames: Frames) -> FaceTrack:

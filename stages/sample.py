@@ -22,7 +22,7 @@ from pipeline.common.sources import find_video, local_copy
 from pipeline.common.workers import map_in_processes
 from pipeline.store.contents import FRAMES
 from pipeline.store.strips import encode_strip
-from pipeline.video.decode import UnusableVideo
+from pipeline.video.container import UnusableVideo
 from pipeline.video.reader import FrameReader
 
 

@@ -30,6 +30,7 @@ FRAMES = FrameSettings(
     segments=1,
     size=224,
     sampling="uniform",
+    clock="frame",
     crop="face",
     margin=1.3,
     level=False,

@@ -4,15 +4,16 @@ Shape letters: T frames, S side of a square frame in pixels.
 """
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from pipeline.common.params import Section
 
 Sampling = Literal["uniform", "stride"]
+Clock = Literal["frame", "time"]
 Crop = Literal["face", "square", "none"]
 
 Frames = npt.NDArray[np.uint8]
@@ -28,6 +29,8 @@ class FrameSettings(Section):
             others: a training takes one of them at random, a test all of them.
         size: S, in pixels.
         sampling: Which T frames of the video; see `pipeline.video.decode.sample_indices`.
+        clock: Whether the frames are evenly spread over the number of frames or over the time. They
+            are the same but for videos of a variable frame rate.
         crop: `face` keeps a square around the face that the clip is about, `square` the centre
             square of the displayed picture; `none` stretches it.
         margin: With crop `face`: side of the square over the longer side of the face's box.
@@ -40,10 +43,19 @@ class FrameSettings(Section):
     segments: Annotated[int, Field(ge=1, le=8)]
     size: Annotated[int, Field(gt=0, multiple_of=8)]
     sampling: Sampling
+    clock: Clock
     crop: Crop
     margin: Annotated[float, Field(ge=1, le=4)]
     level: bool
     jpeg_quality: Annotated[int, Field(ge=1, le=100)]
+
+    @model_validator(mode="after")
+    def _strides_count_frames(self) -> Self:
+        if self.sampling == "stride" and self.clock == "time":
+            raise ValueError(
+                "frames.sampling: stride counts frames; frames.clock: time goes with uniform"
+            )
+        return self
 
     @property
     def num_stored(self) -> int:

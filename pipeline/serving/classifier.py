@@ -13,7 +13,7 @@ from pipeline.common.frames import FaceSettings, FrameSettings
 from pipeline.mtcae.saved import load_model
 from pipeline.mtcae.view_mean import ViewMean
 from pipeline.store.strips import decode_strip, encode_strip
-from pipeline.video.decode import UnusableVideo
+from pipeline.video.container import UnusableVideo
 from pipeline.video.reader import FrameReader
 
 

@@ -18,8 +18,7 @@ _SERVING = Path("pipeline/serving/classifier.py")
 _COPIED = "facenet_pytorch"
 # What all these files import, by requirements.txt, where the versions are.
 PACKAGES = {
-    "ffmpeg-python",
-    "imageio-ffmpeg",
+    "av",
     "mlflow",
     "numpy",
     "pandas",

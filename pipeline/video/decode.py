@@ -1,38 +1,49 @@
-"""Sixteen pictures out of a video file, through the ffmpeg binary.
+"""Sixteen pictures out of a video file, decoded once.
 
-Video files come from strangers: the demuxers and protocols are listed, so that a playlist named
-`.mp4` cannot make ffmpeg open another file or address, and size and time are bounded.
+The packets tell how many frames there are, and when each is shown; so the frames to keep are known
+before anything is decoded. One pass decodes them, and leaves out the frames that nobody keeps and
+nothing refers to.
 
 Shape letters: T sampled pictures, H x W pixels of a picture, S side of a square one.
 """
 
-import io
-import re
-import subprocess
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence, Set
+from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple
 
-import ffmpeg
+import av
 import numpy as np
 import numpy.typing as npt
+from av.stream import Discard
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
 
-from pipeline.common.clips import Refusal
 from pipeline.common.files import is_lfs_pointer
 from pipeline.common.frames import FrameSettings, Sampling
+from pipeline.video.container import (
+    MAX_PIXELS,
+    Deadline,
+    UnusableVideo,
+    open_video,
+    too_large,
+    unreadable,
+)
+from pipeline.video.pictures import Converter, Picture, same_size
+from pipeline.video.streams import Stream, Timeline, find_stream
 
-_CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,flv,live_flv,mpeg,mpegts,mpegvideo,ogg,asf"
-_MAX_PIXELS = 7680 * 4320
-# The longer side, in pixels, of pictures from which a face is cut: 16 of them are 100 MB.
-_LONGER_SIDE = 1920
-_TIMEOUT_S = 600
 
+class Notes(NamedTuple):
+    """What is odd about a video that can be used.
 
-class UnusableVideo(ValueError):
-    """A video that cannot give frames; `refusal` says why."""
+    Attributes:
+        holes: Frames that are damaged or missing.
+        stream: Which of several streams was taken, in words; empty for the only one.
+    """
 
-    def __init__(self, reason: str, message: str) -> None:
-        super().__init__(message)
-        self.refusal = Refusal(reason, message)
+    holes: int
+    stream: str
 
 
 class SampledVideo(NamedTuple):
@@ -40,13 +51,17 @@ class SampledVideo(NamedTuple):
 
     Attributes:
         pictures: (T, H, W, 3) uint8 RGB.
+        times: (T,) when each is shown, in seconds after the first frame of the video.
         num_frames: Frames of the video.
         seconds: Its length as the container declares it; 0 where it declares none.
+        notes: What is odd about it.
     """
 
     pictures: npt.NDArray[np.uint8]
+    times: npt.NDArray[np.float64]
     num_frames: int
     seconds: float
+    notes: Notes
 
 
 def sample_indices(
@@ -71,32 +86,99 @@ def sample_indices(
     return [(2 * i + 1) * num_frames // (2 * num_samples) for i in range(num_samples)]
 
 
-def read_pictures(path: Path, settings: FrameSettings, binary: str) -> SampledVideo:
+def frames_on_screen(timeline: Timeline, num_samples: int) -> list[int]:
+    """Indices of the frames that are shown at the centres of `num_samples` equal intervals of time.
+
+    Where all frames are shown equally long these are the indices of `sample_indices`.
+    """
+    first, points = timeline.points[0], timeline.points
+    length = timeline.end - first
+    # A point in time t, in units of 1 / (2 num_samples) ticks, so that nothing is rounded.
+    centres = [(2 * i + 1) * length for i in range(num_samples)]
+    return [
+        bisect_right(points, centre, key=lambda t: 2 * num_samples * (t - first)) - 1
+        for centre in centres
+    ]
+
+
+class _Choice(NamedTuple):
+    """What a pass is to do.
+
+    Attributes:
+        names: Of all frames, in order: their points or, where these are not known, their numbers.
+        indices: Which of them are kept, in order.
+        spare: Points of frames that are not decoded.
+    """
+
+    names: Sequence[int]
+    indices: list[int]
+    spare: frozenset[int]
+
+
+class _Decoded(NamedTuple):
+    """What a pass found.
+
+    Attributes:
+        pictures: The kept ones by name.
+        points: Of all frames that came out, in this order.
+        num_damaged: How many of them are known to be damaged.
+        has_fields: Whether frames are interlaced: their two halves can be packets of their own.
+    """
+
+    pictures: dict[int, Picture]
+    points: list[int | None]
+    num_damaged: int
+    has_fields: bool
+
+
+def read_pictures(path: Path, settings: FrameSettings) -> SampledVideo:
     """Sample a video evenly to RGB pictures in temporal order.
 
     With crop `square` and `none` they are frames, S x S. With `face`, which is cut out of them
-    later (`pipeline.video.reader`), they are as large as in the video, and at most 1920 pixels.
+    later (`pipeline.video.reader`), they are as large as in the video, and at most 1920 pixels;
+    where the video changes its size they are as large as the largest of them.
 
-    The packets are counted without decoding; then one decoding pass picks the pictures, and only
-    those are cropped and scaled. The pass also reports how many frames it decoded. Where that
-    differs from the packets (an edit list hides some, a damaged file lacks some) the pass is
-    repeated with the true number.
+    The frames are chosen by what the packets say. Where the decoder gives other ones (some are
+    damaged, or need what was cut away before them) they are chosen anew among those.
 
     Args:
         path: The video file.
         settings: Which pictures, and how large.
-        binary: The ffmpeg executable.
 
     Raises:
         UnusableVideo: No such file, not a video, no video stream, truncated, or larger than 7680 x
         4320.
     """
     _check_file(path)
-    num_frames, seconds = _count_packets(path, binary)
-    pictures, decoded = _decode(path, num_frames, settings, binary)
-    if decoded != num_frames:
-        pictures, _ = _decode(path, decoded, settings, binary)
-    return SampledVideo(pictures, decoded, seconds)
+    deadline = Deadline(path)
+    stream = find_stream(path, deadline)
+    timeline, spare = stream.timeline, stream.spare
+    names: Sequence[int] = timeline.points if stream.is_timed else range(len(timeline.points))
+    # The first pass cannot know what the frames would have given that it leaves out, so that the
+    # number for the second, which leaves out none, can be wrong once more.
+    for _ in range(3):
+        if not names:
+            raise UnusableVideo("no_frames", f"{path.name}: no frame could be decoded")
+        indices = _indices(timeline, settings)
+        spare -= {names[i] for i in indices}
+        decoded = _decode(path, stream, _Choice(names, indices, spare), settings, deadline)
+        expected = [name for name in names if name not in spare]
+        found = decoded.points if names is stream.timeline.points else range(len(decoded.points))
+        if list(found) == expected:
+            break
+        left_out = [point for point in stream.timeline.points if point in spare]
+        timeline, spare = stream.timeline_of(decoded.points, left_out), frozenset()
+        names = range(len(timeline.points))
+    else:
+        raise unreadable(path, "it decodes differently every time")
+    missing = 0 if decoded.has_fields else len(stream.timeline.points) - len(names)
+    return SampledVideo(
+        same_size([decoded.pictures[names[i]] for i in indices]),
+        timeline.seconds(indices),
+        len(names),
+        stream.seconds,
+        Notes(decoded.num_damaged + max(0, missing), stream.choice),
+    )
 
 
 def _check_file(path: Path) -> None:
@@ -111,118 +193,55 @@ def _check_file(path: Path) -> None:
         )
 
 
-def _input(path: Path) -> ffmpeg.nodes.FilterableStream:
-    return ffmpeg.input(
-        f"file:{path.resolve()}",
-        protocol_whitelist="file,pipe",
-        format_whitelist=_CONTAINERS,
-        max_pixels=_MAX_PIXELS,
-        threads=1,
-    )
-
-
-def _run(stream: ffmpeg.nodes.OutputStream, path: Path, binary: str) -> tuple[bytes, str]:
-    stream = stream.global_args("-hide_banner", "-nostdin", "-nostats")
-    try:
-        done = subprocess.run(
-            stream.compile(cmd=binary), capture_output=True, timeout=_TIMEOUT_S, check=False
-        )
-    except subprocess.TimeoutExpired as error:
-        raise UnusableVideo(
-            "timeout", f"{path.name}: not decoded in {_TIMEOUT_S} s; cut the video into clips"
-        ) from error
-    # It also holds what the file says of itself, in lines that begin with spaces: only lines of
-    # ffmpeg's own are searched.
-    log = done.stderr.decode(errors="replace")
-    if re.search(r"^Stream map '.*' matches no streams", log, re.M):
-        raise UnusableVideo("no_video_stream", f"{path.name}: holds no video stream (sound only?)")
-    if re.search(r"^\[in#0/.*(: partial file|File ended prematurely)$", log, re.M):
-        raise UnusableVideo("truncated", f"{path.name}: the file ends too early; copy it again")
-    if done.returncode:
-        raise UnusableVideo("unreadable", f"{path.name}: not a readable video ({_cause(log)})")
-    return done.stdout, log
-
-
-def _cause(log: str) -> str:
-    """The first thing ffmpeg complained about, without addresses and paths."""
-    lines = re.findall(
-        r"^\[(?!AVIOContext)[^\]]*\] (.*(?:not found|[Ee]rror|[Ii]nvalid|exceed).*)$", log, re.M
-    )
-    return re.sub(r"file:\S+", "the file", lines[0]) if lines else "ffmpeg gave no reason"
-
-
-def _count_packets(path: Path, binary: str) -> tuple[int, float]:
-    """Number of video packets, and the declared length in seconds."""
-    copied = _input(path)["V:0"].output("pipe:", format="null", codec="copy", loglevel="verbose")
-    _, log = _run(copied, path, binary)
-    declared = re.search(r"^  Duration: (\d+):(\d\d):(\d\d\.\d+)", log, re.M)
-    hours, minutes, seconds = map(float, declared.groups()) if declared else (0.0, 0.0, 0.0)
-    return _read_count("packets read", log, path), 3600 * hours + 60 * minutes + seconds
+def _indices(timeline: Timeline, settings: FrameSettings) -> list[int]:
+    if settings.clock == "time":
+        return frames_on_screen(timeline, settings.num_stored)
+    return sample_indices(len(timeline.points), settings.num_stored, settings.sampling)
 
 
 def _decode(
-    path: Path, num_frames: int, settings: FrameSettings, binary: str
-) -> tuple[npt.NDArray[np.uint8], int]:
-    """Pictures at the places that suit `num_frames`, and how many frames were decoded.
-
-    When the two numbers differ the pictures may be too few, and are not to be used.
-    """
-    if num_frames == 0:
-        raise UnusableVideo("no_frames", f"{path.name}: no frame could be decoded")
-    indices = sample_indices(num_frames, settings.num_stored, settings.sampling)
-    size = settings.size
-    picked = sorted(set(indices))
-    video = _input(path)["V:0"].filter("select", "+".join(f"eq(n,{i})" for i in picked))
-    # Pixels need not be square (sar); exact rounding makes the result the same on every processor.
-    video = video.filter(
-        "scale", w="max(1,round(iw*sar))", h="ih", flags="bicubic+accurate_rnd+bitexact"
-    )
-    if settings.crop == "square":
-        video = video.filter("crop", w="min(iw,ih)", h="min(iw,ih)", exact=1)
-    width, height = (size, size) if settings.crop != "face" else (_at_most("iw"), _at_most("ih"))
-    video = video.filter(
-        "scale", w=width, h=height, flags="bicubic+accurate_rnd+full_chroma_int+bitexact"
-    )
-    stream = video.output(
-        "pipe:",
-        format="image2pipe",
-        vcodec="ppm",
-        pix_fmt="rgb24",
-        fps_mode="passthrough",
-        loglevel="verbose",
-    )
-    data, log = _run(stream, path, binary)
-    pictures = _read_ppm(data)
-    decoded = _read_count("frames decoded", log, path)
-    if decoded == num_frames:
-        pictures = pictures[np.searchsorted(picked, indices)]
-    return pictures, decoded
+    path: Path, stream: Stream, choice: _Choice, settings: FrameSettings, deadline: Deadline
+) -> _Decoded:
+    converter = Converter(settings, stream.pixel_aspect)
+    wanted = {choice.names[i] for i in choice.indices}
+    by_time = choice.names is stream.timeline.points
+    pictures: dict[int, Picture] = {}
+    points: list[int | None] = []
+    num_damaged, has_fields = 0, False
+    for frame in _frames(path, stream, choice.spare, deadline):
+        name = frame.pts if by_time else len(points)
+        points.append(frame.pts)
+        num_damaged += frame.is_corrupt or frame.pts in stream.corrupt
+        has_fields |= frame.interlaced_frame
+        if frame.width * frame.height * max(Fraction(1), stream.pixel_aspect) > MAX_PIXELS:
+            raise too_large(path)
+        if name in wanted and name is not None:
+            try:
+                pictures[name] = converter(frame)
+            except av.FFmpegError as error:
+                raise unreadable(path, f"its colours cannot be converted: {error}") from error
+    return _Decoded(pictures, points, num_damaged, has_fields)
 
 
-def _at_most(side: str) -> str:
-    """ffmpeg's expression of a side, `iw` or `ih`, of a picture that is shrunk if it is large."""
-    return f"max(1,round({side}*min(1,{_LONGER_SIDE}/max(iw,ih))))"
-
-
-def _read_ppm(data: bytes) -> npt.NDArray[np.uint8]:
-    """The pictures (T, H, W, 3) of a stream of PPM files of one size, as ffmpeg writes them."""
-    if not data:
-        return np.zeros((0, 0, 0, 3), np.uint8)
-    stream = io.BytesIO(data)
-    stream.readline()  # P6
-    width, height = map(int, stream.readline().split())
-    header = stream.tell() + len(stream.readline())
-    pictures = np.frombuffer(data, np.uint8).reshape(-1, header + height * width * 3)
-    return pictures[:, header:].reshape(-1, height, width, 3)
-
-
-def _read_count(what: str, log: str, path: Path) -> int:
-    """The count that ffmpeg logged for the video stream."""
-    found = re.search(
-        rf"^\[in#0/[^]]*\]   Input stream #0:\d+ \(video\): .*?(\d+) {what}", log, re.M
-    )
-    if not found:
-        raise UnusableVideo(
-            "unreadable", f"{path.name}: ffmpeg does not say how many frames it has"
-        )
-    return int(found[1])
+def _frames(
+    path: Path, stream: Stream, spare: Set[int], deadline: Deadline
+) -> Iterator[VideoFrame]:
+    """All frames but the spare ones, in the order in which they are shown."""
+    with open_video(path, deadline) as container:
+        video = container.streams[stream.number]
+        assert isinstance(video, VideoStream)
+        for other in container.streams:
+            other.discard = Discard.default if other is video else Discard.all
+        video.codec_context.thread_count = 1
+        video.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
+        for packet in container.demux(video):
+            deadline.left()
+            if packet.pts in spare:
+                continue
+            try:
+                frames = video.decode(packet)
+            except av.ArgumentError:
+                raise
+            except av.FFmpegError:
+                continue  # A hole: what can be decoded is used, and what is missing is counted.
+            yield from frames

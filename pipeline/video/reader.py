@@ -5,11 +5,10 @@ Shape letters: T frames, S side of a frame in pixels.
 
 from pathlib import Path
 
-import imageio_ffmpeg
-
 from pipeline.common.frames import FaceSettings, FaceTrack, FrameSettings
+from pipeline.video.container import UnusableVideo
 from pipeline.video.crops import cut, face_squares, shrink
-from pipeline.video.decode import SampledVideo, UnusableVideo, read_pictures
+from pipeline.video.decode import SampledVideo, read_pictures
 from pipeline.video.faces import FaceDetector
 from pipeline.video.no_face import why_no_face
 from pipeline.video.tracks import main_face
@@ -29,7 +28,6 @@ class FrameReader:
     def __init__(self, frames: FrameSettings, faces: FaceSettings) -> None:
         self.frames = frames
         self.faces = faces
-        self.binary = imageio_ffmpeg.get_ffmpeg_exe()
         self.detector = FaceDetector(faces.min_face_size)
 
     def read(self, path: Path) -> SampledVideo:
@@ -41,7 +39,7 @@ class FrameReader:
         Raises:
             UnusableVideo: See `read_pictures`; or no face is in enough of the frames.
         """
-        video = read_pictures(path, self.frames, self.binary)
+        video = read_pictures(path, self.frames)
         if self.frames.crop != "face":
             return video
         pictures = video.pictures

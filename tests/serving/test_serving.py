@@ -38,6 +38,7 @@ FRAMES = FrameSettings(
     segments=1,
     size=64,
     sampling="stride",
+    clock="frame",
     crop="none",
     margin=2,
     level=True,

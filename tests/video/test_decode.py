@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from small import FRAMES
 
 from pipeline.common.frames import Frames
-from pipeline.video.decode import SampledVideo, UnusableVideo, read_pictures, sample_indices
+from pipeline.video.container import UnusableVideo
+from pipeline.video.decode import SampledVideo, read_pictures, sample_indices
 
 FFMPEG = imageio_ffmpeg.get_ffmpeg_exe()
 
@@ -32,7 +33,7 @@ def frame_numbers(frames: Frames) -> list[int]:
 
 def sample(path: Path, **changes: object) -> SampledVideo:
     settings = FRAMES.model_copy(update={"size": 32, "crop": "square"} | changes)
-    return read_pictures(path, settings, FFMPEG)
+    return read_pictures(path, settings)
 
 
 def read(path: Path, **changes: object) -> Frames:

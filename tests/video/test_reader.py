@@ -9,7 +9,7 @@ from PIL import Image
 from skimage.data import astronaut
 from small import FACES, FRAMES
 
-from pipeline.video.decode import UnusableVideo
+from pipeline.video.container import UnusableVideo
 from pipeline.video.faces import FaceDetector
 from pipeline.video.reader import FrameReader
 

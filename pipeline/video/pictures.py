@@ -1,0 +1,151 @@
+"""Decoded frames, of whatever form, as RGB pictures.
+
+Shape letters: H x W pixels of a picture, S side of a square one.
+"""
+
+from collections.abc import Sequence
+from fractions import Fraction
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from av.filter import Graph
+from av.sidedata.sidedata import SideData
+from av.video.frame import VideoFrame
+
+from pipeline.common.frames import FrameSettings
+
+Picture = npt.NDArray[np.uint8]
+"""RGB (H, W, 3)."""
+
+# The longer side, in pixels, of pictures from which a face is cut: 16 of them are 100 MB.
+_LONGER_SIDE = 1920
+# Exact rounding makes the result the same on every processor.
+_FLAGS = "flags=bicubic+accurate_rnd+full_chroma_int+bitexact"
+# By the quarter turns that a frame needs, clockwise, and whether it is mirrored as well.
+_TURNS: dict[tuple[int, bool], tuple[tuple[str, str], ...]] = {
+    (0, False): (),
+    (1, False): (("transpose", "clock"),),
+    (2, False): (("hflip", ""), ("vflip", "")),
+    (3, False): (("transpose", "cclock"),),
+    (0, True): (("vflip", ""),),
+    (1, True): (("transpose", "cclock_flip"),),
+    (2, True): (("hflip", ""),),
+    (3, True): (("transpose", "clock_flip"),),
+}
+
+
+class _Form(NamedTuple):
+    """All that a conversion depends on."""
+
+    width: int
+    height: int
+    pixels: str
+    colorspace: int
+    color_range: int
+    turn: tuple[int, bool]
+
+
+class Converter:
+    """Makes pictures of a stream's frames: upright, of square pixels, cropped and scaled.
+
+    Size, pixel format and colours are those of each frame, as they may change on the way.
+
+    Args:
+        settings: What is cropped, and how large. With crop `face` a picture is as large as it is
+            shown, and at most 1920 pixels.
+        pixel_aspect: Width of a pixel over its height.
+    """
+
+    def __init__(self, settings: FrameSettings, pixel_aspect: Fraction) -> None:
+        self._settings = settings
+        self._aspect = pixel_aspect
+        self._form: _Form | None = None
+        self._graph = Graph()
+
+    def __call__(self, frame: VideoFrame) -> Picture:
+        """Raises av.FFmpegError for a frame of a form that cannot be converted."""
+        form = _Form(
+            frame.width,
+            frame.height,
+            frame.format.name,
+            frame.colorspace,
+            frame.color_range,
+            _turn(frame),
+        )
+        if form != self._form:
+            self._graph = self._build(form)
+            self._form = form
+        self._graph.vpush(frame)
+        return np.asarray(self._graph.vpull().to_ndarray(), np.uint8)
+
+    def _build(self, form: _Form) -> Graph:
+        width, height = _whole(form.width * self._aspect), form.height
+        if form.turn[0] % 2:
+            width, height = height, width
+        steps = list(_TURNS[form.turn])
+        size = self._settings.size
+        if self._settings.crop == "square":
+            # Chroma at full size, because a crop may begin between two pixels of chroma.
+            side = min(width, height)
+            steps += [
+                ("scale", f"{width}:{height}:{_FLAGS}"),
+                ("format", "yuv444p|gbrp"),
+                ("crop", f"{side}:{side}"),
+            ]
+        if self._settings.crop == "face":
+            factor = min(Fraction(1), Fraction(_LONGER_SIDE, max(width, height)))
+            target = _whole(width * factor), _whole(height * factor)
+        else:
+            target = size, size
+        steps += [("scale", f"{target[0]}:{target[1]}:{_FLAGS}"), ("format", "rgb24")]
+        return _graph(form, steps)
+
+
+def _graph(form: _Form, steps: Sequence[tuple[str, str]]) -> Graph:
+    graph = Graph()
+    graph.threads = 1
+    source = graph.add(
+        "buffer",
+        f"video_size={form.width}x{form.height}:pix_fmt={form.pixels}:time_base=1/1000"
+        f":colorspace={form.colorspace}:range={form.color_range}",
+    )
+    filters = [graph.add(name, arguments or None) for name, arguments in steps]
+    graph.link_nodes(source, *filters, graph.add("buffersink"))
+    graph.configure()
+    return graph
+
+
+def _whole(number: Fraction) -> int:
+    """The nearest whole number of pixels."""
+    return max(1, int(number + Fraction(1, 2)))
+
+
+def _turn(frame: VideoFrame) -> tuple[int, bool]:
+    """Of the frame's display matrix; a key of `_TURNS`, the nearest."""
+    data = frame.side_data.get("DISPLAYMATRIX")
+    if not isinstance(data, SideData):
+        return 0, False
+    a, b, _, c, d = np.frombuffer(memoryview(data), np.int32)[:5].astype(float)
+    quarters = round(np.degrees(np.arctan2(b, a)) / 90) % 4
+    return quarters, bool(a * d - b * c < 0)
+
+
+def same_size(pictures: Sequence[Picture]) -> npt.NDArray[np.uint8]:
+    """Pictures (T, H, W, 3) as large as the largest: the others scaled to fit, on black."""
+    height, width, _ = max((picture.shape for picture in pictures), key=lambda s: s[0] * s[1])
+    return np.stack([_fitted(picture, width, height) for picture in pictures])
+
+
+def _fitted(picture: Picture, width: int, height: int) -> Picture:
+    own_height, own_width, _ = picture.shape
+    if (own_width, own_height) == (width, height):
+        return picture
+    factor = min(Fraction(width, own_width), Fraction(height, own_height))
+    size = _whole(own_width * factor), _whole(own_height * factor)
+    form = _Form(own_width, own_height, "rgb24", 0, 0, (0, False))
+    steps = [("scale", f"{size[0]}:{size[1]}:{_FLAGS}"), ("format", "rgb24")]
+    steps += [("pad", f"{width}:{height}:-1:-1")]
+    graph = _graph(form, steps)
+    graph.vpush(VideoFrame.from_ndarray(picture, "rgb24"))
+    return np.asarray(graph.vpull().to_ndarray(), np.uint8)
