@@ -141,6 +141,16 @@ class Tally:
                     sum(n for k, n in self.num_faces.items() if k > 1) / num_frames, 4
                 ),
             },
+            "damaged_clips": [
+                {"clip": clip.clip, "path": clip.path, "row": clip.row, "holes": clip.holes}
+                for clip in self.clips
+                if clip.holes
+            ],
+            "chosen_streams": [
+                {"clip": clip.clip, "path": clip.path, "row": clip.row, "stream": clip.stream}
+                for clip in self.clips
+                if clip.stream
+            ],
             "refused_clips": [
                 {"clip": clip.clip, "path": clip.path, "row": clip.row, "reason": clip.reason}
                 | {"message": clip.message}

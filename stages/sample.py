@@ -14,7 +14,7 @@ from typing import Annotated
 
 import torch
 
-from pipeline.common.clips import Clip, read_manifest, write_manifest
+from pipeline.common.clips import Clip, Refusal, read_manifest, write_manifest
 from pipeline.common.files import atomic_path, write_json
 from pipeline.common.frames import FaceSettings, FrameSettings
 from pipeline.common.params import Preset, StageParams, load_params
@@ -44,6 +44,7 @@ def main(params: Params, raw: Path, manifest: Path, out: Path) -> None:
         "sampling",
         initializer=_start_worker,
         initargs=(params.frames, params.faces),
+        on_crash=_crashed,
     )
     results = {clip.clip: clip for clip in sampled}
     clips = [results.get(clip.clip, clip) for clip in clips]
@@ -79,7 +80,21 @@ def sample_clip(clip: Clip, folders: list[Path], out: Path) -> Clip:
     with atomic_path(out / f"{clip.clip}.jpg") as temporary:
         temporary.write_bytes(strip)
     content = hashlib.sha256(strip).hexdigest()
-    return replace(clip, num_frames=video.num_frames, seconds=video.seconds, content=content)
+    return replace(
+        clip,
+        num_frames=video.num_frames,
+        seconds=video.seconds,
+        holes=video.notes.holes,
+        stream=video.notes.stream,
+        content=content,
+    )
+
+
+def _crashed(clip: Clip) -> Clip:
+    message = (
+        f"{clip.path}: the decoder crashed or ran out of memory; convert the video with ffmpeg"
+    )
+    return clip.refuse(Refusal("crashed", message))
 
 
 if __name__ == "__main__":

@@ -41,6 +41,8 @@ class Clip:
         split: `train`, `validation` or `test` where the table says so; for protocol `holdout`.
         num_frames: Frames of the video; 0 before it is sampled.
         seconds: Length of the video as its container says; 0 where that is not known.
+        holes: Frames of the video that are known to be damaged or missing.
+        stream: Which of several streams of the video was taken; empty for the only one.
         content: SHA-256 of the sampled frames, in hexadecimal; empty before the video is sampled.
     """
 
@@ -55,6 +57,8 @@ class Clip:
     split: str = ""
     num_frames: int = 0
     seconds: float = 0.0
+    holes: int = 0
+    stream: str = ""
     content: str = ""
 
     def named(self, clip: str) -> Self:

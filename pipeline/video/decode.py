@@ -8,7 +8,7 @@ Shape letters: T sampled pictures, H x W pixels of a picture, S side of a square
 """
 
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Iterator, Set
 from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple
@@ -105,21 +105,21 @@ class _Choice(NamedTuple):
     """What a pass is to do.
 
     Attributes:
-        names: Of all frames, in order: their points or, where these are not known, their numbers.
-        indices: Which of them are kept, in order.
+        by_time: Whether frames go by the time at which they are shown, or else by their number.
+        kept: Those of which a picture is made.
         spare: Points of frames that are not decoded.
     """
 
-    names: Sequence[int]
-    indices: list[int]
-    spare: frozenset[int]
+    by_time: bool
+    kept: Set[int]
+    spare: Set[int]
 
 
 class _Decoded(NamedTuple):
     """What a pass found.
 
     Attributes:
-        pictures: The kept ones by name.
+        pictures: Of the kept ones.
         points: Of all frames that came out, in this order.
         num_damaged: How many of them are known to be damaged.
         has_fields: Whether frames are interlaced: their two halves can be packets of their own.
@@ -153,29 +153,31 @@ def read_pictures(path: Path, settings: FrameSettings) -> SampledVideo:
     deadline = Deadline(path)
     stream = find_stream(path, deadline)
     timeline, spare = stream.timeline, stream.spare
-    names: Sequence[int] = timeline.points if stream.is_timed else range(len(timeline.points))
-    # The first pass cannot know what the frames would have given that it leaves out, so that the
-    # number for the second, which leaves out none, can be wrong once more.
+    by_time = stream.is_timed
+    # A pass that leaves frames out cannot know whether these would have come out. So the second,
+    # which leaves out none, may have been told a wrong number, and the third cannot.
     for _ in range(3):
-        if not names:
+        num_frames = len(timeline.points)
+        if not num_frames:
             raise UnusableVideo("no_frames", f"{path.name}: no frame could be decoded")
+        names = timeline.points if by_time else range(num_frames)
         indices = _indices(timeline, settings)
-        spare -= {names[i] for i in indices}
-        decoded = _decode(path, stream, _Choice(names, indices, spare), settings, deadline)
-        expected = [name for name in names if name not in spare]
-        found = decoded.points if names is stream.timeline.points else range(len(decoded.points))
-        if list(found) == expected:
+        kept = {names[i] for i in indices}
+        spare -= kept
+        decoded = _decode(path, stream, _Choice(by_time, kept, spare), settings, deadline)
+        found = decoded.points if by_time else range(len(decoded.points))
+        if list(found) == [name for name in names if name not in spare]:
             break
         left_out = [point for point in stream.timeline.points if point in spare]
-        timeline, spare = stream.timeline_of(decoded.points, left_out), frozenset()
-        names = range(len(timeline.points))
+        timeline = stream.timeline_of(decoded.points, left_out)
+        by_time, spare = False, frozenset()
     else:
         raise unreadable(path, "it decodes differently every time")
-    missing = 0 if decoded.has_fields else len(stream.timeline.points) - len(names)
+    missing = 0 if decoded.has_fields else len(stream.timeline.points) - num_frames
     return SampledVideo(
         same_size([decoded.pictures[names[i]] for i in indices]),
         timeline.seconds(indices),
-        len(names),
+        num_frames,
         stream.seconds,
         Notes(decoded.num_damaged + max(0, missing), stream.choice),
     )
@@ -203,19 +205,17 @@ def _decode(
     path: Path, stream: Stream, choice: _Choice, settings: FrameSettings, deadline: Deadline
 ) -> _Decoded:
     converter = Converter(settings, stream.pixel_aspect)
-    wanted = {choice.names[i] for i in choice.indices}
-    by_time = choice.names is stream.timeline.points
     pictures: dict[int, Picture] = {}
     points: list[int | None] = []
     num_damaged, has_fields = 0, False
     for frame in _frames(path, stream, choice.spare, deadline):
-        name = frame.pts if by_time else len(points)
+        name = frame.pts if choice.by_time else len(points)
         points.append(frame.pts)
         num_damaged += frame.is_corrupt or frame.pts in stream.corrupt
         has_fields |= frame.interlaced_frame
         if frame.width * frame.height * max(Fraction(1), stream.pixel_aspect) > MAX_PIXELS:
             raise too_large(path)
-        if name in wanted and name is not None:
+        if name is not None and name in choice.kept:
             try:
                 pictures[name] = converter(frame)
             except av.FFmpegError as error:
@@ -240,8 +240,6 @@ def _frames(
                 continue
             try:
                 frames = video.decode(packet)
-            except av.ArgumentError:
-                raise
             except av.FFmpegError:
-                continue  # A hole: what can be decoded is used, and what is missing is counted.
+                continue  # A hole: the other frames are used, and the missing ones counted.
             yield from frames

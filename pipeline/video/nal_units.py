@@ -37,7 +37,10 @@ def picture_header(packet: "Packet[Any]", codec: VideoCodecContext) -> PictureHe
         if codec.name == "h264" and first & 31 in _H264_SLICES:
             return PictureHeader(first & 0x60 != 0, 0)
         if codec.name == "hevc" and first >> 1 in _HEVC_SLICES:
-            return PictureHeader(first >> 1 not in _HEVC_UNREFERENCED, (second & 7) - 1)
+            # iPhones say it in the container only. A lie is found out: the decoder gives no frame
+            # for one that refers to what it lacks.
+            is_reference = first >> 1 not in _HEVC_UNREFERENCED and not packet.is_disposable
+            return PictureHeader(is_reference, (second & 7) - 1)
         if length_bytes:
             size = int.from_bytes(data[start - length_bytes : start], "big")
             start += size + length_bytes

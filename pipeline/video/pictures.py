@@ -80,9 +80,10 @@ class Converter:
         return np.asarray(self._graph.vpull().to_ndarray(), np.uint8)
 
     def _build(self, form: _Form) -> Graph:
-        width, height = _whole(form.width * self._aspect), form.height
+        width, height, aspect = form.width, form.height, self._aspect
         if form.turn[0] % 2:
-            width, height = height, width
+            width, height, aspect = height, width, 1 / aspect
+        width = _whole(width * aspect)
         steps = list(_TURNS[form.turn])
         size = self._settings.size
         if self._settings.crop == "square":

@@ -1,5 +1,6 @@
 """The video stream of a file: chosen, its packets counted. Nothing is decoded here."""
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from fractions import Fraction
@@ -144,8 +145,8 @@ class _Packets:
         self._unreferenced: dict[int, PictureHeader] = {}
         self._layers: set[int] = set()
         self._stream = stream
-        self._key = 0
-        self._last = (0, 0)
+        self._key = math.inf
+        self._last: tuple[float, int] = (-math.inf, 0)
 
     def add(self, packet: "Packet[Any]") -> None:
         point = packet.pts
@@ -155,7 +156,8 @@ class _Packets:
             self.shown.append(point)
         if point is None:
             return
-        self._last = max(self._last, (point, packet.duration or 0))
+        if not packet.is_discard:
+            self._last = max(self._last, (point, packet.duration or 0))
         if packet.is_keyframe:
             self._key = point
         if packet.is_corrupt:

@@ -1,50 +1,17 @@
 import subprocess
+from fractions import Fraction
 from pathlib import Path
 
-import imageio_ffmpeg
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from small import FRAMES
+from small_videos import FFMPEG, frame_numbers, numbered_video, read, refusal, render, sample
 
-from pipeline.common.frames import Frames
-from pipeline.video.container import UnusableVideo
-from pipeline.video.decode import SampledVideo, read_pictures, sample_indices
-
-FFMPEG = imageio_ffmpeg.get_ffmpeg_exe()
-
-
-def render(path: Path, *arguments: str) -> Path:
-    subprocess.run([FFMPEG, "-v", "error", "-y", *arguments, str(path)], check=True)
-    return path
-
-
-def numbered_video(path: Path, num_frames: int, *arguments: str) -> Path:
-    """A grey video, 96 x 64, whose frame i has luminance 16 + 2 i."""
-    source = f"nullsrc=s=96x64:r=25,geq=lum='16+2*N':cb=128:cr=128,trim=end_frame={num_frames}"
-    return render(path, "-f", "lavfi", "-i", source, "-c:v", "libx264", "-qp", "0", *arguments)
-
-
-def frame_numbers(frames: Frames) -> list[int]:
-    # Luminance 16 .. 235 is stretched to 0 .. 255 in RGB.
-    return [round((frame.mean() * 219 / 255) / 2) for frame in frames]
-
-
-def sample(path: Path, **changes: object) -> SampledVideo:
-    settings = FRAMES.model_copy(update={"size": 32, "crop": "square"} | changes)
-    return read_pictures(path, settings)
-
-
-def read(path: Path, **changes: object) -> Frames:
-    return sample(path, **changes).pictures
-
-
-def refusal(path: Path) -> str:
-    with pytest.raises(UnusableVideo) as error:
-        read(path)
-    assert path.name in error.value.refusal.message
-    return error.value.refusal.reason
+from pipeline.common.frames import FrameSettings
+from pipeline.video.decode import frames_on_screen, sample_indices
+from pipeline.video.streams import Timeline
 
 
 def test_indices_are_the_centres_of_equal_segments() -> None:
@@ -66,6 +33,22 @@ def test_indices_are_ordered_and_inside_the_video(
     assert indices == sorted(indices)
     assert indices[0] >= 0
     assert indices[-1] < num_frames
+
+
+@given(
+    st.integers(1, 500), st.integers(1, 32), st.integers(-900, 900), st.sampled_from([1, 40, 512])
+)
+def test_at_an_even_rate_time_and_frames_agree(
+    num_frames: int, num_samples: int, first: int, step: int
+) -> None:
+    points = range(first, first + num_frames * step, step)
+    timeline = Timeline(Fraction(1, 1000), points, first + num_frames * step)
+    assert frames_on_screen(timeline, num_samples) == sample_indices(num_frames, num_samples)
+
+
+def test_a_stride_of_time_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"frames\.clock: time goes with uniform"):
+        FrameSettings.model_validate(FRAMES.model_dump() | {"sampling": "stride", "clock": "time"})
 
 
 def test_several_samplings_of_a_video_are_stored_in_the_order_of_time(tmp_path: Path) -> None:
