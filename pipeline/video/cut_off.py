@@ -75,8 +75,10 @@ def _length_of_box(head: bytes) -> int:
 
 def _length_of_chunk(head: bytes) -> int:
     length = int.from_bytes(head[4:8], "little")
-    # Some programs count these 8 bytes in; what is lost with so few at the end is no picture.
-    return length if head.startswith(b"RIFF") else 0
+    if not head.startswith(b"RIFF") or length == 0xFFFFFFFF:
+        return 0
+    # 8 more with these bytes, which some programs count in, however. So few at the end are no loss.
+    return length
 
 
 def _length_of_tag(head: bytes) -> int:

@@ -50,8 +50,6 @@ CLASSIFIER = Path("pipeline/serving/classifier.py")
 # Packages that are called otherwise where they are installed than where they are imported.
 DISTRIBUTIONS = {
     "PIL": "pillow",
-    "ffmpeg": "ffmpeg-python",
-    "imageio_ffmpeg": "imageio-ffmpeg",
     "yaml": "PyYAML",
 }
 CHOICES: dict[str, str | int] = {

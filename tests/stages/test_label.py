@@ -33,7 +33,7 @@ def frames(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / f"{clip}.jpg").write_bytes(encode_strip(np.stack(pictures), quality=95))
     clips = [
         Clip("a", "a.mp4", "Ben", "happy", row=2),
-        Clip("b", "b.mp4", "Ann", "sad", row=3),
+        Clip("b", "b.mp4", "Ann", "sad", row=3, holes=2, stream="stream 1 of 2"),
         Clip("c", "c.mp4", "Ann", "sad", row=4),
         Clip("d", "d.mp4", "Ann", "sad", row=5).refuse(Refusal("empty", "d.mp4: zero bytes")),
     ]
@@ -85,6 +85,10 @@ def test_the_report_counts_what_was_found_and_why_clips_were_refused(
     assert report["refused_by_reason"] == {"empty": 1, "no_face": 1}
     assert report["detection_rate"] == 0.75
     assert report["faces_per_frame"] == {"none": 0.25, "one": 0.75, "several": 0.0}
+    assert report["damaged_clips"] == [{"clip": "b", "path": "b.mp4", "row": 3, "holes": 2}]
+    assert report["chosen_streams"] == [
+        {"clip": "b", "path": "b.mp4", "row": 3, "stream": "stream 1 of 2"}
+    ]
     rows = {clip["row"]: clip["message"] for clip in report["refused_clips"]}
     assert sorted(rows) == [4, 5]
     assert rows[4] == (

@@ -31,9 +31,9 @@ def test_colours_are_right_at_every_depth_and_offset(
     assert_orange(read(path, crop=crop))
 
 
-@pytest.mark.parametrize("pixels", ["nv12", "p010le", "yuyv422", "bgr24", "pal8"])
+@pytest.mark.parametrize("pixels", ["nv12", "yuyv422", "bgr24"])
 def test_colours_of_raw_pixels_are_right(pixels: str, tmp_path: Path) -> None:
-    path = flat(tmp_path / "v.mkv", "102x64", "-c:v", "rawvideo", "-pix_fmt", pixels)
+    path = flat(tmp_path / "v.avi", "102x64", "-c:v", "rawvideo", "-pix_fmt", pixels)
     assert_orange(read(path), tolerance=5)
 
 
