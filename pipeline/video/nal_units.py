@@ -6,6 +6,8 @@ from av.packet import Packet
 from av.video.codeccontext import VideoCodecContext
 
 _START = b"\0\0\1"
+# A slice comes after a few units of other kinds; more are a stranger's joke.
+_MAX_UNITS = 64
 # H.264, table 7-1; HEVC (H.265), table 7-1: slices.
 _H264_SLICES = range(1, 6)
 _HEVC_SLICES = range(32)
@@ -32,7 +34,9 @@ def picture_header(packet: "Packet[Any]", codec: VideoCodecContext) -> PictureHe
     data = memoryview(packet)
     length_bytes = _length_bytes(codec.name, codec.extradata or b"")
     start = length_bytes or _after_start_code(data, 0)
-    while 0 < start < len(data) - 1:
+    for _ in range(_MAX_UNITS):
+        if not 0 < start < len(data) - 1:
+            break
         first, second = data[start], data[start + 1]
         if codec.name == "h264" and first & 31 in _H264_SLICES:
             return PictureHeader(first & 0x60 != 0, 0)
