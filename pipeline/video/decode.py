@@ -9,7 +9,6 @@ Shape letters: T sampled pictures, H x W pixels of a picture, S side of a square
 
 from bisect import bisect_right
 from collections.abc import Iterator, Set
-from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple
 
@@ -204,7 +203,8 @@ def _indices(timeline: Timeline, settings: FrameSettings) -> list[int]:
 def _decode(
     path: Path, stream: Stream, choice: _Choice, settings: FrameSettings, deadline: Deadline
 ) -> _Decoded:
-    converter = Converter(settings, stream.pixel_aspect)
+    aspect = stream.pixel_aspect
+    converter = Converter(settings, aspect)
     pictures: dict[int, Picture] = {}
     points: list[int | None] = []
     num_damaged, has_fields = 0, False
@@ -213,7 +213,7 @@ def _decode(
         points.append(frame.pts)
         num_damaged += frame.is_corrupt or frame.pts in stream.corrupt
         has_fields |= frame.interlaced_frame
-        if frame.width * frame.height * max(Fraction(1), stream.pixel_aspect) > MAX_PIXELS:
+        if frame.width * frame.height * max(aspect, 1 / aspect) > MAX_PIXELS:
             raise too_large(path)
         if name is not None and name in choice.kept:
             try:
