@@ -29,6 +29,7 @@ from pipeline.feed.augment import AugmentSettings
 from pipeline.feed.batches import TrainingBatches
 from pipeline.feed.order import Rank
 from pipeline.store.contents import CLIPS
+from pipeline.store.folders import LocalShards
 from pipeline.store.shards import write_shards
 from pipeline.store.stored_frames import StoredFrames
 from pipeline.store.strips import encode_strip
@@ -91,7 +92,7 @@ def read_epoch(
     before = peak_mb(resource.RUSAGE_SELF)
     start = time.perf_counter()
     stored = read_stored(folder / CLIPS)
-    clips = StoredFrames(folder, stored, classes=["happy"], image_size=image_size)
+    clips = StoredFrames(LocalShards(folder), stored, classes=["happy"], image_size=image_size)
     indexing = time.perf_counter() - start
     batches = TrainingBatches(
         clips,

@@ -23,6 +23,7 @@ from pipeline.mtcae.recipe import build_model
 from pipeline.mtcae.saved import load_model, save_model
 from pipeline.store.batch import Batch
 from pipeline.store.contents import CLIPS
+from pipeline.store.folders import LocalShards
 from pipeline.store.shards import write_shards
 from pipeline.store.stored_frames import StoredFrames
 from pipeline.store.strips import encode_strip
@@ -191,7 +192,7 @@ def small(document: dict[str, Any], **changes: dict[str, object]) -> Params:
 
 def run(params: Params, out: str, fold: int = 1) -> None:
     start, tokens = Path("start"), Path("tokens")
-    data = FoldData.read(fold, Path("shards"), start, tokens, Path("folds.csv"))
+    data = FoldData.read(fold, LocalShards(Path("shards")), start, tokens, Path("folds.csv"))
     main(params, data, Path(out))
 
 
@@ -380,7 +381,9 @@ def test_stored_tokens_train_like_the_frozen_encoder_that_they_come_from(
 
     stored = small(document, **plain)
     shards, tokens = project / "shards", project / "tokens"
-    encode.main(encode.Params.from_document(document), shards, project / "start", tokens)
+    encode.main(
+        encode.Params.from_document(document), LocalShards(shards), project / "start", tokens
+    )
     run(stored, "stored")
     tables = [pd.read_parquet(f"{out}/predictions.parquet") for out in ("through", "stored")]
     columns = [f"probability_{name}" for name in CLASSES]
