@@ -20,7 +20,8 @@ from pipeline.common.files import project_root
 
 # Environment variables: where clips are kept, and how many GB of them.
 FOLDER, GIGABYTES = "SHARDS_CACHE", "SHARDS_CACHE_GB"
-DEFAULT_GIGABYTES = "10"
+# Where none are named, but never more than half of what the disk has room for.
+DEFAULT_BYTES = 10 * 10**9
 # Of the bound; room is made for many clips at once, because that looks at every file.
 SPARE = 0.1
 
@@ -43,9 +44,7 @@ class ClipCache:
         self.max_bytes = max_bytes
         self._opened = time.time()
         self._full = False
-        with self._locked():
-            room = self._total() + shutil.disk_usage(folder).free
-        if room < max_bytes:
+        if (room := _room(folder)) < max_bytes:
             raise ValueError(
                 f"{folder} may take {max_bytes / 1e9:.3g} GB and its disk has room for "
                 f"{room / 1e9:.3g} GB: set {GIGABYTES} to less, or {FOLDER} to another folder"
@@ -70,7 +69,7 @@ class ClipCache:
             path = self._path(name)
             if path.exists():
                 return
-            total = self._total() + len(part)
+            total = _total(self.folder) + len(part)
             if total > self.max_bytes:
                 total = self._make_room(len(part)) + len(part)
             if total > self.max_bytes:
@@ -95,16 +94,9 @@ class ClipCache:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 
-    def _total(self) -> int:
-        """Bytes that are kept, or a little more."""
-        try:
-            return int((self.folder / "total").read_bytes())
-        except (FileNotFoundError, ValueError):
-            return sum(size for _, size, _ in self._entries())
-
     def _make_room(self, wanted: int) -> int:
         """Remove the parts that were not used for longest; how many bytes are left."""
-        entries = sorted(self._entries())
+        entries = sorted(_entries(self.folder))
         left = sum(size for _, size, _ in entries)
         for used, size, path in entries:
             if used >= self._opened or left + wanted <= (1 - SPARE) * self.max_bytes:
@@ -113,15 +105,6 @@ class ClipCache:
             left -= size
         self._write("total", str(left).encode())
         return left
-
-    def _entries(self) -> list[tuple[float, int, Path]]:
-        """Of every part when it was last used, its size and its file."""
-        entries = []
-        for path in self.folder.glob("??/*"):
-            with suppress(FileNotFoundError):
-                status = path.stat()
-                entries.append((status.st_mtime, status.st_size, path))
-        return entries
 
     def _write(self, name: str, data: bytes) -> None:
         """A file that appears only when it is whole; only the holder of the lock writes."""
@@ -137,15 +120,41 @@ def chosen_cache() -> ClipCache:
     Raises:
         ValueError: The number of GB is none.
     """
-    folder = os.environ.get(FOLDER) or project_root(Path()) / ".scratch/shards"
-    size = os.environ.get(GIGABYTES, DEFAULT_GIGABYTES)
+    folder = Path(os.environ.get(FOLDER) or project_root(Path()) / ".scratch/shards")
+    size = os.environ.get(GIGABYTES)
+    if size is None:
+        folder.mkdir(parents=True, exist_ok=True)
+        return ClipCache(folder, min(DEFAULT_BYTES, _room(folder) // 2))
     try:
         num_bytes = int(float(size) * 1e9)
     except (ValueError, OverflowError):
         num_bytes = 0
     if num_bytes <= 0:
         raise ValueError(f"{GIGABYTES} is {size!r}; expected a number of GB, such as 10 or 0.5")
-    return ClipCache(Path(folder), num_bytes)
+    return ClipCache(folder, num_bytes)
+
+
+def _room(folder: Path) -> int:
+    """Bytes that the cache takes or can take yet."""
+    return _total(folder) + shutil.disk_usage(folder).free
+
+
+def _total(folder: Path) -> int:
+    """Bytes that are kept, or a little more."""
+    try:
+        return int((folder / "total").read_bytes())
+    except (FileNotFoundError, ValueError):
+        return sum(size for _, size, _ in _entries(folder))
+
+
+def _entries(folder: Path) -> list[tuple[float, int, Path]]:
+    """Of every part when it was last used, its size and its file."""
+    entries = []
+    for path in folder.glob("??/*"):
+        with suppress(FileNotFoundError):
+            status = path.stat()
+            entries.append((status.st_mtime, status.st_size, path))
+    return entries
 
 
 def _touch(path: Path) -> None:
