@@ -58,7 +58,7 @@ class RemoteShards:
         self.cache = cache
         self.policy = policy
         # Every process has its own: connections, and the thread that serves them, do not outlive a
-        # fork. A child keeps its parent's, because closing them would cut the parent off, too.
+        # fork. A child holds on to its parent's: to close them, it would wait for that thread.
         self._systems: dict[int, tuple[AbstractFileSystem, str]] = {}
         self._files: dict[str, bytes] = {}
         try:
