@@ -250,6 +250,9 @@ if __name__ == "__main__":
     parser.add_argument("folds", type=Path)
     parser.add_argument("out", type=Path)
     args = parser.parse_args()
-    shards = open_shards(args.shards)
-    data = FoldData.read(args.fold, shards, args.weights, args.tokens, args.folds)
+    try:
+        shards = open_shards(args.shards)
+        data = FoldData.read(args.fold, shards, args.weights, args.tokens, args.folds)
+    except (OSError, ValueError) as error:
+        raise SystemExit(f"finetune: {error}") from error
     main(load_params(Params), data, args.out)
