@@ -10,7 +10,6 @@ from lightning_fabric import Fabric
 from torch import Tensor
 from tqdm import tqdm
 
-from pipeline.common.clips import read_stored
 from pipeline.common.encoder_weights import checkpoint_in
 from pipeline.common.frames import FrameSettings
 from pipeline.common.memory import memory_advice
@@ -27,7 +26,7 @@ from pipeline.models.start import (
     token_origin,
     why_tokens_vary,
 )
-from pipeline.store.contents import CLIPS
+from pipeline.store.folders import Shards, open_shards, read_clips
 from pipeline.store.stored_frames import StoredFrames
 from pipeline.store.tokens import token_record, write_no_tokens, write_tokens
 from pipeline.training.devices import Precision
@@ -48,7 +47,7 @@ class Params(StageParams):
     precision: Annotated[Precision, Preset("recipes", chosen_by="recipe", key="engine.precision")]
 
 
-def main(params: Params, shards: Path, start: Path, out: Path) -> None:
+def main(params: Params, shards: Shards, start: Path, out: Path) -> None:
     weights = checkpoint_in(start)
     try:
         require_weights(params.training, weights)
@@ -67,7 +66,7 @@ def main(params: Params, shards: Path, start: Path, out: Path) -> None:
     fabric = Fabric(accelerator="auto", devices=1, precision=params.precision)
     origin = token_origin(encoder, weights, params.precision)
     record = token_record(encoder.num_frames, encoder.num_tokens, encoder.size.dim)
-    clips = read_stored(shards / CLIPS)
+    clips = read_clips(shards)
     announce(len(clips), record.itemsize, out)
     classes = sorted({clip.label for clip in clips})
     frames = StoredFrames(shards, clips, classes=classes, image_size=encoder.size.image_size)
@@ -105,8 +104,8 @@ def announce(num_clips: int, clip_bytes: int, out: Path) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("shards", type=Path)
+    parser.add_argument("shards", help="a folder, or its address")
     parser.add_argument("weights", type=Path)
     parser.add_argument("out", type=Path)
     args = parser.parse_args()
-    main(load_params(Params), args.shards, args.weights, args.out)
+    main(load_params(Params), open_shards(args.shards), args.weights, args.out)

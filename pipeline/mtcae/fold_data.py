@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, Self
 
-from pipeline.common.clips import StoredClip, read_stored
+from pipeline.common.clips import StoredClip
 from pipeline.folds.folds import Fold, read_fold
-from pipeline.store.contents import CLIPS
+from pipeline.store.folders import Shards, read_clips
 from pipeline.store.stored_frames import StoredFrames
 from pipeline.store.tokens import Origin, StoredTokens
 
@@ -14,16 +14,16 @@ from pipeline.store.tokens import Origin, StoredTokens
 class FoldData(NamedTuple):
     """One fold, where its clips and tokens are, and what its encoder starts from."""
 
-    shards: Path
+    shards: Shards
     start: Path
     tokens: Path
     clips: list[StoredClip]
     fold: Fold
 
     @classmethod
-    def read(cls, number: int, shards: Path, start: Path, tokens: Path, folds: Path) -> Self:
+    def read(cls, number: int, shards: Shards, start: Path, tokens: Path, folds: Path) -> Self:
         """A fold from where the stages before wrote it."""
-        return cls(shards, start, tokens, read_stored(shards / CLIPS), read_fold(folds, number))
+        return cls(shards, start, tokens, read_clips(shards), read_fold(folds, number))
 
     def groups(self, *parts: str) -> list[str]:
         """The groups (subjects) of some parts, sorted."""

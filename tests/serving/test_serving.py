@@ -23,6 +23,7 @@ from pipeline.feed.loader import load_in_order
 from pipeline.mtcae.predictions import evaluate, predictions_table
 from pipeline.mtcae.saved import save_model
 from pipeline.serving.classifier import VideoClassifier
+from pipeline.store.folders import LocalShards
 from pipeline.store.shards import write_shards
 from pipeline.store.stored_frames import StoredFrames
 from pipeline.store.strips import encode_strip
@@ -117,7 +118,9 @@ def expected(
         clips.append(
             (Clip(path.stem, path.name, "s", "sad"), encode_strip(video.pictures, 60), track)
         )
-    source = StoredFrames(folder, write_shards(folder, clips), classes=CLASSES, image_size=32)
+    source = StoredFrames(
+        LocalShards(folder), write_shards(folder, clips), classes=CLASSES, image_size=32
+    )
     batches = load_in_order(source, batch_size=2)
     model = VideoClassifier(weights).model
     tested = evaluate(Fabric(accelerator="cpu", devices=1), model, batches, LOSS)
