@@ -4,10 +4,10 @@ import math
 
 import torch
 from small import video_encoder
-from torch import Tensor
+from torch import Tensor, nn
 
 from pipeline.models.image_encoder import ImageEncoder, ImageEncoderSize
-from pipeline.pretrain.autoencoder import DecoderSize
+from pipeline.pretrain.autoencoder import DecoderSize, MaskedAutoencoder
 from pipeline.pretrain.image import ImageAutoencoder
 from pipeline.pretrain.video import VideoAutoencoder
 from pipeline.store.batch import Batch
@@ -57,14 +57,22 @@ def image_autoencoder(
     return ImageAutoencoder(encoder, DECODER, mask_ratio=mask_ratio)
 
 
+def head_of(model: MaskedAutoencoder) -> nn.Linear:
+    """What predicts pixels."""
+    head = model.decoder.head if isinstance(model, VideoAutoencoder) else model.decoder_pred
+    assert isinstance(head, nn.Linear)
+    return head
+
+
 def pictures(num_pictures: int, side: int = SIDE) -> Tensor:
-    """Waves (N, 3, H, W) of another direction, colour and phase each, uint8."""
-    down, across = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
-    waves = []
-    for i in range(num_pictures):
-        along = down * math.cos(i) + across * math.sin(i)
-        waves.append(torch.stack([(along / 5 + i + channel).sin() for channel in range(3)]))
-    return ((torch.stack(waves) + 1) * 127).byte()
+    """Waves (N, 3, H, W) as long as a patch, of another phase in each picture and colour, uint8.
+
+    One patch tells what all others look like.
+    """
+    across = torch.arange(side) * 2 * math.pi / 8
+    phases = torch.arange(num_pictures)[:, None] + torch.arange(3)
+    waves = (across + phases[..., None]).sin() + torch.linspace(0, 0.5, side)[:, None, None, None]
+    return ((waves.permute(1, 2, 0, 3) + 1) * 100).byte()
 
 
 def clips(num_clips: int) -> Tensor:
