@@ -320,6 +320,21 @@ def test_nothing_waits_for_the_device(build: Build, inputs: Callable[[int], Tens
     errors.sum().backward()
 
 
+@pytest.mark.gpu
+@BOTH
+def test_a_gpu_never_waits_in_a_step(build: Build, inputs: Callable[[int], Tensor]) -> None:
+    model = build()
+    masks = masks_of(model, 2).cuda()
+    model, pixels = model.cuda(), inputs(2).cuda()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        with torch.autocast("cuda", dtype=torch.bfloat16):
+            loss = model(pixels, masks).sum()
+        loss.backward()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
 @BOTH
 def test_the_whole_model_compiles_without_a_break(
     build: Build, inputs: Callable[[int], Tensor]
