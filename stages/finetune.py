@@ -149,6 +149,7 @@ def fit_and_test(
             **params.model_dump(mode="json"),
             "encoder": card_in(data.start),
             "fold": data.fold.number,
+            "clip_seconds": data.median_seconds("train"),
             "metrics": metrics,
         }
         history = history_in(data.start).with_groups(

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import median
 from typing import NamedTuple, Self
 
 from pipeline.common.clips import StoredClip
@@ -29,6 +30,11 @@ class FoldData(NamedTuple):
         """The groups (subjects) of some parts, sorted."""
         rows = [row for part in parts for row in self.fold.rows(self.clips, part)]
         return sorted({self.clips[row].group for row in rows})
+
+    def median_seconds(self, part: str) -> float:
+        """Of the clips of a part that declare a length; 0 where none does."""
+        lengths = [self.clips[row].seconds for row in self.fold.rows(self.clips, part)]
+        return round(median([length for length in lengths if length] or [0.0]), 3)
 
     def frames(
         self, part: str, *, classes: Sequence[str], image_size: int, segments: int, keep_bytes: int

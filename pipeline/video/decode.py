@@ -8,7 +8,7 @@ Shape letters: T sampled pictures, H x W pixels of a picture, S side of a square
 """
 
 from bisect import bisect_right
-from collections.abc import Iterator, Set
+from collections.abc import Generator, Set
 from pathlib import Path
 from typing import NamedTuple
 
@@ -148,7 +148,7 @@ def read_pictures(path: Path, settings: FrameSettings) -> SampledVideo:
         UnusableVideo: No such file, not a video, no video stream, truncated, or larger than 7680 x
         4320.
     """
-    _check_file(path)
+    check_file(path)
     deadline = Deadline(path)
     stream = find_stream(path, deadline)
     timeline, spare = stream.timeline, stream.spare
@@ -182,7 +182,8 @@ def read_pictures(path: Path, settings: FrameSettings) -> SampledVideo:
     )
 
 
-def _check_file(path: Path) -> None:
+def check_file(path: Path) -> None:
+    """Raises UnusableVideo for a path where there is nothing that could be a video."""
     if not path.is_file():
         raise UnusableVideo("missing", f"{path.name}: no such file; check the path in the table")
     if not path.stat().st_size:
@@ -203,18 +204,15 @@ def _indices(timeline: Timeline, settings: FrameSettings) -> list[int]:
 def _decode(
     path: Path, stream: Stream, choice: _Choice, settings: FrameSettings, deadline: Deadline
 ) -> _Decoded:
-    aspect = stream.pixel_aspect
-    converter = Converter(settings, aspect)
+    converter = Converter(settings, stream.pixel_aspect)
     pictures: dict[int, Picture] = {}
     points: list[int | None] = []
     num_damaged, has_fields = 0, False
-    for frame in _frames(path, stream, choice.spare, deadline):
+    for frame in decode_frames(path, stream, choice.spare, deadline):
         name = frame.pts if choice.by_time else len(points)
         points.append(frame.pts)
         num_damaged += frame.is_corrupt or frame.pts in stream.corrupt
         has_fields |= frame.interlaced_frame
-        if frame.width * frame.height * max(aspect, 1 / aspect) > MAX_PIXELS:
-            raise too_large(path)
         if name is not None and name in choice.kept:
             try:
                 pictures[name] = converter(frame)
@@ -223,16 +221,21 @@ def _decode(
     return _Decoded(pictures, points, num_damaged, has_fields)
 
 
-def _frames(
-    path: Path, stream: Stream, spare: Set[int], deadline: Deadline
-) -> Iterator[VideoFrame]:
-    """All frames but the spare ones, in the order in which they are shown."""
+def decode_frames(
+    path: Path, stream: Stream, spare: Set[int], deadline: Deadline, *, num_threads: int = 1
+) -> Generator[VideoFrame]:
+    """All frames but the spare ones, in the order in which they are shown.
+
+    Raises:
+        UnusableVideo: A frame is larger than 7680 x 4320, or the time is over.
+    """
+    aspect = stream.pixel_aspect
     with open_video(path, deadline) as container:
         video = container.streams[stream.number]
         assert isinstance(video, VideoStream)
         for other in container.streams:
             other.discard = Discard.default if other is video else Discard.all
-        video.codec_context.thread_count = 1
+        video.codec_context.thread_count = num_threads
         video.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
         for packet in container.demux(video):
             deadline.left()
@@ -242,4 +245,7 @@ def _frames(
                 frames = video.decode(packet)
             except av.FFmpegError:
                 continue  # A hole: the other frames are used, and the missing ones counted.
-            yield from frames
+            for frame in frames:
+                if frame.width * frame.height * max(aspect, 1 / aspect) > MAX_PIXELS:
+                    raise too_large(path)
+                yield frame
