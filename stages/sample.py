@@ -38,13 +38,15 @@ class Params(StageParams):
 def main(params: Params, raw: Path, manifest: Path, out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     clips = read_manifest(manifest)
+    folders = [params.source or raw, local_copy(params.dataset)]
     sampled = map_in_processes(
-        partial(sample_clip, folders=[params.source or raw, local_copy(params.dataset)], out=out),
+        partial(sample_clip, folders=folders, out=out),
         [clip for clip in clips if not clip.reason],
         "sampling",
         initializer=_start_worker,
         initargs=(params.frames, params.faces),
         on_crash=_crashed,
+        folders=[*folders, out],
     )
     results = {clip.clip: clip for clip in sampled}
     clips = [results.get(clip.clip, clip) for clip in clips]

@@ -28,7 +28,7 @@ def collect(settings: Settings, tables: Path, folder: Path) -> Videos:
     planned = sample_clips(settings.num_subjects, settings.clips_per_emotion)
     ffmpeg = imageio_ffmpeg.get_ffmpeg_exe()
     render = partial(_render, folder=folder, seed=settings.seed, ffmpeg=ffmpeg)
-    paths = list(map_in_processes(render, planned, "rendering"))
+    paths = list(map_in_processes(render, planned, "rendering", folders=[folder]))
     return Videos([ravdess.parse_name(path, settings.classes) for path in paths], [folder], [])
 
 
