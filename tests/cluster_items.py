@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from pathlib import Path
 
 _base = 0
 
@@ -13,7 +14,7 @@ def start(base: int) -> None:
 
 
 def add(number: int) -> tuple[int, str]:
-    return _base + number, os.getcwd()
+    return _base + number, str(Path.cwd())
 
 
 def add_slowly(number: int) -> tuple[int, int]:

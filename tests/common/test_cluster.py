@@ -1,3 +1,4 @@
+import json
 import os
 import signal
 import subprocess
@@ -7,13 +8,34 @@ from contextlib import closing
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 from cluster_items import add, add_slowly, crash_on, start
 from project import ROOT
+from small import (
+    FRAMES,
+    NEW,
+    NO_AUGMENTATION,
+    NO_MIXING,
+    start_from,
+    task_model,
+    video_encoder,
+)
 from small_cluster import SmallCluster, small_cluster
+from small_videos import FFMPEG
 
 from pipeline.common import cluster as cluster_module
+from pipeline.common.clips import Clip, write_manifest, write_stored
+from pipeline.common.frames import FaceTrack
+from pipeline.common.params import load_params
 from pipeline.common.workers import map_in_processes
+from pipeline.datasets.sample_faces import render_frames, sample_clips, write_video
+from pipeline.models.start import EncoderTraining
+from pipeline.mtcae.saved import save_model
+from pipeline.store.contents import CLIPS
+from pipeline.store.shards import write_shards
+from pipeline.store.strips import encode_strip
+from stages import encode, label, sample
 
 ADDRESS = "DASK_SCHEDULER_ADDRESS"
 
@@ -140,3 +162,72 @@ def test_a_scheduler_that_is_lost_ends_the_stage(
         cluster.end(cluster.scheduler)
         with pytest.raises(SystemExit, match=r"was lost after \d+ of 1000 items: start it"):
             list(results)
+
+
+def in_bytes(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+@pytest.mark.slow
+def test_sample_and_label_write_the_bytes_that_one_machine_writes(
+    on_cluster: SmallCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    raw, manifest = tmp_path / "raw", tmp_path / "raw.parquet"
+    raw.mkdir()
+    (raw / "text.mp4").write_text("not a video", encoding="utf-8")
+    clips = [Clip("text", "text.mp4", "Ann", "sad")]
+    for planned in sample_clips(1, 1)[:3]:
+        write_video(render_frames(planned, 1), raw / planned.name, FFMPEG)
+        clips.append(Clip(planned.name.partition(".")[0], planned.name, "Ann", "happy"))
+    write_manifest(manifest, clips)
+
+    def run(out: Path) -> dict[str, bytes]:
+        quality = load_params(label.Params).quality.model_copy(update={"max_refused": 0.5})
+        params = load_params(label.Params).model_copy(update={"quality": quality})
+        label.main(params, out / "frames", out / "shards", out / "quality.json")
+        return in_bytes(out / "frames") | in_bytes(out / "shards") | in_bytes(out)
+
+    # As DVC starts it: the function that is mapped is then one of a script.
+    command = [sys.executable, "-m", "stages.sample", raw, manifest, tmp_path / "cluster/frames"]
+    subprocess.run(command, check=True, cwd=ROOT)
+    from_cluster = run(tmp_path / "cluster")
+    monkeypatch.delenv(ADDRESS)
+    sample.main(load_params(sample.Params), raw, manifest, tmp_path / "here/frames")
+    assert from_cluster == run(tmp_path / "here")
+    assert [name for name in from_cluster if name.endswith((".jpg", ".tar"))].count("000000.tar")
+    assert json.loads(from_cluster["quality.json"])["refused_by_reason"] == {"unreadable": 1}
+
+
+@pytest.mark.slow
+def test_encode_writes_the_bytes_that_one_machine_writes(
+    on_cluster: SmallCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    random = np.random.default_rng(0)
+    shards = tmp_path / "shards"
+    labelled = []
+    for name in "abc":
+        frames = random.integers(256, size=(16, 32, 32, 3), dtype=np.uint8)
+        boxes, points = np.ones((16, 4), np.float32), np.ones((16, 5, 2), np.float32)
+        track = FaceTrack(boxes=boxes, points=points, mask=np.ones(16, np.bool_))
+        labelled.append((Clip(name, "", "Ann", "sad"), encode_strip(frames, quality=95), track))
+    # A shard for each.
+    write_stored(shards / CLIPS, write_shards(shards, labelled, shard_bytes=1))
+    encoder = video_encoder(dim=24, depth=2, num_heads=2, image_size=32)
+    model = task_model(encoder, arch="stl", decoder="vit", num_classes=2)
+    save_model(tmp_path / "model.safetensors", model, metadata={}, history=NEW)
+    start_from(tmp_path / "model.safetensors", tmp_path / "start")
+    params = encode.Params(
+        frames=FRAMES.model_copy(update={"size": 32}),
+        size=encoder.size,
+        training=EncoderTraining(mode="frozen", drop_path=0, checkpointing=False),
+        augment=NO_AUGMENTATION,
+        mix=NO_MIXING,
+        crops=1,
+        precision="32-true",
+    )
+    encode.main(params, shards, tmp_path / "start", tmp_path / "cluster")
+    monkeypatch.delenv(ADDRESS)
+    encode.main(params, shards, tmp_path / "start", tmp_path / "here")
+    assert in_bytes(tmp_path / "cluster") == in_bytes(tmp_path / "here")
+    assert len(in_bytes(tmp_path / "here")) == 4
