@@ -15,25 +15,21 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from functools import partial
 from importlib import import_module
-from importlib.metadata import version
-from itertools import count, islice
+from itertools import count, islice, repeat
 from pathlib import Path
-from platform import python_version
-from typing import Any, TypeVar
+from typing import Any
 from uuid import uuid4
 
 import cloudpickle
 from distributed import CancelledError, Client, Future, KilledWorker, wait
+from distributed.versions import error_message
 from tqdm import tqdm
 
 from pipeline.common import cluster_worker
-from pipeline.common.cluster_worker import Job, check, run
+from pipeline.common.cluster_worker import Job, check, installed_version, run
 from pipeline.common.files import sha256_of
 from pipeline.common.imports import PACKAGES, needed_files
 from pipeline.common.workers import Work
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 _ROOT = Path(__file__).parents[2]
 _CONNECT_SECONDS = 10
@@ -49,10 +45,10 @@ _WITNESSES = 3
 def map_on_cluster(
     address: str,
     work: Work,
-    items: Sequence[Item],
-    on_crash: Callable[[Item], Result] | None,
+    items: Sequence[Any],
+    on_crash: Callable[[Any], Any] | None,
     folders: Iterable[Path],
-) -> Generator[Result, None, None]:
+) -> Generator[Any, None, None]:
     """Results in the order of the items; see `map_in_processes`.
 
     Raises:
@@ -61,29 +57,30 @@ def map_on_cluster(
     """
     token = uuid4().hex
     with _connect(address) as client, _witnesses(folders, token) as files:
-        work = _importable_work(work)
+        function = _importable(work.function)
+        start = work.initializer and _importable(work.initializer)
         job = Job(
             token=token,
             root=str(_ROOT),
             folder=str(Path.cwd()),
             packages=PACKAGES,
-            code=_code(work.function),
+            code=_code(function),
             files=files,
             versions=_versions(),
-            work=pickle.dumps(tuple(work)),
+            work=pickle.dumps((function, start, work.initargs)),
         )
-        _refuse_unfit_workers(client, job)
         done = 0
-        with closing(_results(_Tasks(client, job), items, on_crash)) as results:
-            try:
+        try:
+            _refuse_unfit_workers(client, job)
+            with closing(_results(_Tasks(client, job), items, on_crash)) as results:
                 for result in results:
                     yield result
                     done += 1
-            except _Lost as error:
-                raise SystemExit(
-                    f"the Dask scheduler at {address} was lost after {done} of {len(items)} items: "
-                    "start it and its workers again, and run the same command; it begins anew"
-                ) from error
+        except _Lost as error:
+            raise SystemExit(
+                f"the Dask scheduler at {address} was lost after {done} of {len(items)} items: "
+                "start it and its workers again, and run the same command; it begins anew"
+            ) from error
 
 
 @contextmanager
@@ -109,22 +106,30 @@ def _connect(address: str) -> Iterator[Client]:
 
 def _refuse_unfit_workers(client: Client, job: Job) -> None:
     """Before anything is done; workers that join later are asked with their first item."""
-    try:
-        with warnings.catch_warnings(action="error"):
-            client.get_versions(check=True)
-    except UserWarning as error:
-        raise SystemExit(
-            f"the Dask cluster runs other versions than this process: {error}\n"
-            "Start scheduler and workers in an environment like this one"
-        ) from error
     cloudpickle.register_pickle_by_value(cluster_worker)
-    for problem in client.run(check(job), on_error="ignore").values():
-        if problem:
-            raise SystemExit(problem)
+    with _connection():
+        found = client.get_versions()
+        other = error_message(found["scheduler"], found["workers"], found["client"])["warning"]
+        if other:
+            raise SystemExit(
+                f"the Dask cluster runs other versions than this process. {other}\n"
+                "Start scheduler and workers in an environment like this one"
+            )
+        problems = client.run(check(job), on_error="ignore").values()
+    for problem in filter(None, problems):
+        raise SystemExit(problem)
 
 
 class _Lost(Exception):
     """The connection to the scheduler ended."""
+
+
+@contextmanager
+def _connection() -> Iterator[None]:
+    try:
+        yield
+    except (CancelledError, OSError) as error:
+        raise _Lost from error
 
 
 class _Tasks:
@@ -133,29 +138,27 @@ class _Tasks:
     def __init__(self, client: Client, job: Job) -> None:
         self.client = client
         self.call = cloudpickle.dumps(partial(run, job))
-        self.name = job.token
-        self.numbers = count()
+        self.keys = zip(repeat(job.token), count())
 
-    def begin(self, items: Iterable[Any]) -> list[Future]:
-        return [self._begin(item) for item in items]
-
-    def _begin(self, item: Any) -> Future:
-        key = (self.name, next(self.numbers))
+    def begin(self, item: Any) -> Future:
+        key = next(self.keys)
         call = (operator.call, (cloudpickle.loads, self.call), pickle.dumps(item))
         # Each in a graph of its own: Dask then keeps to their order.
         return self.client.get({key: call}, [key], sync=False, fifo_timeout=0)[0]
 
     def wait(self, futures: list[Future]) -> None:
         """Until they are done, in whatever way."""
-        try:
+        with _connection():
             while True:
                 with suppress(TimeoutError):
                     wait(futures, timeout=_SILENT_SECONDS)
                     return
-                if not self.client.nthreads():
+                if not self.num_workers():
                     tqdm.write("the Dask cluster has no workers; waiting for some", sys.stderr)
-        except (CancelledError, OSError) as error:
-            raise _Lost from error
+
+    def num_workers(self) -> int:
+        with _connection():
+            return len(self.client.nthreads())
 
     def result(self, future: Future) -> Any:
         """What the function returns or raises.
@@ -177,32 +180,27 @@ class _Tasks:
 
 
 def _results(
-    tasks: _Tasks, items: Sequence[Item], on_crash: Callable[[Item], Result] | None
-) -> Generator[Result, None, None]:
+    tasks: _Tasks, items: Sequence[Any], on_crash: Callable[[Any], Any] | None
+) -> Generator[Any, None, None]:
     begun: deque[Future] = deque()
     remaining = iter(items)
     room = 0
     for item in items:
         if len(begun) <= room // 2:
-            room = _AHEAD * max(1, len(tasks.client.nthreads()))
-            begun += tasks.begin(islice(remaining, room - len(begun)))
+            room = _AHEAD * max(1, tasks.num_workers())
+            begun += map(tasks.begin, islice(remaining, max(0, room - len(begun))))
         try:
             result = tasks.result(begun.popleft())
         except KilledWorker:
             # Another item that its workers held may have been the reason: once more, alone.
             tasks.wait(list(begun))
             try:
-                result = tasks.result(tasks.begin([item])[0])
+                result = tasks.result(tasks.begin(item))
             except KilledWorker:
                 if on_crash is None:
                     raise
                 result = on_crash(item)
         yield result
-
-
-def _importable_work(work: Work) -> Work:
-    start = work.initializer and _importable(work.initializer)
-    return Work(_importable(work.function), start, work.initargs)
 
 
 def _importable(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -234,10 +232,10 @@ def _code(function: Callable[..., Any]) -> dict[str, str]:
 
 
 def _versions() -> dict[str, str]:
-    """Of Python and of the libraries that requirements.txt names."""
+    """Of Python and of those libraries of requirements.txt that this process has."""
     text = (_ROOT / "requirements.txt").read_text(encoding="utf-8")
-    names = re.findall(r"^([\w-]+)==", text, re.MULTILINE)
-    return {"python": python_version()} | {name: version(name) for name in names}
+    names = ["python", *re.findall(r"^([\w-]+)==", text, re.MULTILINE)]
+    return {name: found for name in names if (found := installed_version(name))}
 
 
 @contextmanager

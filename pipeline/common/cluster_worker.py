@@ -108,12 +108,12 @@ def _problems(job: Job, worker: Any) -> Iterator[str]:
         if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != digest:
             yield f"sees other code in {path} than was started here: {shared}"
     for package, wanted in job.versions.items():
-        found = _version(package)
+        found = installed_version(package)
         if found not in ("", wanted):
             yield f"has {package} {found} and not {wanted}: install what requirements.txt says"
 
 
-def _version(package: str) -> str:
+def installed_version(package: str) -> str:
     """Empty where it is not installed: a worker need not have what only other stages need."""
     if package == "python":
         return platform.python_version()
