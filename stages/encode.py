@@ -22,7 +22,7 @@ from pipeline.common.encoder_weights import checkpoint_in
 from pipeline.common.frames import FrameSettings
 from pipeline.common.memory import memory_advice
 from pipeline.common.params import Preset, StageParams, load_params
-from pipeline.common.workers import map_in_turn, num_cores
+from pipeline.common.workers import Folders, map_in_turn, num_cores
 from pipeline.feed.augment import AugmentSettings
 from pipeline.feed.loader import load_in_order
 from pipeline.feed.mix import MixSettings
@@ -81,7 +81,7 @@ def main(params: Params, shards: Path, start: Path, out: Path) -> None:
         initializer=_start_worker,
         # With another number of threads a CPU may round differently.
         initargs=(described, params.precision, torch.get_num_threads()),
-        folders=[shards, start, out],
+        folders=Folders(read=[shards, start], written=[out]),
     )
     with (
         new_tokens(out, clips, token_origin(encoder, weights, params.precision)),

@@ -18,7 +18,7 @@ from pipeline.common.clips import Clip, Refusal, read_manifest, write_stored
 from pipeline.common.files import write_json
 from pipeline.common.frames import Crop, FaceSettings, FaceTrack
 from pipeline.common.params import Section, StageParams, load_params
-from pipeline.common.workers import map_in_processes
+from pipeline.common.workers import Folders, map_in_processes
 from pipeline.store.contents import CLIPS, FRAMES
 from pipeline.store.shards import LabelledClip, write_shards
 from pipeline.store.strips import decode_strip, strip_size
@@ -70,7 +70,7 @@ def main(params: Params, frames: Path, out: Path, quality: Path) -> None:
         "labelling",
         initializer=_start_worker,
         initargs=(faces.min_face_size,),
-        folders=[frames],
+        folders=Folders(read=[frames], written=[out]),
     )
     strips = (read_strip(frames, clip.clip) for clip in usable)
     labelled = tally.count(zip(usable, strips, results, strict=True), faces)

@@ -19,7 +19,7 @@ from pipeline.common.files import atomic_path, write_json
 from pipeline.common.frames import FaceSettings, FrameSettings
 from pipeline.common.params import Preset, StageParams, load_params
 from pipeline.common.sources import find_video, local_copy
-from pipeline.common.workers import map_in_processes
+from pipeline.common.workers import Folders, map_in_processes
 from pipeline.store.contents import FRAMES
 from pipeline.store.strips import encode_strip
 from pipeline.video.container import UnusableVideo
@@ -46,7 +46,7 @@ def main(params: Params, raw: Path, manifest: Path, out: Path) -> None:
         initializer=_start_worker,
         initargs=(params.frames, params.faces),
         on_crash=_crashed,
-        folders=[*folders, out],
+        folders=Folders(read=folders, written=[out]),
     )
     results = {clip.clip: clip for clip in sampled}
     clips = [results.get(clip.clip, clip) for clip in clips]

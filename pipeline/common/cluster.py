@@ -11,7 +11,7 @@ import re
 import sys
 import warnings
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from functools import partial
 from importlib import import_module
@@ -29,7 +29,7 @@ from pipeline.common import cluster_worker
 from pipeline.common.cluster_worker import Job, check, installed_version, run
 from pipeline.common.files import sha256_of
 from pipeline.common.imports import PACKAGES, needed_files
-from pipeline.common.workers import Work
+from pipeline.common.workers import Folders, Work
 
 _ROOT = Path(__file__).parents[2]
 _CONNECT_SECONDS = 10
@@ -38,7 +38,7 @@ _SILENT_SECONDS = 30.0
 # Items under way for each worker: a slow one is no reason for the others to wait, and a million are
 # no burden for the scheduler.
 _AHEAD = 32
-# Files of each folder that a worker has to see.
+# Files of each folder that is read which a worker has to see.
 _WITNESSES = 3
 
 
@@ -47,7 +47,7 @@ def map_on_cluster(
     work: Work,
     items: Sequence[Any],
     on_crash: Callable[[Any], Any] | None,
-    folders: Iterable[Path],
+    folders: Folders,
 ) -> Generator[Any, None, None]:
     """Results in the order of the items; see `map_in_processes`.
 
@@ -239,19 +239,16 @@ def _versions() -> dict[str, str]:
 
 
 @contextmanager
-def _witnesses(folders: Iterable[Path], token: str) -> Iterator[dict[str, int]]:
-    """Sizes of some files in each folder by absolute path; an empty folder gets one meanwhile."""
-    found: dict[str, int] = {}
-    written: list[Path] = []
+def _witnesses(folders: Folders, token: str) -> Iterator[dict[str, int]]:
+    """Sizes of files that all workers have to see, by absolute path."""
+    found: list[Path] = []
+    for folder in (folder.absolute() for folder in folders.read):
+        found += islice(filter(Path.is_file, folder.rglob("*")), _WITNESSES)
+    probes = [folder.absolute() / f".{token}.probe" for folder in folders.written]
     try:
-        for folder in (folder.absolute() for folder in folders if folder.is_dir()):
-            files = list(islice(filter(Path.is_file, folder.rglob("*")), _WITNESSES))
-            if not files:
-                files = [folder / f".{token}.probe"]
-                files[0].write_text("Other machines have to see this file.\n", encoding="utf-8")
-                written += files
-            found |= {str(path): path.stat().st_size for path in files}
-        yield found
+        for probe in probes:
+            probe.write_text("Other machines have to see this file.\n", encoding="utf-8")
+        yield {str(path): path.stat().st_size for path in [*found, *probes]}
     finally:
-        for path in written:
-            path.unlink(missing_ok=True)
+        for probe in probes:
+            probe.unlink(missing_ok=True)

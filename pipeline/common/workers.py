@@ -41,6 +41,16 @@ class Work(NamedTuple):
     initargs: tuple[Any, ...]
 
 
+class Folders(NamedTuple):
+    """What a function reads and writes, and what the workers of a cluster therefore have to see."""
+
+    read: Sequence[Path] = ()
+    written: Sequence[Path] = ()
+
+
+NO_FOLDERS = Folders()
+
+
 def map_in_processes(
     function: Callable[[Item], Result],
     items: Sequence[Item],
@@ -48,7 +58,7 @@ def map_in_processes(
     initializer: Callable[..., Any] | None = None,
     initargs: Iterable[Any] = (),
     on_crash: Callable[[Item], Result] | None = None,
-    folders: Iterable[Path] = (),
+    folders: Folders = NO_FOLDERS,
 ) -> Generator[Result, None, None]:
     """Results in the order of the items, for work that computes.
 
@@ -65,7 +75,7 @@ def map_in_processes(
         on_crash: The result for an item that ends its process, as a segmentation fault does or a
             lack of memory. Without it such an item ends the map, with a BrokenProcessPool here and
             a KilledWorker on a cluster.
-        folders: What `function` reads and writes, which the workers of a cluster have to see.
+        folders: Of `function`.
 
     Raises:
         SystemExit: The cluster cannot be used; the message says why.
@@ -86,7 +96,7 @@ def map_in_turn(
     description: str,
     initializer: Callable[..., Any],
     initargs: Iterable[Any],
-    folders: Iterable[Path],
+    folders: Folders,
 ) -> Generator[Result, None, None]:
     """Results in the order of the items, for work of which one item fills a machine.
 
@@ -113,7 +123,7 @@ def _on_cluster(
     work: Work,
     items: Sequence[Any],
     on_crash: Callable[[Any], Any] | None,
-    folders: Iterable[Path],
+    folders: Folders,
 ) -> Generator[Any, None, None]:
     if find_spec("distributed") is None:
         raise SystemExit(

@@ -29,7 +29,7 @@ from pipeline.common import cluster as cluster_module
 from pipeline.common.clips import Clip, write_manifest, write_stored
 from pipeline.common.frames import FaceTrack
 from pipeline.common.params import load_params
-from pipeline.common.workers import map_in_processes
+from pipeline.common.workers import NO_FOLDERS, Folders, map_in_processes
 from pipeline.datasets.sample_faces import render_frames, sample_clips, write_video
 from pipeline.models.start import EncoderTraining
 from pipeline.mtcae.saved import save_model
@@ -106,7 +106,7 @@ def test_what_an_item_raises_is_raised_here(on_cluster: SmallCluster) -> None:
         list(map_in_processes(int, ["1"], "failing", initializer=int, initargs=("y",)))
 
 
-def refusal(folders: list[Path]) -> str:
+def refusal(folders: Folders = NO_FOLDERS) -> str:
     with pytest.raises(SystemExit) as error:
         list(map_in_processes(add, [1], "adding", start, (0,), folders=folders))
     assert isinstance(error.value.code, str)
@@ -119,7 +119,7 @@ def test_a_folder_that_a_worker_sees_otherwise_is_named(
     monkeypatch.setattr("pipeline.common.cluster_worker._PATIENCE_SECONDS", 0)
     # Under this name every process sees something else.
     own = Path("/proc/self/task")
-    assert f"does not see {own}/{os.getpid()}/" in refusal([tmp_path, own])
+    assert f"does not see {own}/{os.getpid()}/" in refusal(Folders(read=[own], written=[tmp_path]))
     assert not list(tmp_path.iterdir())
 
 
@@ -130,18 +130,18 @@ def test_other_code_libraries_or_threads_are_said_with_the_worker(
     on_cluster.await_workers(2)
     late = on_cluster.add_worker(nthreads=2)
     on_cluster.await_workers(3)
-    assert "does 2 things at a time in one process: start it with --nthreads 1" in refusal([])
+    assert "does 2 things at a time in one process: start it with --nthreads 1" in refusal()
     on_cluster.end(late)
     on_cluster.await_workers(2)
     with monkeypatch.context() as patch:
         patch.setattr("distributed.versions._version_cached", lambda _: "0.1")
-        assert re.search(r"runs other versions .*\n.*\n.*\| toolz +\| 0\.1", refusal([]), re.DOTALL)
+        assert re.search(r"runs other versions .*\n.*\n.*\| toolz +\| 0\.1", refusal(), re.DOTALL)
     with monkeypatch.context() as patch:
         patch.setattr(cluster_module, "_versions", lambda: {"numpy": "0.1"})
-        assert " and not 0.1: install what requirements.txt says" in refusal([])
+        assert " and not 0.1: install what requirements.txt says" in refusal()
     with monkeypatch.context() as patch:
         patch.setattr(cluster_module, "_code", lambda _: {"pipeline/common/files.py": "0"})
-        said = refusal([])
+        said = refusal()
     assert f"sees other code in {ROOT}/pipeline/common/files.py than was started here" in said
     assert said.startswith("the worker tcp://127.0.0.1:")
 
@@ -149,11 +149,11 @@ def test_other_code_libraries_or_threads_are_said_with_the_worker(
 def test_a_scheduler_that_is_not_there_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cluster_module, "_CONNECT_SECONDS", 1)
     monkeypatch.setenv(ADDRESS, "tcp://127.0.0.1:1")
-    assert refusal([]).startswith(
+    assert refusal().startswith(
         "the Dask scheduler of DASK_SCHEDULER_ADDRESS=tcp://127.0.0.1:1 cannot be reached"
     )
     monkeypatch.setattr("pipeline.common.workers.find_spec", lambda _: None)
-    assert "-r requirements-cluster.txt" in refusal([])
+    assert "-r requirements-cluster.txt" in refusal()
 
 
 def test_a_scheduler_that_is_lost_ends_the_stage(
