@@ -24,6 +24,7 @@ from pipeline.store.tokens import (
     TOKENS,
     Origin,
     StoredTokens,
+    new_tokens,
     token_record,
     write_no_tokens,
     write_tokens,
@@ -94,7 +95,8 @@ def write(
     encode: Callable[[Tensor], Tensor] = encode,
 ) -> None:
     record = token_record(NUM_FRAMES, NUM_TOKENS, DIM)
-    write_tokens(out, clips, batches, encode, origin=ORIGIN, record=record)
+    with new_tokens(out, clips, ORIGIN):
+        write_tokens(out, clips, batches, encode, record)
 
 
 @pytest.fixture
