@@ -41,7 +41,7 @@ from pipeline.common.frames import FaceTrack, Frames
 from pipeline.common.workers import map_in_threads, num_cores
 from pipeline.datasets import sample_faces
 from pipeline.store.contents import CLIPS, read_content
-from pipeline.video.decode import sample_indices
+from pipeline.video.sampling import sample_indices
 from pipeline.video.tracks import Detections, main_face
 
 ROOT = Path(__file__).parents[1]

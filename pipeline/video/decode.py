@@ -7,7 +7,6 @@ nothing refers to.
 Shape letters: T sampled pictures, H x W pixels of a picture, S side of a square one.
 """
 
-from bisect import bisect_right
 from collections.abc import Iterator, Set
 from pathlib import Path
 from typing import NamedTuple
@@ -20,7 +19,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from pipeline.common.files import is_lfs_pointer
-from pipeline.common.frames import FrameSettings, Sampling
+from pipeline.common.frames import FrameSettings
 from pipeline.video.container import (
     MAX_PIXELS,
     Deadline,
@@ -30,7 +29,8 @@ from pipeline.video.container import (
     unreadable,
 )
 from pipeline.video.pictures import Converter, Picture, same_size
-from pipeline.video.streams import Stream, Timeline, find_stream
+from pipeline.video.sampling import kept_indices
+from pipeline.video.streams import Stream, find_stream
 
 
 class Notes(NamedTuple):
@@ -61,43 +61,6 @@ class SampledVideo(NamedTuple):
     num_frames: int
     seconds: float
     notes: Notes
-
-
-def sample_indices(
-    num_frames: int, num_samples: int = 16, sampling: Sampling = "uniform"
-) -> list[int]:
-    """Indices of the frames to keep, in temporal order; a short video repeats frames.
-
-    `uniform` takes the centre of each of `num_samples` equal segments: 32 frames -> [1, 3, 5, ...,
-    31]. `stride` steps by num_frames // num_samples from frame 0 and drops the tail: 47 frames ->
-    [0, 2, 4, ..., 30].
-
-    Raises:
-        ValueError: The video has no frames.
-
-    Source: MTCAE-DFER, section IV.B ("average down sampling"); `stride` is the authors' notebook.
-    """
-    if num_frames < 1:
-        raise ValueError("a video without frames cannot be sampled")
-    if sampling == "stride" and num_frames >= num_samples:
-        step = num_frames // num_samples
-        return [i * step for i in range(num_samples)]
-    return [(2 * i + 1) * num_frames // (2 * num_samples) for i in range(num_samples)]
-
-
-def frames_on_screen(timeline: Timeline, num_samples: int) -> list[int]:
-    """Indices of the frames that are shown at the centres of `num_samples` equal intervals of time.
-
-    Where all frames are shown equally long these are the indices of `sample_indices`.
-    """
-    first, points = timeline.points[0], timeline.points
-    length = timeline.end - first
-    # A point in time t, in units of 1 / (2 num_samples) ticks, so that nothing is rounded.
-    centres = [(2 * i + 1) * length for i in range(num_samples)]
-    return [
-        bisect_right(points, centre, key=lambda t: 2 * num_samples * (t - first)) - 1
-        for centre in centres
-    ]
 
 
 class _Choice(NamedTuple):
@@ -160,7 +123,7 @@ def read_pictures(path: Path, settings: FrameSettings) -> SampledVideo:
         if not num_frames:
             raise UnusableVideo("no_frames", f"{path.name}: no frame could be decoded")
         names = timeline.points if by_time else range(num_frames)
-        indices = _indices(timeline, settings)
+        indices = kept_indices(timeline, settings)
         kept = {names[i] for i in indices}
         spare -= kept
         decoded = _decode(path, stream, _Choice(by_time, kept, spare), settings, deadline)
@@ -192,12 +155,6 @@ def _check_file(path: Path) -> None:
             "lfs_pointer",
             f"{path.name}: a Git LFS pointer, not a video; run `git lfs pull` where it was cloned",
         )
-
-
-def _indices(timeline: Timeline, settings: FrameSettings) -> list[int]:
-    if settings.clock == "time":
-        return frames_on_screen(timeline, settings.num_stored)
-    return sample_indices(len(timeline.points), settings.num_stored, settings.sampling)
 
 
 def _decode(
