@@ -63,6 +63,10 @@ class FrameSettings(Section):
         return self.num_frames * self.segments
 
 
+OTHER_SHOT = -1
+"""The number of a shot in which the person that a clip is about is not to be looked for."""
+
+
 @dataclass(frozen=True)
 class FaceTrack:
     """One person over a clip.

@@ -99,4 +99,5 @@ def _stored(labelled: LabelledClip, shard: str, start: int, end: int) -> StoredC
         shard=shard,
         first_byte=start,
         end=end,
+        times=clip.times,
     )

@@ -7,6 +7,7 @@ nothing refers to.
 Shape letters: T sampled pictures, H x W pixels of a picture, S side of a square one.
 """
 
+from bisect import bisect_right
 from collections.abc import Iterator, Set
 from pathlib import Path
 from typing import NamedTuple
@@ -30,6 +31,7 @@ from pipeline.video.container import (
 )
 from pipeline.video.pictures import Converter, Picture, same_size
 from pipeline.video.sampling import kept_indices
+from pipeline.video.shots import ShotFinder
 from pipeline.video.streams import Stream, find_stream
 
 
@@ -51,6 +53,7 @@ class SampledVideo(NamedTuple):
     Attributes:
         pictures: (T, H, W, 3) uint8 RGB.
         times: (T,) when each is shown, in seconds after the first frame of the video.
+        shots: (T,) which shot each is of, in ascending order from 0; see `pipeline.video.shots`.
         num_frames: Frames of the video.
         seconds: Its length as the container declares it; 0 where it declares none.
         notes: What is odd about it.
@@ -58,6 +61,7 @@ class SampledVideo(NamedTuple):
 
     pictures: npt.NDArray[np.uint8]
     times: npt.NDArray[np.float64]
+    shots: npt.NDArray[np.int64]
     num_frames: int
     seconds: float
     notes: Notes
@@ -82,12 +86,14 @@ class _Decoded(NamedTuple):
 
     Attributes:
         pictures: Of the kept ones.
+        shots: Which shot each of these is of; ascending.
         points: Of all frames that came out, in this order.
         num_damaged: How many of them are known to be damaged.
         has_fields: Whether frames are interlaced: their two halves can be packets of their own.
     """
 
     pictures: dict[int, Picture]
+    shots: dict[int, int]
     points: list[int | None]
     num_damaged: int
     has_fields: bool
@@ -139,6 +145,7 @@ def read_pictures(path: Path, settings: FrameSettings) -> SampledVideo:
     return SampledVideo(
         same_size([decoded.pictures[names[i]] for i in indices]),
         timeline.seconds(indices),
+        np.unique([decoded.shots[names[i]] for i in indices], return_inverse=True)[1],
         num_frames,
         stream.seconds,
         Notes(decoded.num_damaged + max(0, missing), stream.choice),
@@ -162,7 +169,9 @@ def _decode(
 ) -> _Decoded:
     aspect = stream.pixel_aspect
     converter = Converter(settings, aspect)
+    finder = ShotFinder()
     pictures: dict[int, Picture] = {}
+    positions: dict[int, int] = {}
     points: list[int | None] = []
     num_damaged, has_fields = 0, False
     for frame in _frames(path, stream, choice.spare, deadline):
@@ -172,12 +181,16 @@ def _decode(
         has_fields |= frame.interlaced_frame
         if frame.width * frame.height * max(aspect, 1 / aspect) > MAX_PIXELS:
             raise too_large(path)
-        if name is not None and name in choice.kept:
-            try:
+        try:
+            finder.add(frame)
+            if name is not None and name in choice.kept:
                 pictures[name] = converter(frame)
-            except av.FFmpegError as error:
-                raise unreadable(path, f"its colours cannot be converted: {error}") from error
-    return _Decoded(pictures, points, num_damaged, has_fields)
+                positions[name] = len(points) - 1
+        except av.FFmpegError as error:
+            raise unreadable(path, f"its colours cannot be converted: {error}") from error
+    first_frames = finder.first_frames()
+    shots = {name: bisect_right(first_frames, position) for name, position in positions.items()}
+    return _Decoded(pictures, shots, points, num_damaged, has_fields)
 
 
 def _frames(
