@@ -134,7 +134,8 @@ def draw_example(content: ClipContent, clip: StoredClip) -> Image.Image:
     colours = ("red", "blue", "yellow", "red", "blue")
     for (x, y), colour in zip(content.track.points[frame].tolist(), colours, strict=True):
         draw.ellipse((x - 3, y - 3, x + 3, y + 3), fill=colour)
-    draw.text((4, size + 3), f"{clip.label}, {clip.group}", "black", ImageFont.load_default(13))
+    caption = f"{clip.label}, {clip.group}, {clip.times[frame]:.2f} s"
+    draw.text((4, size + 3), caption, "black", ImageFont.load_default(13))
     return picture
 
 

@@ -140,7 +140,8 @@ def fit_and_test(
         num_classes=len(params.classes),
     )
     training, test, optimistic = fit(params, fabric, data, model, checkpoints, on_epoch)
-    result = fold_result(test, data.fold.number, params.classes, optimistic)
+    times = {clip.clip: clip.times for clip in data.clips}
+    result = fold_result(test, data.fold.number, params.classes, times, optimistic)
     metrics = result.metrics
     metrics["best_epoch"] = training.best_epoch
     metrics["num_parameters"] = sum(parameter.numel() for parameter in model.parameters())

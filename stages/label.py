@@ -66,7 +66,7 @@ def main(params: Params, frames: Path, out: Path, quality: Path) -> None:
     faces = params.faces
     results = map_in_processes(
         partial(label_clip, folder=frames, max_jump=faces.max_jump, max_gap=faces.max_gap),
-        [clip.clip for clip in usable],
+        usable,
         "labelling",
         initializer=_start_worker,
         initargs=(faces.min_face_size,),
@@ -118,7 +118,7 @@ class Tally:
                 yield clip, strip, labels.track
             else:
                 frames = decode_strip(strip, strip_size(strip))
-                why = why_no_face(frames, labels.track, 1, faces)
+                why = why_no_face(frames, clip.shots.tolist(), labels.track, 1, faces)
                 message = f"{clip.path}, {_SEEN[self.crop]}: {why}"
                 self.refused[clip.clip] = clip.refuse(Refusal("no_face", message))
 
@@ -144,6 +144,11 @@ class Tally:
                 {"clip": clip.clip, "path": clip.path, "row": clip.row, "holes": clip.holes}
                 for clip in self.clips
                 if clip.holes
+            ],
+            "clips_with_cuts": [
+                {"clip": clip.clip, "path": clip.path, "row": clip.row, "shots": num_shots}
+                for clip in self.clips
+                if (num_shots := len(set(clip.shots.tolist()))) > 1
             ],
             "chosen_streams": [
                 {"clip": clip.clip, "path": clip.path, "row": clip.row, "stream": clip.stream}
@@ -171,11 +176,11 @@ def read_strip(folder: Path, clip: str) -> bytes:
     return (folder / f"{clip}.jpg").read_bytes()
 
 
-def label_clip(clip: str, folder: Path, max_jump: float, max_gap: int) -> Labels:
+def label_clip(clip: Clip, folder: Path, max_jump: float, max_gap: int) -> Labels:
     """Find the main face of a clip in `<folder>/<clip>.jpg`; runs in a worker process."""
-    strip = read_strip(folder, clip)
+    strip = read_strip(folder, clip.clip)
     found = _detector.detect(decode_strip(strip, strip_size(strip)))
-    track = main_face(found, max_jump=max_jump, max_gap=max_gap)
+    track = main_face(found, clip.shots.tolist(), max_jump=max_jump, max_gap=max_gap)
     return Labels(track, [len(frame.boxes) for frame in found])
 
 

@@ -89,6 +89,8 @@ def sample_clip(clip: Clip, folders: list[Path], out: Path) -> Clip:
         holes=video.notes.holes,
         stream=video.notes.stream,
         content=content,
+        times=video.times,
+        shots=video.shots,
     )
 
 

@@ -258,6 +258,7 @@ def many_clips(count: int) -> list[StoredClip]:
             shard=f"{i // 1000:06}.tar",
             first_byte=i % 1000 * 100_000,
             end=i % 1000 * 100_000 + 100_000,
+            times=np.arange(16) / 4,
         )
         for i in range(count)
     ]

@@ -49,18 +49,21 @@ class People:
         self._number = 0
         self._seen: dict[_Sighting, int] = {}
 
-    def follow(self, first: int, window: Sequence[Detections]) -> list[Person]:
+    def follow(
+        self, first: int, window: Sequence[Detections], shots: Sequence[int]
+    ) -> list[Person]:
         """The people of a window, the most prominent one first.
 
         Args:
             first: The window's first point in the film; the windows come in order.
             window: Detections of its P points.
+            shots: Which shot each point is of; nobody is followed from one into another.
         """
         found: list[tuple[FaceTrack, list[_Sighting]]] = []
         remaining = list(window)
         while True:
             track = main_face(
-                remaining, max_jump=self.settings.max_jump, max_gap=self.settings.max_gap
+                remaining, shots, max_jump=self.settings.max_jump, max_gap=self.settings.max_gap
             )
             if not track.mask.any():
                 break

@@ -158,7 +158,7 @@ class Predictor:
 
     def _answer(self, window: Window, people: People, aspect: float, answers: Answers) -> None:
         """Ask the models about everybody in a window."""
-        found = people.follow(window.first, window.found)
+        found = people.follow(window.first, window.found, window.shots)
         if self.frames.crop != "face":
             # Such a model sees the whole frame, and was trained on its most prominent person.
             found = found[:1]

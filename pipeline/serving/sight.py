@@ -32,6 +32,7 @@ class Window:
         first: The number of the first one in the film, from 0.
         span: First and last second of the window.
         seconds: (P,) when each picture is shown.
+        shots: (P,) which shot each is of.
         pictures: (P, H, W, 3) uint8.
         found: The faces in copies of the pictures.
         scale: Of these copies.
@@ -40,6 +41,7 @@ class Window:
     first: int
     span: tuple[float, float]
     seconds: npt.NDArray[np.float64]
+    shots: list[int]
     pictures: npt.NDArray[np.uint8]
     found: list[Detections]
     scale: float
@@ -91,22 +93,27 @@ class Eye:
         size = self.frames.num_stored
         if is_picture(path):
             picture, (width, height) = read_picture(path, self.frames)
-            still = self._only_window(np.stack([picture] * size), np.zeros(size), 0.0)
+            still = self._only_window(np.stack([picture] * size), np.zeros(size), [1] * size, 0.0)
             return Sight(0.0, 1, width / height, Windows(size, size, [0]), still)
         film = Film(path, self.frames, num_threads=num_threads)
         places = place_windows(film.seconds, choice, size)
         if len(places.starts) == 1:
             clip = read_pictures(path, self.frames)
-            windows = self._only_window(clip.pictures, clip.times, film.seconds)
+            shots = clip.shots.tolist()
+            windows = self._only_window(clip.pictures, clip.times, shots, film.seconds)
         else:
             windows = self._windows(film, places, progress)
         return Sight(film.seconds, film.num_frames, film.width / film.height, places, windows)
 
     def _only_window(
-        self, pictures: npt.NDArray[np.uint8], times: npt.NDArray[np.float64], end: float
+        self,
+        pictures: npt.NDArray[np.uint8],
+        times: npt.NDArray[np.float64],
+        shots: list[int],
+        end: float,
     ) -> Iterator[Window]:
         copies, scale = self._copies(pictures)
-        yield Window(0, (0.0, end), times, pictures, self.detector.detect(copies), scale)
+        yield Window(0, (0.0, end), times, shots, pictures, self.detector.detect(copies), scale)
 
     def _windows(self, film: Film, places: Windows, progress: bool) -> Iterator[Window]:
         step = film.seconds / places.num_points
@@ -121,20 +128,23 @@ class Eye:
         starts = iter(places.starts)
         first, start, scale = 0, next(starts), 1.0
         seconds: list[float] = []
+        shots: list[int] = []
         pictures: list[Picture] = []
         found: list[Detections] = []
         for number, point in enumerate(points, start=1):
             copies, scale = self._copies(point.picture[None])
             found += self.detector.detect(copies)
             seconds.append(point.seconds)
+            shots.append(point.shot)
             pictures.append(point.picture)
             if number < start + places.size:
                 continue
-            for values in (seconds, pictures, found):
+            for values in (seconds, shots, pictures, found):
                 del values[: start - first]
             first = start
             span = (first * step, (first + places.size) * step)
-            yield Window(first, span, np.array(seconds), np.stack(pictures), [*found], scale)
+            times, shown = np.array(seconds), np.stack(pictures)
+            yield Window(first, span, times, [*shots], shown, [*found], scale)
             start = next(starts, places.num_points)
 
     def _copies(self, pictures: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.uint8], float]:

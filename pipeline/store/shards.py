@@ -96,4 +96,5 @@ def _stored(labelled: LabelledClip, shard: str, start: int, end: int) -> StoredC
         shard=shard,
         first_byte=start,
         end=end,
+        times=clip.times,
     )

@@ -3,6 +3,8 @@
 Shape letters: H x W pixels of a picture.
 """
 
+from bisect import bisect_right
+from collections import deque
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -12,8 +14,10 @@ import av
 
 from pipeline.common.frames import FrameSettings
 from pipeline.video.container import Deadline, UnusableVideo, unreadable
-from pipeline.video.decode import check_file, decode_frames, frames_on_screen
+from pipeline.video.decode import check_file, decode_frames
 from pipeline.video.pictures import Converter, Picture, fit_into, upright_size
+from pipeline.video.sampling import frames_on_screen
+from pipeline.video.shots import FRAMES_AFTER, ShotFinder
 from pipeline.video.streams import find_stream
 
 # That the slowest decoder may take for a frame.
@@ -25,9 +29,25 @@ class FilmPicture(NamedTuple):
 
     Attributes:
         seconds: When it is shown, after the first frame of the film.
+        shot: The number of the shot that it is of.
         picture: (H, W, 3).
     """
 
+    seconds: float
+    shot: int
+    picture: Picture
+
+
+class _Pending(NamedTuple):
+    """A picture whose shot is not known yet: that takes the frames after it.
+
+    Attributes:
+        count: Of points of the film that it is shown at.
+        number: Of its frame.
+    """
+
+    count: int
+    number: int
     seconds: float
     picture: Picture
 
@@ -80,6 +100,8 @@ class Film:
         timeline = self._stream.timeline
         wanted = [timeline.points[i] for i in frames_on_screen(timeline, num_points)]
         convert = Converter(self.settings, self._stream.pixel_aspect)
+        finder = ShotFinder()
+        pending: deque[_Pending] = deque()
         frames = decode_frames(
             self.path,
             self._stream,
@@ -92,19 +114,29 @@ class Film:
         with closing(frames):
             for number, frame in enumerate(frames):
                 point = frame.pts if self._stream.is_timed else number
-                if point is None or point < wanted[taken]:
-                    continue
+                is_wanted = taken < num_points and point is not None and point >= wanted[taken]
                 try:
-                    picture = convert(frame)
+                    finder.add(frame)
+                    picture = convert(frame) if is_wanted else None
                 except av.FFmpegError as error:
                     raise unreadable(
                         self.path, f"its colours cannot be converted: {error}"
                     ) from error
-                size = size or (picture.shape[1], picture.shape[0])
-                seconds = float((point - timeline.points[0]) * timeline.tick)
-                shown = FilmPicture(seconds, fit_into(picture, *size))
-                while wanted[taken] <= point:
-                    yield shown
-                    taken += 1
-                    if taken == num_points:
-                        return
+                if picture is not None and point is not None:
+                    size = size or (picture.shape[1], picture.shape[0])
+                    seconds = float((point - timeline.points[0]) * timeline.tick)
+                    count = bisect_right(wanted, point, lo=taken) - taken
+                    pending.append(_Pending(count, number, seconds, fit_into(picture, *size)))
+                    taken += count
+                while pending and number >= pending[0].number + FRAMES_AFTER:
+                    yield from _shown(pending.popleft(), finder)
+                if taken == num_points and not pending:
+                    return
+        for shown in pending:
+            yield from _shown(shown, finder)
+
+
+def _shown(pending: _Pending, finder: ShotFinder) -> Iterator[FilmPicture]:
+    """The picture, once for each of its points."""
+    shot = bisect_right(finder.first_frames(), pending.number)
+    yield from [FilmPicture(pending.seconds, shot, pending.picture)] * pending.count

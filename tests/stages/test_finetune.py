@@ -129,7 +129,8 @@ def write_clips(shards: Path, box: tuple[int, int, int, int]) -> None:
             boxes = np.tile(np.array(box, np.float32), (16, 1))
             points = random.uniform(8, 40, (16, 5, 2)).astype(np.float32)
             name = f"{person}{i}"
-            clip = Clip(name, f"{name}.mp4", person, CLASSES[i], content=name)
+            times = np.arange(16) / 5 + i
+            clip = Clip(name, f"{name}.mp4", person, CLASSES[i], content=name, times=times)
             labelled.append((clip, strip, FaceTrack(boxes, points, np.ones(16, np.bool_))))
     write_stored(shards / CLIPS, write_shards(shards, labelled))
 
@@ -250,6 +251,11 @@ def test_a_killed_fold_goes_on_and_writes_the_same_bytes(
     assert (description["arch"], description["decoder_size"]["dropout"]) == ("cascaded", 0.1)
     metrics = json.loads((project / "whole/metrics.json").read_text(encoding="utf-8"))
     assert metrics["num_test_clips"] == 3
+    predictions = pd.read_parquet(project / "whole/predictions.parquet")
+    assert predictions["clip"].tolist() == ["f0", "f1", "f2"]
+    np.testing.assert_array_equal(
+        np.stack(predictions["times"].tolist()), np.arange(16) / 5 + [[0], [1], [2]]
+    )
 
 
 def test_a_fold_of_clips_on_a_host_is_trained_to_the_same_bytes(
