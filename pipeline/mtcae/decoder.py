@@ -92,7 +92,10 @@ class CrossAttention(nn.Module):
         v = self._split_heads(self.value(memory))
         if self._write_out(q):
             scores = (q * self.head_dim**-0.5) @ k.mT
-            attended = F.dropout(scores.softmax(dim=-1), self.dropout, self.training) @ v
+            # Sums are float32 inside of the kernel. Under autocast a GPU would also write the
+            # weights, N numbers for every query and head, in float32, and dropout after it.
+            weights = scores.softmax(dim=-1, dtype=scores.dtype)
+            attended = F.dropout(weights, self.dropout, self.training) @ v
         else:
             dropout = self.dropout if self.training else 0.0
             attended = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout)
