@@ -24,6 +24,7 @@ LAYERS = [
     "scores",
     "training",
     "mtcae",
+    "pretrain",
     "evaluation",
     "tracking",
     "serving",

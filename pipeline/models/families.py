@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from pipeline.models.encoder import IMAGENET_MEAN, IMAGENET_STD
+from pipeline.models.vit import IMAGENET_MEAN, IMAGENET_STD
 
 
 class Family(NamedTuple):

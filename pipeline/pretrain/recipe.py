@@ -1,0 +1,67 @@
+"""How a pre-training learns: rates per 256 samples, warm-up, cosine to a floor."""
+
+from typing import Annotated
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat
+from torch.optim import AdamW
+from torch.optim.lr_scheduler import LambdaLR
+
+from pipeline.common.params import Section
+from pipeline.pretrain.autoencoder import MaskedAutoencoder
+
+Beta = Annotated[float, Field(ge=0, lt=1)]
+
+
+class OptimizerSettings(Section):
+    """AdamW; biases and norms are not decayed.
+
+    Attributes:
+        rate_per_256: Learning rate for a batch of 256 samples; in proportion for others.
+        betas: Decay of the moving averages of gradients and of their squares.
+        weight_decay: Decoupled.
+    """
+
+    rate_per_256: PositiveFloat
+    betas: tuple[Beta, Beta]
+    weight_decay: NonNegativeFloat
+
+
+class ScheduleSettings(Section):
+    """Linear rise, then half a cosine to the floor.
+
+    Attributes:
+        warmup_epochs: Of the rise, from the floor.
+        floor_per_256: Lowest rate for a batch of 256 samples; in proportion for others.
+    """
+
+    warmup_epochs: NonNegativeInt
+    floor_per_256: NonNegativeFloat
+
+
+def make_optimizer(
+    model: MaskedAutoencoder, settings: OptimizerSettings, *, batch_size: int
+) -> AdamW:
+    """AdamW over all that is trained.
+
+    Args:
+        model: Not wrapped.
+        settings: Rates.
+        batch_size: Samples of a step, on all devices together.
+    """
+    raise NotImplementedError
+
+
+def make_schedule(
+    settings: ScheduleSettings,
+    optimizer: AdamW,
+    *,
+    batch_size: int,
+    epochs: int,
+    steps_per_epoch: int,
+) -> LambdaLR:
+    """The schedule of a recipe, stepped after every batch.
+
+    Raises:
+        ValueError: The floor is above the learning rate, or the warm-up longer than the training.
+    """
+    raise NotImplementedError
