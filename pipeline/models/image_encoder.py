@@ -16,7 +16,7 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
 from pipeline.common.params import Section
-from pipeline.models.vit import PlainViT, choose_tokens, run_blocks
+from pipeline.models.vit import PlainViT, choose_tokens, init_linear, run_blocks
 
 
 class ImageEncoderSize(Section):
@@ -146,11 +146,3 @@ class ImageEncoder(PlainViT):
         x = torch.cat([(self.cls_token + first).expand(len(x), -1, -1), x], dim=1)
         tokens: Tensor = self.norm(run_blocks(self.blocks, x, checkpointing=self.checkpointing))
         return tokens
-
-
-def init_linear(module: nn.Module) -> None:
-    """Xavier uniform weights and zero biases, where the module is linear."""
-    if isinstance(module, nn.Linear):
-        nn.init.xavier_uniform_(module.weight)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)

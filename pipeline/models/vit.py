@@ -69,3 +69,11 @@ def choose_tokens(tokens: Tensor, numbers: Tensor) -> Tensor:
     """The tokens (B, V, D) of those numbers (B, V) among (B, N, D), or (1, N, D) of all samples."""
     expanded = tokens.expand(len(numbers), -1, -1)
     return expanded.gather(1, numbers[..., None].expand(-1, -1, tokens.shape[-1]))
+
+
+def init_linear(module: nn.Module) -> None:
+    """Xavier uniform weights and zero biases, where the module is linear."""
+    if isinstance(module, nn.Linear):
+        nn.init.xavier_uniform_(module.weight)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)

@@ -8,6 +8,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from pipeline.common.params import Section
 from pipeline.pretrain.autoencoder import MaskedAutoencoder
+from pipeline.training import optim
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
 
@@ -48,7 +49,12 @@ def make_optimizer(
         settings: Rates.
         batch_size: Samples of a step, on all devices together.
     """
-    raise NotImplementedError
+    plain = optim.OptimizerSettings(
+        learning_rate=settings.rate_per_256 * batch_size / 256,
+        weight_decay=settings.weight_decay,
+        layer_decay=1.0,
+    )
+    return optim.adamw(model, plain, betas=settings.betas, not_decayed=model.not_decayed)
 
 
 def make_schedule(
@@ -61,7 +67,27 @@ def make_schedule(
 ) -> LambdaLR:
     """The schedule of a recipe, stepped after every batch.
 
+    Args:
+        settings: Of the recipe.
+        optimizer: Of `make_optimizer`.
+        batch_size: Samples of a step, on all devices together.
+        epochs: Of the training.
+        steps_per_epoch: Steps of the optimiser.
+
     Raises:
-        ValueError: The floor is above the learning rate, or the warm-up longer than the training.
+        ValueError: The warm-up takes all epochs, or the floor is above the learning rate.
     """
-    raise NotImplementedError
+    if settings.warmup_epochs >= epochs:
+        raise ValueError(
+            f"schedule.warmup_epochs is {settings.warmup_epochs} of {epochs} epochs: the full rate "
+            "would never be reached"
+        )
+    plain = optim.ScheduleSettings(
+        kind="cosine",
+        warmup_epochs=settings.warmup_epochs,
+        lowest_rate=settings.floor_per_256 * batch_size / 256,
+        plateau_patience=1,
+    )
+    schedule = optim.make_schedule(plain, optimizer, epochs=epochs, steps_per_epoch=steps_per_epoch)
+    assert isinstance(schedule, LambdaLR)
+    return schedule

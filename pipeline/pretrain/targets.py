@@ -25,7 +25,7 @@ class PixelTargets(NamedTuple):
 
     def pixels(self, values: Tensor) -> Tensor:
         """Values (B, N, P) that are predicted as pixels from 0 to 1."""
-        grouped = values.unflatten(2, (-1, self.mean.shape[3]))
+        grouped = rearrange(values, "b n (k c) -> b n k c", c=self.mean.shape[3])
         return (grouped * self.deviation + self.mean).flatten(2).clamp(0, 1)
 
 
