@@ -1,4 +1,7 @@
-"""Stage weights: what the encoder starts from, by the name or the file in weights/."""
+"""Stage weights: what the encoder starts from, by the name or the file in weights/.
+
+Pre-training, too, has this stage, with parameters of its own.
+"""
 
 import argparse
 from pathlib import Path
@@ -48,5 +51,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("source", type=Path)
     parser.add_argument("out", type=Path)
+    parser.add_argument("--params", type=Path, default=Path("params.yaml"))
     args = parser.parse_args()
-    main(load_params(Params), args.source, args.out, RetryPolicy())
+    main(load_params(Params, args.params), args.source, args.out, RetryPolicy())

@@ -7,7 +7,7 @@ and which workers share: memory does not grow while samples are read.
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Generic, NamedTuple, TypeVar, get_type_hints
+from typing import Any, Generic, Literal, NamedTuple, TypeVar, get_type_hints
 
 import numpy as np
 import pyarrow as pa
@@ -15,9 +15,12 @@ import pyarrow.parquet as pq
 
 from pipeline.common.files import atomic_path
 
+Data = Literal["rendered", "shards", "videos", "images"]
+"""What a collection is of."""
+
 # In the folder of a collection: the manifest; of videos, when the frames of each are shown (int64,
-# see `Span`) and where its face is (four float32 each, see `Square`); what was collected, and how.
-MANIFEST, POINTS, SQUARES, ABOUT = "samples.parquet", "points.bin", "squares.bin", "about.json"
+# see `Span`) and where its face is (four float32 each, see `Square`); the videos, where they are drawn.
+MANIFEST, POINTS, SQUARES, RENDERED = "samples.parquet", "points.bin", "squares.bin", "videos"
 TRAIN, HELD_OUT = "train", "held_out"
 # Rows that are kept before they are written.
 _ROWS = 10_000
@@ -131,6 +134,23 @@ def write_manifest(path: Path, kind: type[Row]) -> Iterator[ManifestWriter[Row]]
         writer: ManifestWriter[Row] = ManifestWriter(parquet, schema)
         yield writer
         writer.flush()
+
+
+def count_parts(path: Path) -> dict[str, int]:
+    """How many rows of a manifest each part has.
+
+    Raises:
+        ValueError: One has none.
+    """
+    parts = pq.read_table(path, columns=["part"])["part"].value_counts().to_pylist()
+    counts = {count["values"]: count["counts"] for count in parts}
+    for part in (TRAIN, HELD_OUT):
+        if not counts.get(part):
+            raise ValueError(
+                f"no sample is left in the part {part!r}: too few files can be used, or they are "
+                "of too few groups"
+            )
+    return counts
 
 
 class Rows(Generic[Row]):

@@ -1,4 +1,4 @@
-"""How a pre-training learns: rates per 256 samples, warm-up, cosine to a floor."""
+"""How a pre-training learns: what is hidden and changed, rates per 256 samples, warm-up, cosine."""
 
 from typing import Annotated
 
@@ -8,7 +8,9 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from pipeline.common.params import Section
 from pipeline.pretrain.autoencoder import MaskedAutoencoder
+from pipeline.pretrain.crops import AugmentSettings
 from pipeline.training import optim
+from pipeline.training.loop import EngineSettings
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
 
@@ -37,6 +39,26 @@ class ScheduleSettings(Section):
 
     warmup_epochs: NonNegativeInt
     floor_per_256: NonNegativeFloat
+
+
+class Recipe(Section):
+    """The settings of all that takes part in a pre-training.
+
+    Attributes:
+        mask_ratio: Share of the tubes or patches that are hidden.
+        checkpointing: Recompute activations in the backward pass, to save memory.
+        optimizer: Rates.
+        schedule: How they change.
+        augment: What is changed in a sample.
+        engine: How long, and on what at once.
+    """
+
+    mask_ratio: Annotated[float, Field(gt=0, lt=1)]
+    checkpointing: bool
+    optimizer: OptimizerSettings
+    schedule: ScheduleSettings
+    augment: AugmentSettings
+    engine: EngineSettings
 
 
 def make_optimizer(

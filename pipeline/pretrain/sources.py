@@ -37,11 +37,13 @@ class ClipSettings(Section):
     """Which clips of a video an epoch sees.
 
     Attributes:
+        num_frames: T.
         stride: Frames from one frame of a clip to its next. A video that is too short for it is
             sampled evenly.
         seconds_per_clip: An epoch draws one clip out of each such part of a video.
     """
 
+    num_frames: PositiveInt
     stride: PositiveInt
     seconds_per_clip: PositiveFloat
 
@@ -61,6 +63,10 @@ class SampleSource(Protocol):
 
     def path(self, number: int) -> str:
         """Of the file, as the manifest has it."""
+        ...
+
+    def groups(self) -> dict[str, list[str]]:
+        """The groups of every data set, sorted."""
         ...
 
     def read(self, number: int, random: np.random.Generator | None) -> Frames:
@@ -94,6 +100,9 @@ class _Source(Generic[Row]):
 
     def path(self, number: int) -> str:
         return self._text("path", number)
+
+    def groups(self) -> dict[str, list[str]]:
+        return self.rows.groups()
 
     def _row(self, number: int) -> int:
         return number
