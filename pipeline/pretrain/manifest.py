@@ -19,7 +19,7 @@ Data = Literal["rendered", "shards", "videos", "images"]
 """What a collection is of."""
 
 # In the folder of a collection: the manifest; of videos, when the frames of each are shown (int64,
-# see `Span`) and where its face is (four float32 each, see `Square`); the videos, where they are drawn.
+# see `Span`) and where its face is (four float32 each, see `Square`); videos drawn on the spot.
 MANIFEST, POINTS, SQUARES, RENDERED = "samples.parquet", "points.bin", "squares.bin", "videos"
 TRAIN, HELD_OUT = "train", "held_out"
 # Rows that are kept before they are written.

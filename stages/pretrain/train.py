@@ -152,6 +152,26 @@ class Pretraining:
             keep_bytes = 0 if engine.num_workers else KEEP_BYTES
             self.source = folders.open(TRAIN, self.form, side, keep_bytes)
             self.held_out = folders.open(HELD_OUT, self.form, side, keep_bytes // 4)
+            self.batches = PretrainBatches(
+                self.source,
+                self.form,
+                recipe.augment,
+                batch_size=engine.batch_size,
+                min_steps=engine.min_steps,
+                seed=params.seed,
+                rank=self.rank,
+                num_workers=engine.num_workers,
+            )
+            self.optimizer = make_optimizer(
+                self.model, recipe.optimizer, batch_size=engine.batch_size
+            )
+            self.schedule = make_schedule(
+                recipe.schedule,
+                self.optimizer,
+                batch_size=engine.batch_size,
+                epochs=engine.epochs,
+                steps_per_epoch=self.batches.steps_per_epoch,
+            )
         except ValueError as error:
             raise SystemExit(f"train: {error}") from error
         if engine.compile:
@@ -165,18 +185,7 @@ class Pretraining:
         on_epoch: Callable[[Epoch, int], None],
     ) -> Training:
         """Train, and leave files in `out` while it goes on."""
-        params, fabric, recipe = self.params, self.fabric, self.params.recipes
-        engine = recipe.engine
-        batches = PretrainBatches(
-            self.source,
-            self.form,
-            recipe.augment,
-            batch_size=engine.batch_size,
-            min_steps=engine.min_steps,
-            seed=params.seed,
-            rank=self.rank,
-            num_workers=engine.num_workers,
-        )
+        params, fabric, engine = self.params, self.fabric, self.params.recipes.engine
         watched = self._held_out(params.watch.samples)
         leavings = Leavings(
             params.watch,
@@ -195,22 +204,14 @@ class Pretraining:
             ),
             leavings.after,
         )
-        optimizer = make_optimizer(self.model, recipe.optimizer, batch_size=engine.batch_size)
-        schedule = make_schedule(
-            recipe.schedule,
-            optimizer,
-            batch_size=engine.batch_size,
-            epochs=engine.epochs,
-            steps_per_epoch=batches.steps_per_epoch,
-        )
         torch.manual_seed(params.seed + fabric.global_rank)
         training = train(
             fabric,
             self.model,
-            optimizer,
-            schedule,
+            self.optimizer,
+            self.schedule,
             task,
-            batches,
+            self.batches,
             engine,
             checkpoints,
             lambda row: on_epoch(row, int(row["epoch"])),
