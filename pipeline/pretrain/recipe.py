@@ -1,4 +1,4 @@
-"""How a pre-training learns: what is hidden and changed, rates per 256 samples, warm-up, cosine."""
+"""What is pre-trained and how: presets of models and recipes in pretrain/params.yaml."""
 
 from typing import Annotated
 
@@ -9,6 +9,8 @@ from torch.optim.lr_scheduler import LambdaLR
 from pipeline.common.params import Section
 from pipeline.pretrain.autoencoder import MaskedAutoencoder
 from pipeline.pretrain.crops import AugmentSettings
+from pipeline.pretrain.image import ImageSize
+from pipeline.pretrain.video import VideoSize
 from pipeline.training import optim
 from pipeline.training.loop import EngineSettings
 
@@ -41,16 +43,19 @@ class ScheduleSettings(Section):
     floor_per_256: NonNegativeFloat
 
 
+class ModelSizes(Section):
+    """A preset of `models`: one size for either method."""
+
+    videomae: VideoSize
+    mae: ImageSize
+
+
 class Recipe(Section):
-    """The settings of all that takes part in a pre-training.
+    """A preset of `recipes`.
 
     Attributes:
-        mask_ratio: Share of the tubes or patches that are hidden.
+        mask_ratio: Of the positions of a slice (videomae) or of the patches (mae).
         checkpointing: Recompute activations in the backward pass, to save memory.
-        optimizer: Rates.
-        schedule: How they change.
-        augment: What is changed in a sample.
-        engine: How long, and on what at once.
     """
 
     mask_ratio: Annotated[float, Field(gt=0, lt=1)]

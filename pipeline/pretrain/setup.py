@@ -9,11 +9,9 @@ from pipeline.common.params import Section
 from pipeline.pretrain.autoencoder import MaskedAutoencoder
 from pipeline.pretrain.batches import Form
 from pipeline.pretrain.build import build_image_autoencoder, build_video_autoencoder
-from pipeline.pretrain.image import ImageSize
 from pipeline.pretrain.manifest import RENDERED, Data
-from pipeline.pretrain.recipe import Recipe
+from pipeline.pretrain.recipe import ModelSizes, Recipe
 from pipeline.pretrain.sources import ClipSettings, Pictures, SampleSource, ShardClips, VideoClips
-from pipeline.pretrain.video import VideoSize
 
 Method = Literal["videomae", "mae"]
 
@@ -29,13 +27,6 @@ class Choices(Section):
     data: Data
     recipe: str
     seed: NonNegativeInt
-
-
-class ModelSizes(Section):
-    """A preset of models: one encoder for clips and one for pictures, about as large."""
-
-    videomae: VideoSize
-    mae: ImageSize
 
 
 def build_autoencoder(

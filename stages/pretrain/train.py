@@ -33,11 +33,10 @@ from pipeline.pretrain.autoencoder import MaskedAutoencoder
 from pipeline.pretrain.batches import HeldOutSamples, PretrainBatches
 from pipeline.pretrain.files import history_after, write_encoder, write_official
 from pipeline.pretrain.manifest import HELD_OUT, MANIFEST, TRAIN
-from pipeline.pretrain.recipe import Recipe, make_optimizer, make_schedule
+from pipeline.pretrain.recipe import ModelSizes, Recipe, make_optimizer, make_schedule
 from pipeline.pretrain.setup import (
     METHODS,
     Choices,
-    ModelSizes,
     SampleFolders,
     build_autoencoder,
     form_of,
