@@ -78,9 +78,10 @@ def augment(
 
 def cut_out(pictures: Frames, part: Rectangle, size: int, resampling: Image.Resampling) -> Tensor:
     """A part of all pictures (T, H, W, 3), scaled to (T, 3, S, S)."""
-    box = (part.left, part.top, part.left + part.width, part.top + part.height)
+    rows = slice(part.top, part.top + part.height)
+    columns = slice(part.left, part.left + part.width)
     frames = [
-        np.asarray(Image.fromarray(picture).resize((size, size), resampling, box=box))
+        np.asarray(Image.fromarray(picture[rows, columns]).resize((size, size), resampling))
         for picture in pictures
     ]
     return torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2).contiguous()

@@ -45,16 +45,18 @@ def read_picture(path: Path, shorter_side: int) -> Frames:
         raise UnusablePicture(
             "unreadable", f"{path.name}: no picture of the kinds {', '.join(_FORMATS)}"
         ) from error
+    except Image.DecompressionBombError as error:
+        raise _too_large(path) from error
+    except UnusablePicture:
+        raise
     # Pillow's decoders raise these for damaged files, SyntaxError among them for broken PNG chunks.
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
-        if isinstance(error, UnusablePicture):
-            raise
+    except (OSError, SyntaxError, ValueError, EOFError) as error:
         raise UnusablePicture("unreadable", f"{path.name}: damaged ({error})") from error
 
 
 def _pixels(image: Image.Image, path: Path, shorter_side: int) -> Frames:
     if image.width * image.height > MAX_PIXELS:
-        raise UnusablePicture("too_large", f"{path.name}: larger than 7680 x 4320 pixels")
+        raise _too_large(path)
     if min(image.size) < 1:
         raise UnusablePicture("unreadable", f"{path.name}: a picture without pixels")
     # A JPEG is scaled while it is decoded, never below this size.
@@ -67,6 +69,10 @@ def _pixels(image: Image.Image, path: Path, shorter_side: int) -> Frames:
         black = Image.new("RGBA", upright.size, (0, 0, 0, 255))
         upright = Image.alpha_composite(black, upright.convert("RGBA"))
     return shrink_to(np.asarray(upright.convert("RGB"))[None], shorter_side)
+
+
+def _too_large(path: Path) -> UnusablePicture:
+    return UnusablePicture("too_large", f"{path.name}: larger than 7680 x 4320 pixels")
 
 
 def shrink_to(pictures: Frames, shorter_side: int) -> Frames:
