@@ -1,8 +1,11 @@
 """Small collections of videos and pictures for tests of pre-training."""
 
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pytest
 from PIL import Image
 from small import FACES
 from small_videos import numbered_video
@@ -13,6 +16,23 @@ from pipeline.pretrain.spans import FaceSearch
 
 WHOLE = FaceSearch(crop="whole", margin=1.5, step=5, faces=FACES)
 SPLIT = Split(share=0.3, seed=1)
+
+
+def look_in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files are looked at without the seconds that processes take to start."""
+
+    def map_here(
+        function: Callable[[Any], Any],
+        items: Sequence[Any],
+        _: str,
+        initializer: Callable[..., None],
+        initargs: Sequence[Any],
+        on_crash: object,
+    ) -> Iterator[Any]:
+        initializer(*initargs)
+        return map(function, items)
+
+    monkeypatch.setattr("pipeline.pretrain.collect.map_in_processes", map_here)
 
 
 def make_videos(folder: Path, **num_frames: int) -> Path:

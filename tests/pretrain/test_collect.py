@@ -4,7 +4,15 @@ from shutil import copyfile
 
 import numpy as np
 import pytest
-from small_collection import SPLIT, WHOLE, make_pictures, make_videos, pictures_of, videos_of
+from small_collection import (
+    SPLIT,
+    WHOLE,
+    look_in_this_process,
+    make_pictures,
+    make_videos,
+    pictures_of,
+    videos_of,
+)
 from small_videos import FFMPEG
 
 from pipeline.common.clips import StoredClip, write_stored
@@ -28,7 +36,9 @@ def digests(out: Path) -> dict[str, str]:
 
 
 @pytest.mark.slow
-def test_a_corrupt_video_is_refused_by_name_and_the_others_are_used(tmp_path: Path) -> None:
+def test_a_corrupt_video_is_refused_by_name_and_the_others_are_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     source = make_videos(tmp_path / "films", anna_1=30, anna_2=20, bo_1=24, cy_1=17)
     whole = (source / "anna/1.mp4").read_bytes()
     (source / "bo/cut.mp4").write_bytes(whole[: len(whole) // 2])
@@ -49,13 +59,16 @@ def test_a_corrupt_video_is_refused_by_name_and_the_others_are_used(tmp_path: Pa
     # A group is held out as a whole.
     assert rows[0][1] == rows[1][1]
     assert {part for _, part in rows} == {TRAIN, HELD_OUT}
-    # Nothing of the clock or the machine is in the files.
-    again = tmp_path / "again"
-    videos_of(source, again)
-    assert digests(again) == digests(tmp_path / "out")
+    # Nothing of the clock, the machine or its processes is in the files.
+    look_in_this_process(monkeypatch)
+    videos_of(source, tmp_path / "again")
+    assert digests(tmp_path / "again") == digests(tmp_path / "out")
 
 
-def test_a_row_says_where_the_points_of_its_frames_are(tmp_path: Path) -> None:
+def test_a_row_says_where_the_points_of_its_frames_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    look_in_this_process(monkeypatch)
     source = make_videos(tmp_path / "films", anna_1=30, bo_1=24)
     videos_of(source, tmp_path / "out")
     points = np.fromfile(tmp_path / "out" / POINTS, np.int64)
@@ -71,7 +84,8 @@ def test_a_row_says_where_the_points_of_its_frames_are(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_faces_are_followed_and_cut_out(tmp_path: Path) -> None:
+def test_faces_are_followed_and_cut_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    look_in_this_process(monkeypatch)
     folder = tmp_path / "films"
     (folder / "anna").mkdir(parents=True)
     frames = render_frames(sample_clips(1, 1)[0], seed=3)
@@ -94,7 +108,10 @@ def test_faces_are_followed_and_cut_out(tmp_path: Path) -> None:
         assert 150 < own[:, 2].mean() < 320
 
 
-def test_pictures_that_cannot_be_read_are_refused(tmp_path: Path) -> None:
+def test_pictures_that_cannot_be_read_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    look_in_this_process(monkeypatch)
     source = make_pictures(tmp_path / "faces", "anna/1.png", "anna/2.jpg", "bo/1.png")
     (source / "bo/bad.jpg").write_text("no picture")
     found = pictures_of(source, tmp_path / "out")
