@@ -16,7 +16,14 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from pipeline.common.frames import Frames, FrameSettings
-from pipeline.video.container import MAX_PIXELS, Deadline, open_video, too_large, unreadable
+from pipeline.video.container import (
+    MAX_PIXELS,
+    Deadline,
+    UnusableVideo,
+    open_video,
+    too_large,
+    unreadable,
+)
 from pipeline.video.pictures import Converter, Picture, same_size
 
 # How much earlier to begin where the first jump does not give all frames: it may land behind them,
@@ -60,8 +67,10 @@ def read_moments(path: Path, track: VideoTrack, points: Sequence[int]) -> Frames
         points: Of the frames, ascending; one may be there several times.
 
     Raises:
-        UnusableVideo: A frame does not decode, or is damaged.
+        UnusableVideo: No such file; or a frame does not decode, or is damaged.
     """
+    if not path.is_file():
+        raise missing(path)
     deadline = Deadline(path)
     wanted = set(points)
     found: dict[int, Picture] = {}
@@ -81,6 +90,11 @@ def read_moments(path: Path, track: VideoTrack, points: Sequence[int]) -> Frames
         if found.keys() == wanted:
             return same_size([found[point] for point in points])
     raise unreadable(path, f"{len(wanted) - len(found)} of {len(wanted)} frames do not decode")
+
+
+def missing(path: Path) -> UnusableVideo:
+    """The refusal of a file that is not there."""
+    return UnusableVideo("missing", f"{path.name}: no such file")
 
 
 def frames_from(

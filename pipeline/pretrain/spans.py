@@ -15,7 +15,7 @@ from pydantic import Field, PositiveInt
 from pipeline.common.files import is_lfs_pointer
 from pipeline.common.frames import FaceSettings, FaceTrack
 from pipeline.common.params import Section
-from pipeline.pretrain.seek import VideoTrack, read_moments
+from pipeline.pretrain.seek import VideoTrack, missing, read_moments
 from pipeline.video.container import Deadline, UnusableVideo
 from pipeline.video.crops import face_squares, shrink
 from pipeline.video.faces import FaceDetector
@@ -90,7 +90,7 @@ def look_at(path: Path, search: FaceSearch, detector: FaceDetector | None) -> Fo
         UnusableVideo: It cannot be read, or shows no face.
     """
     if not path.is_file():
-        raise UnusableVideo("missing", f"{path.name}: no such file")
+        raise missing(path)
     if is_lfs_pointer(path):
         raise UnusableVideo("lfs_pointer", f"{path.name}: a Git LFS pointer; run `git lfs pull`")
     stream = find_stream(path, Deadline(path))

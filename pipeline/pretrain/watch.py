@@ -82,12 +82,13 @@ class WatchedTask(PretrainTask):
         return validation
 
     def state_dict(self) -> dict[str, Any]:
-        """The counts of all devices."""
+        """The epoch at work, and the counts of all devices."""
         self._settle()
-        return {"skipped": self.skipped}
+        return {"epoch": self._epoch, "skipped": self.skipped}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from what `state_dict` found."""
+        self._epoch = state["epoch"]
         self.skipped = dict(state["skipped"])
 
     def _settle(self) -> None:
