@@ -19,11 +19,14 @@ class EncoderSource(Section):
         weights: A name of `python -m commands.weights`, or that of a file in weights/.
         accept_licence: Whether the user accepts their licence.
         hugging_face: Address of the hub, or of a mirror.
+        allow_seen: Whether subjects may be tested whom the weights have seen; every table then says
+            so. Pre-training tests nobody.
     """
 
     weights: str
     accept_licence: bool
     hugging_face: str
+    allow_seen: bool = False
 
 
 class Params(StageParams):
@@ -41,6 +44,7 @@ def main(params: Params, source: Path, out: Path, policy: RetryPolicy) -> None:
             accept_licence=params.encoder.accept_licence,
             policy=policy,
             hugging_face=params.encoder.hugging_face,
+            allow_seen=params.encoder.allow_seen,
         )
     except (DownloadFailed, PermissionError, FileNotFoundError, ValueError) as error:
         raise SystemExit(f"weights: {error}") from error
