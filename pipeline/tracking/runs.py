@@ -59,8 +59,7 @@ class Store:
         self.client = MlflowClient(uri)
         if database:
             mend_places(database)
-        name = f"dfer-{choices['dataset']}"
-        self.experiment_id = _experiment(self.client, name, artifacts)
+        self.experiment_id = _experiment(self.client, experiment.group, artifacts)
 
     def find(self, **tags: str) -> Run | None:
         """The newest parent run of this experiment, code and DVC experiment with such tags."""

@@ -200,5 +200,6 @@ def test_the_stage_ends_with_the_reason(
     with pytest.raises(SystemExit, match=r"weights: model\.safetensors is published under"):
         main(Params.model_validate({"encoder": settings}), source, tmp_path / "out", POLICY)
     accepted = Params.model_validate({"encoder": settings | {"accept_licence": True}})
+    assert not accepted.encoder.allow_seen
     main(accepted, source, tmp_path / "out", POLICY)
     assert f"sha256 {SHA256}" in capsys.readouterr().out

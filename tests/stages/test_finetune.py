@@ -15,6 +15,7 @@ from small import NEW, NO_AUGMENTATION, NO_MIXING, start_from, task_model, video
 
 from pipeline.common.clips import Clip, read_stored, write_stored
 from pipeline.common.encoder_weights import history_in, read_history
+from pipeline.common.files import write_json
 from pipeline.common.frames import FaceTrack
 from pipeline.folds.folds import GroupFold, write_folds
 from pipeline.models.encoder import EncoderSize, VideoMAEEncoder
@@ -445,6 +446,12 @@ def test_a_model_that_has_seen_who_is_tested_cannot_start_the_fold(
     assert history_in(project / "start").groups == {"sample": ["a", "b", "c", "d", "e"]}
     with pytest.raises(SystemExit, match=r"fold 2 is not trained: .* have seen 1 of the 1 .*\(d\)"):
         run(small(document), "second", fold=2)
+    # Unless the user wants it, which goes on in the model's own history.
+    card = json.loads((project / "start/card.json").read_text(encoding="utf-8"))
+    write_json(project / "start/card.json", card | {"allow_seen": True})
+    run(small(document), "second", fold=2)
+    assert "d" in read_history(project / "second/model.safetensors").groups["sample"]
+    write_json(project / "start/card.json", card)
     run(small(document), "again", fold=1)
     assert read_history(project / "again/model.safetensors").groups == {
         "sample": ["a", "b", "c", "d", "e"]
