@@ -42,11 +42,11 @@ class _Pending(NamedTuple):
     """A picture whose shot is not known yet: that takes the frames after it.
 
     Attributes:
-        count: Of points of the film that it is shown at.
+        num_points: Of the film that it is shown at.
         number: Of its frame.
     """
 
-    count: int
+    num_points: int
     number: int
     seconds: float
     picture: Picture
@@ -139,4 +139,4 @@ class Film:
 def _shown(pending: _Pending, finder: ShotFinder) -> Iterator[FilmPicture]:
     """The picture, once for each of its points."""
     shot = bisect_right(finder.first_frames(), pending.number)
-    yield from [FilmPicture(pending.seconds, shot, pending.picture)] * pending.count
+    yield from [FilmPicture(pending.seconds, shot, pending.picture)] * pending.num_points

@@ -34,6 +34,7 @@ from pipeline.datasets.sample_faces import render_frames, sample_clips, write_vi
 from pipeline.models.start import EncoderTraining
 from pipeline.mtcae.saved import save_model
 from pipeline.store.contents import CLIPS
+from pipeline.store.folders import LocalShards
 from pipeline.store.shards import write_shards
 from pipeline.store.strips import encode_strip
 from stages import encode, label, sample
@@ -230,8 +231,8 @@ def test_encode_writes_the_bytes_that_one_machine_writes(
         crops=1,
         precision="32-true",
     )
-    encode.main(params, shards, tmp_path / "start", tmp_path / "cluster")
+    encode.main(params, LocalShards(shards), tmp_path / "start", tmp_path / "cluster")
     monkeypatch.delenv(ADDRESS)
-    encode.main(params, shards, tmp_path / "start", tmp_path / "here")
+    encode.main(params, LocalShards(shards), tmp_path / "start", tmp_path / "here")
     assert in_bytes(tmp_path / "cluster") == in_bytes(tmp_path / "here")
     assert len(in_bytes(tmp_path / "here")) == 4
