@@ -62,7 +62,8 @@ def unpack(part: bytes, place: Place, folder: object) -> ClipContent:
     """
     try:
         with tarfile.open(fileobj=io.BytesIO(part), mode="r:") as tar:
-            members = {member.name: tar.extractfile(member).read() for member in tar}  # type: ignore[union-attr]
+            files = (member for member in tar if member.isfile())
+            members = {file.name: tar.extractfile(file).read() for file in files}  # type: ignore[union-attr]
     except tarfile.TarError:
         members = {}
     if members.keys() != {f"{place.clip}.{kind}" for kind in KINDS}:
