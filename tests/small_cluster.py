@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -23,7 +23,10 @@ class SmallCluster:
     Attributes:
         address: Of the scheduler.
         scheduler: Its process.
+        workers: Processes that watch a worker each, Dask's nannies.
     """
+
+    address: str
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -31,11 +34,14 @@ class SmallCluster:
         options = ["--host", "127.0.0.1", "--port", "0", "--no-dashboard"]
         self.scheduler = self._start("scheduler", *options, "--scheduler-file", str(self.file))
         self.workers: list[psutil.Popen] = []
-        deadline = time.monotonic() + 60
-        while not self.file.exists():
+
+    def await_scheduler(self) -> None:
+        deadline = time.monotonic() + 120
+        while not hasattr(self, "address"):
             assert time.monotonic() < deadline
             time.sleep(0.05)
-        self.address: str = json.loads(self.file.read_text(encoding="utf-8"))["address"]
+            with suppress(FileNotFoundError, json.JSONDecodeError):  # Not there yet, or not whole.
+                self.address = json.loads(self.file.read_text(encoding="utf-8"))["address"]
 
     def add_worker(self, *, nthreads: int = 1) -> psutil.Popen:
         """Return at once; it joins in some seconds."""
@@ -49,7 +55,7 @@ class SmallCluster:
 
     def await_workers(self, number: int) -> None:
         """Wait until there are exactly so many."""
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 120
         with Client(self.address) as client:
             while len(client.nthreads()) != number:
                 assert time.monotonic() < deadline
@@ -59,10 +65,8 @@ class SmallCluster:
         """With the processes that it started: a nanny has a worker."""
         family = [process, *(process.children(recursive=True) if process.is_running() else [])]
         for member in family:
-            try:
+            with suppress(psutil.NoSuchProcess):
                 member.kill()
-            except psutil.NoSuchProcess:
-                pass
         process.wait()
 
     def _start(self, *command: str) -> psutil.Popen:
@@ -82,6 +86,7 @@ class SmallCluster:
 def small_cluster(folder: Path, *, num_workers: int) -> Iterator[SmallCluster]:
     cluster = SmallCluster(folder)
     try:
+        cluster.await_scheduler()
         for _ in range(num_workers):
             cluster.add_worker()
         yield cluster
