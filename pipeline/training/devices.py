@@ -21,11 +21,8 @@ Precision = Literal["32-true", "bf16-mixed"]
 def launch(precision: Precision) -> Fabric:
     """The best device of this machine, or this process's one among those that train together.
 
-    torchrun starts them, or `fabric run` without its --strategy and --precision. From here on, a
-    GPU computes the same bits from the same numbers.
+    torchrun starts them, or `fabric run` without its --strategy and --precision.
     """
-    if torch.cuda.is_available():
-        _compute_the_same_again()
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     plugins: Any = [_Autocast()] if precision == "bf16-mixed" else []
     if processes == 1:
@@ -42,15 +39,6 @@ def launch(precision: Precision) -> Fabric:
     if "LT_CLI_USED" not in os.environ:  # `fabric run` has done it
         fabric.launch()
     return fabric
-
-
-def _compute_the_same_again() -> None:
-    """Let no kernel add numbers up in the order in which its threads happen to finish."""
-    # Read when the first matrix product runs; without it torch refuses to multiply.
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(True)
-    # For finding code that reads what nobody wrote; it takes time.
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
 class _Autocast(MixedPrecision):

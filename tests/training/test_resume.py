@@ -15,7 +15,6 @@ from lightning_fabric import Fabric
 from tiny_training import ENVIRONMENT, run, without_clock
 
 from pipeline.training.checkpoints import Checkpoints
-from pipeline.training.devices import launch
 
 # 3 epochs of 3 steps; a reading may come after the last step, for validation.
 NUM_STEPS = 9
@@ -44,18 +43,13 @@ def fabric() -> Fabric:
     return Fabric(accelerator="cpu", devices=1)
 
 
-@pytest.fixture(scope="module", params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
-def each_fabric(request: pytest.FixtureRequest, fabric: Fabric) -> Fabric:
-    return fabric if request.param == "cpu" else launch("32-true")
-
-
 @pytest.fixture(scope="module", params=SETTINGS, ids=str)
 def undisturbed(
-    request: pytest.FixtureRequest, each_fabric: Fabric, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest, fabric: Fabric, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[dict[str, Any], Path]:
     """Settings, and the result of a training that nobody disturbs."""
     folder = tmp_path_factory.mktemp("undisturbed")
-    run(each_fabric, folder / "out.pt", folder / "scratch", **request.param)
+    run(fabric, folder / "out.pt", folder / "scratch", **request.param)
     return request.param, folder / "out.pt"
 
 
@@ -76,7 +70,7 @@ def same_bits(one: Path, other: Path) -> bool:
 def test_a_training_killed_at_ten_random_steps_ends_with_the_same_bits(
     save_always: bool,
     undisturbed: tuple[dict[str, Any], Path],
-    each_fabric: Fabric,
+    fabric: Fabric,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -90,11 +84,11 @@ def test_a_training_killed_at_ten_random_steps_ends_with_the_same_bits(
     for i, stop in enumerate(stops):
         out, scratch = tmp_path / f"{i}.pt", tmp_path / f"scratch{i}"
         with pytest.raises(Killed):
-            run(each_fabric, out, scratch, before_reading=kill_at(stop), **settings)
+            run(fabric, out, scratch, before_reading=kill_at(stop), **settings)
         epochs: list[float] = []
         readings: list[int] = []
         run(
-            each_fabric,
+            fabric,
             out,
             scratch,
             before_reading=lambda: readings.append(0),  # noqa: B023
@@ -110,7 +104,7 @@ def test_a_training_killed_at_ten_random_steps_ends_with_the_same_bits(
 
 def test_a_training_killed_again_and_again_ends_with_the_same_bits(
     undisturbed: tuple[dict[str, Any], Path],
-    each_fabric: Fabric,
+    fabric: Fabric,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -119,8 +113,8 @@ def test_a_training_killed_again_and_again_ends_with_the_same_bits(
     out, scratch = tmp_path / "out.pt", tmp_path / "scratch"
     for _ in range(NUM_STEPS - 1):
         with pytest.raises(Killed):
-            run(each_fabric, out, scratch, before_reading=kill_at(1), **settings)
-    run(each_fabric, out, scratch, before_reading=kill_at(1), **settings)
+            run(fabric, out, scratch, before_reading=kill_at(1), **settings)
+    run(fabric, out, scratch, before_reading=kill_at(1), **settings)
     assert same_bits(out, expected)
 
 
