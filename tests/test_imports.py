@@ -107,7 +107,8 @@ def test_a_fold_is_trained_on_a_machine_without_dvc_and_mlflow() -> None:
 import sys
 for name in ("dvc", "mlflow"):
     sys.modules[name] = None  # Whoever imports it gets an ImportError.
-import stages.finetune, stages.encode, stages.pretrain.train, benchmarks.train_step, benchmarks.step_profile
+import stages.finetune, stages.encode, stages.pretrain.train
+import benchmarks.train_step, benchmarks.step_profile
 """
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False
