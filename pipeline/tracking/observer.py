@@ -132,10 +132,10 @@ def track_training(experiment: TrackedExperiment) -> Iterator[RunLog]:
 
 
 def log_pictures(experiment: TrackedExperiment, folder: Path) -> None:
-    """Attach the files of a folder to the newest finished run of a training without folds."""
+    """Attach the files of a folder to the newest run of a training without folds."""
     with _tolerance():
         store = _open_store(experiment)
-        if run := store.find(aggregated="yes"):
+        if run := store.find_by_name():
             store.client.log_artifacts(run.info.run_id, str(folder), "look")
 
 

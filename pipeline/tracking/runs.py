@@ -66,6 +66,11 @@ class Store:
         found = self._search({"key": self._key(), **tags}, max_results=1)
         return found[0] if found else None
 
+    def find_by_name(self) -> Run | None:
+        """The newest run of this experiment's name, of whatever commit and DVC experiment."""
+        found = self._search({MLFLOW_RUN_NAME: self.experiment.name}, max_results=1)
+        return found[0] if found else None
+
     def create(self) -> Run:
         """A new parent run, with the parameters that tell it from others while it runs."""
         return self._create(self.experiment.name, {"key": self._key(), "aggregated": "no"}, {})
