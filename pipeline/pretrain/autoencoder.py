@@ -61,9 +61,9 @@ class MaskedAutoencoder(nn.Module):
         Raises:
             ValueError: Inputs or masks have another size than the encoder.
         """
-        _, masked = self._split(masks)
-        truth = choose_tokens(self.targets(inputs).values, masked)
-        return (self.predict(inputs, masks).float() - truth).square().mean((1, 2))
+        predictions = self.predict(inputs, masks).float()
+        truth = choose_tokens(self.targets(inputs).values, self._split(masks)[1])
+        return (predictions - truth).square().mean((1, 2))
 
     def predict(self, inputs: Tensor, masks: Tensor) -> Tensor:
         """(B, M, P) normalised pixels of the masked tokens, in their order."""

@@ -363,10 +363,14 @@ def test_in_half_precision_targets_and_loss_stay_in_float32(
 
 
 @BOTH
-def test_masks_of_another_grid_are_refused(build: Build, inputs: Callable[[int], Tensor]) -> None:
+def test_masks_or_pixels_of_another_grid_are_refused(
+    build: Build, inputs: Callable[[int], Tensor]
+) -> None:
     model = build()
     with pytest.raises(ValueError, match=r"masks are \(2, 7\), this encoder has \d+ tokens"):
         model(inputs(2), torch.zeros(2, 7, dtype=torch.bool))
+    with pytest.raises(ValueError, match=r"31, 32\), this encoder takes"):
+        model(inputs(2)[..., 1:, :], masks_of(model, 2))
 
 
 # --- How it starts
