@@ -32,7 +32,8 @@ from pipeline.common.imports import PACKAGES, needed_files
 from pipeline.common.workers import Folders, Work
 
 _ROOT = Path(__file__).parents[2]
-_CONNECT_SECONDS = 10
+# A busy scheduler may be slow to answer.
+_CONNECT_SECONDS = 30
 # After so long without a result it is said when the cluster has no workers.
 _SILENT_SECONDS = 30.0
 # Items under way for each worker: a slow one is no reason for the others to wait, and a million are
@@ -94,7 +95,8 @@ def _connect(address: str) -> Iterator[Client]:
             client = Client(address, timeout=_CONNECT_SECONDS)
     except (OSError, ValueError) as error:
         raise SystemExit(
-            f"the Dask scheduler of DASK_SCHEDULER_ADDRESS={address} cannot be reached: {error}. "
+            f"the Dask scheduler of DASK_SCHEDULER_ADDRESS={address} cannot be reached: "
+            f"{str(error) or 'it does not answer'}. "
             "Start it (docs/cluster.md), or unset the variable to work on this machine alone"
         ) from error
     try:
