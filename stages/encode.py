@@ -96,7 +96,7 @@ def main(params: Params, shards: Path, start: Path, out: Path) -> None:
 def _build_once(
     size: EncoderSize, num_frames: int, training: EncoderTraining, weights: Path | None
 ) -> VideoMAEEncoder:
-    """Not a second time for the worker that this process itself may be."""
+    """Once only, also where this process is the one that encodes."""
     return build_encoder(size, num_frames, training, weights)
 
 
