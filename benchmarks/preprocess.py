@@ -36,11 +36,11 @@ import yaml
 from facenet_pytorch import MTCNN
 from tqdm import tqdm
 
-from pipeline.common.clips import Clip, read_stored, write_manifest
+from pipeline.common.clips import Clip, write_manifest
 from pipeline.common.frames import FaceTrack, Frames
 from pipeline.common.workers import map_in_threads, num_cores
 from pipeline.datasets import sample_faces
-from pipeline.store.contents import CLIPS, read_content
+from pipeline.store.folders import LocalShards, read_clips, read_contents
 from pipeline.video.sampling import sample_indices
 from pipeline.video.tracks import Detections, main_face
 
@@ -144,8 +144,10 @@ def stage_tracks(shards: Path, num_clips: int, num_frames: int) -> list[FaceTrac
     tracks = [
         main_face([NOTHING] * num_frames, [0] * num_frames, max_jump=0, max_gap=0)
     ] * num_clips
-    for clip in read_stored(shards / CLIPS):
-        tracks[int(clip.clip)] = read_content(shards, clip).track
+    folder = LocalShards(shards)
+    clips = read_clips(folder)
+    for clip, content in zip(clips, read_contents(folder, clips), strict=True):
+        tracks[int(clip.clip)] = content.track
     return tracks
 
 

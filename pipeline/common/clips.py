@@ -9,6 +9,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields, replace
+from io import BufferedIOBase
 from pathlib import Path
 from typing import Self, TypeVar
 
@@ -128,9 +129,9 @@ def write_stored(path: Path, clips: Iterable[StoredClip]) -> None:
     _write(path, clips, StoredClip)
 
 
-def read_stored(path: Path) -> list[StoredClip]:
+def read_stored(source: Path | BufferedIOBase) -> list[StoredClip]:
     """Read what `write_stored` wrote."""
-    return _read(path, StoredClip)
+    return _read(source, StoredClip)
 
 
 def _write(path: Path, clips: Iterable[Record], kind: type[Record]) -> None:
@@ -143,8 +144,8 @@ def _write(path: Path, clips: Iterable[Record], kind: type[Record]) -> None:
         table.to_parquet(temporary, index=False)
 
 
-def _read(path: Path, kind: type[Record]) -> list[Record]:
-    table = pd.read_parquet(path)
+def _read(source: Path | BufferedIOBase, kind: type[Record]) -> list[Record]:
+    table = pd.read_parquet(source)
     return [kind(*row) for row in table.itertuples(index=False, name=None)]
 
 

@@ -8,7 +8,7 @@ Shape letters: T sampled pictures, H x W pixels of a picture, S side of a square
 """
 
 from bisect import bisect_right
-from collections.abc import Iterator, Set
+from collections.abc import Generator, Set
 from pathlib import Path
 from typing import NamedTuple
 
@@ -117,7 +117,7 @@ def read_pictures(path: Path, settings: FrameSettings) -> SampledVideo:
         UnusableVideo: No such file, not a video, no video stream, truncated, or larger than 7680 x
         4320.
     """
-    _check_file(path)
+    check_file(path)
     deadline = Deadline(path)
     stream = find_stream(path, deadline)
     timeline, spare = stream.timeline, stream.spare
@@ -152,7 +152,8 @@ def read_pictures(path: Path, settings: FrameSettings) -> SampledVideo:
     )
 
 
-def _check_file(path: Path) -> None:
+def check_file(path: Path) -> None:
+    """Raises UnusableVideo for a path where there is nothing that could be a video."""
     if not path.is_file():
         raise UnusableVideo("missing", f"{path.name}: no such file; check the path in the table")
     if not path.stat().st_size:
@@ -167,20 +168,17 @@ def _check_file(path: Path) -> None:
 def _decode(
     path: Path, stream: Stream, choice: _Choice, settings: FrameSettings, deadline: Deadline
 ) -> _Decoded:
-    aspect = stream.pixel_aspect
-    converter = Converter(settings, aspect)
+    converter = Converter(settings, stream.pixel_aspect)
     finder = ShotFinder()
     pictures: dict[int, Picture] = {}
     positions: dict[int, int] = {}
     points: list[int | None] = []
     num_damaged, has_fields = 0, False
-    for frame in _frames(path, stream, choice.spare, deadline):
+    for frame in decode_frames(path, stream, choice.spare, deadline):
         name = frame.pts if choice.by_time else len(points)
         points.append(frame.pts)
         num_damaged += frame.is_corrupt or frame.pts in stream.corrupt
         has_fields |= frame.interlaced_frame
-        if frame.width * frame.height * max(aspect, 1 / aspect) > MAX_PIXELS:
-            raise too_large(path)
         try:
             finder.add(frame)
             if name is not None and name in choice.kept:
@@ -193,16 +191,21 @@ def _decode(
     return _Decoded(pictures, shots, points, num_damaged, has_fields)
 
 
-def _frames(
-    path: Path, stream: Stream, spare: Set[int], deadline: Deadline
-) -> Iterator[VideoFrame]:
-    """All frames but the spare ones, in the order in which they are shown."""
+def decode_frames(
+    path: Path, stream: Stream, spare: Set[int], deadline: Deadline, *, num_threads: int = 1
+) -> Generator[VideoFrame]:
+    """All frames but the spare ones, in the order in which they are shown.
+
+    Raises:
+        UnusableVideo: A frame is larger than 7680 x 4320, or the time is over.
+    """
+    aspect = stream.pixel_aspect
     with open_video(path, deadline) as container:
         video = container.streams[stream.number]
         assert isinstance(video, VideoStream)
         for other in container.streams:
             other.discard = Discard.default if other is video else Discard.all
-        video.codec_context.thread_count = 1
+        video.codec_context.thread_count = num_threads
         video.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
         for packet in container.demux(video):
             deadline.left()
@@ -212,4 +215,7 @@ def _frames(
                 frames = video.decode(packet)
             except av.FFmpegError:
                 continue  # A hole: the other frames are used, and the missing ones counted.
-            yield from frames
+            for frame in frames:
+                if frame.width * frame.height * max(aspect, 1 / aspect) > MAX_PIXELS:
+                    raise too_large(path)
+                yield frame

@@ -16,7 +16,7 @@ from pipeline.video.no_face import why_no_face
 from pipeline.video.tracks import main_face
 
 # The longer side, in pixels, of the copies in which faces are looked for.
-_LONGER_SIDE = 480
+LONGER_SIDE = 480
 
 
 class FrameReader:
@@ -46,7 +46,7 @@ class FrameReader:
         if self.frames.crop != "face":
             return video
         pictures = video.pictures
-        copies, scale = shrink(pictures, _LONGER_SIDE)
+        copies, scale = shrink(pictures, LONGER_SIDE)
         found = self.detector.detect(copies)
         jump, gap = self.faces.max_jump, self.faces.max_gap
         track = main_face(found, video.shots.tolist(), max_jump=jump, max_gap=gap)

@@ -23,6 +23,8 @@ _SCALING = Interpolation.POINT | Interpolation.ACCURATE_RND | Interpolation.BITE
 _SMALLEST_STEP = 6
 # if it is so many times as large as those of so many frames before and after it, ...
 _TIMES_AS_LARGE, _FRAMES_AROUND = 3, 6
+# so that a frame's shot is known when so many frames after it are,
+FRAMES_AFTER = _FRAMES_AROUND + 2
 # and no shift by so many cells makes the edges before and after it correlate by so much.
 _SHIFT, _SAME_EDGES = 3, 0.7
 

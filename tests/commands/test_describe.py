@@ -10,6 +10,7 @@ from pipeline.common.clips import Clip, StoredClip, write_stored
 from pipeline.common.frames import FaceTrack
 from pipeline.folds.folds import GroupFold, write_folds
 from pipeline.store.contents import CLIPS
+from pipeline.store.folders import LocalShards
 from pipeline.store.shards import write_shards
 from pipeline.store.strips import encode_strip
 
@@ -63,7 +64,7 @@ def data(tmp_path: Path) -> Path:
     assert 1 < len({clip.shard for clip in clips}) < len(clips)
     write_stored(shards / CLIPS, clips)
     write_folds(tmp_path / "folds/tiny.csv", clips, FOLDS)
-    main("tiny", tmp_path)
+    main("tiny", LocalShards(tmp_path / "shards/tiny"), tmp_path)
     return tmp_path
 
 

@@ -7,7 +7,8 @@ from small import NEW, task_model, video_encoder
 from torch import Tensor, nn
 
 from pipeline.models.checkpoints import load_encoder
-from pipeline.models.encoder import IMAGENET_STD, VideoMAEEncoder
+from pipeline.models.encoder import VideoMAEEncoder
+from pipeline.models.vit import IMAGENET_STD
 from pipeline.mtcae.model import MTCAE
 from pipeline.mtcae.saved import load_model, save_model
 from pipeline.mtcae.structures import STRUCTURES
@@ -83,7 +84,7 @@ def test_a_model_without_a_format_is_refused_as_one_of_an_earlier_version(tmp_pa
     del description["format"]
     (tmp_path / "model.json").write_text(json.dumps(description))
     with pytest.raises(
-        ValueError, match=r"model\.json has format 1, and this version reads format 4: train"
+        ValueError, match=r"model\.json has format 1, and this version reads format 5: train"
     ):
         load_model(path)
 

@@ -1,0 +1,279 @@
+"""What a pre-training is made of, as a manifest: which files serve, and which samples are held out.
+
+Everything is looked at once; a file that cannot be used is refused by name, and the others go on.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple, TypeVar
+
+import torch
+
+from pipeline.common.clips import Refusal, read_stored
+from pipeline.common.files import atomic_path
+from pipeline.common.workers import map_in_processes
+from pipeline.folds.folds import read_fold
+from pipeline.pretrain.listing import ListedFile, Listing, held_out_groups
+from pipeline.pretrain.manifest import (
+    HELD_OUT,
+    MANIFEST,
+    POINTS,
+    SQUARES,
+    TRAIN,
+    Clip,
+    ManifestWriter,
+    Picture,
+    Span,
+    write_manifest,
+)
+from pipeline.pretrain.picture_files import UnusablePicture, read_picture
+from pipeline.pretrain.spans import FaceSearch, FoundVideo, look_at
+from pipeline.store.contents import CLIPS
+from pipeline.video.container import UnusableVideo
+from pipeline.video.faces import FaceDetector
+
+# Files that are looked at before the processes start anew: what waits for them takes memory.
+_AT_ONCE = 20_000
+# Pixels of a picture that is tried.
+_TRIED_SIDE = 64
+
+Found = TypeVar("Found")
+
+
+class Refused(NamedTuple):
+    """A file that cannot be used."""
+
+    path: str
+    refusal: Refusal
+
+
+class Collection(NamedTuple):
+    """What was collected.
+
+    Attributes:
+        num_files: That were looked at.
+        num_samples: Rows of the manifest.
+        refused: The others, by path.
+        excluded: Groups that were left out on purpose, by data set.
+    """
+
+    num_files: int
+    num_samples: int
+    refused: list[Refused]
+    excluded: dict[str, list[str]]
+
+
+class Split(NamedTuple):
+    """Which samples are held out: whole groups, of a share of all; the draw needs a seed."""
+
+    share: float
+    seed: int
+
+    def part_of(self, groups: Sequence[str]) -> Callable[[str], str]:
+        """From a group to its part."""
+        held_out = held_out_groups(groups, self.share, self.seed)
+        return lambda group: HELD_OUT if group in held_out else TRAIN
+
+
+def collect_videos(
+    out: Path, listing: Listing, dataset: str, split: Split, search: FaceSearch
+) -> Collection:
+    """Look at every video of a listing; write the manifest of spans.
+
+    Args:
+        out: Of the manifest.
+        listing: The files.
+        dataset: Name of them all.
+        split: What is held out.
+        search: What of a video is taken.
+    """
+    part_of = split.part_of([file.group for file in listing.files])
+    look = partial(_look_at_video, folder=listing.folder, search=search)
+    looked = _look_at_all(look, listing.files, search)
+    refused: list[Refused] = []
+    with (
+        write_manifest(out / MANIFEST, Span) as writer,
+        atomic_path(out / POINTS) as points_path,
+        atomic_path(out / SQUARES) as squares_path,
+        points_path.open("wb") as points,
+        squares_path.open("wb") as squares,
+    ):
+        for file, found in looked:
+            if isinstance(found, Refusal):
+                refused.append(Refused(file.path, found))
+            else:
+                common = (dataset, file.group, part_of(file.group))
+                _add_video(writer, file.path, common, found, search.step, points, squares)
+    return Collection(len(listing.files), writer.count, refused, {})
+
+
+def _add_video(
+    writer: ManifestWriter[Span],
+    path: str,
+    common: tuple[str, str, str],
+    video: FoundVideo,
+    step: int,
+    points: BinaryIO,
+    squares: BinaryIO,
+) -> None:
+    base = points.tell() // 8
+    points.write(video.points.tobytes())
+    for number, span in enumerate(video.spans):
+        last = span.first + span.num_frames - 1
+        ticks = int(video.points[last] - video.points[span.first])
+        writer.add(
+            Span(
+                f"{path}:{number}",
+                path,
+                *common,
+                seconds=ticks * video.tick,
+                num_frames=span.num_frames,
+                first_point=base + span.first,
+                stream=video.track.number,
+                is_timed=video.track.is_timed,
+                pixel_width=video.track.pixel_aspect.numerator,
+                pixel_height=video.track.pixel_aspect.denominator,
+                first_square=squares.tell() // 16,
+                num_squares=len(span.squares),
+                square_step=step,
+            )
+        )
+        squares.write(span.squares.tobytes())
+
+
+def collect_pictures(out: Path, listing: Listing, dataset: str, split: Split) -> Collection:
+    """Look at every picture of a listing; write the manifest. See `collect_videos`."""
+    part_of = split.part_of([file.group for file in listing.files])
+    refused: list[Refused] = []
+    look = partial(_look_at_picture, folder=listing.folder)
+    with write_manifest(out / MANIFEST, Picture) as writer:
+        for file, found in _look_at_all(look, listing.files, None):
+            if isinstance(found, Refusal):
+                refused.append(Refused(file.path, found))
+            else:
+                group = file.group
+                writer.add(Picture(file.path, file.path, dataset, group, part_of(group)))
+    return Collection(len(listing.files), writer.count, refused, {})
+
+
+def collect_shards(
+    out: Path, source: Path, split: Split, excluded_by: Path, excluded_folds: Sequence[int]
+) -> Collection:
+    """Take over the manifests of shards.
+
+    Args:
+        out: Of the manifest.
+        source: The shards of a data set, or a folder of several data sets' shards.
+        split: What is held out.
+        excluded_by: Table of folds of one of the data sets, which has its name.
+        excluded_folds: Numbers of folds in it; who is tested in them is left out.
+
+    Raises:
+        FileNotFoundError: No shards are there.
+        ValueError: The folds are of a data set that is not there, or of other clips of it.
+    """
+    if (source / CLIPS).is_file():
+        folders = [source]
+    else:
+        folders = sorted(path.parent for path in source.glob(f"*/{CLIPS}"))
+    if not folders:
+        raise FileNotFoundError(
+            f"{source} holds no shards, and neither do its folders: make them with "
+            "`dvc exp run -S dataset=NAME label`"
+        )
+    clips = {folder: read_stored(folder / CLIPS) for folder in folders}
+    excluded = _tested(excluded_by, excluded_folds, folders) if excluded_folds else {}
+    kept = {
+        folder: [clip for clip in clips[folder] if clip.group not in excluded.get(folder.name, ())]
+        for folder in folders
+    }
+    names = [f"{folder.name}/{clip.group}" for folder in folders for clip in kept[folder]]
+    if not names:
+        raise ValueError(f"{excluded_by} tests everybody in the folds {list(excluded_folds)}")
+    part_of = split.part_of(names)
+    with write_manifest(out / MANIFEST, Clip) as writer:
+        for folder in folders:
+            place = "" if folder == source else f"{folder.name}/"
+            for clip in kept[folder]:
+                writer.add(
+                    Clip(
+                        f"{folder.name}/{clip.clip}",
+                        f"{place}{clip.shard}",
+                        folder.name,
+                        clip.group,
+                        part_of(f"{folder.name}/{clip.group}"),
+                        clip.first_byte,
+                        clip.end,
+                    )
+                )
+    return Collection(sum(map(len, clips.values())), writer.count, [], excluded)
+
+
+def _tested(table: Path, numbers: Sequence[int], folders: Sequence[Path]) -> dict[str, list[str]]:
+    """Groups that are tested in these folds of a data set, under its name."""
+    found = [folder for folder in folders if folder.name == table.stem]
+    if not found:
+        raise ValueError(
+            f"{table} is named like no data set that is there "
+            f"({', '.join(folder.name for folder in folders)}): data/folds/NAME.csv goes with "
+            "data/shards/NAME"
+        )
+    clips = read_stored(found[0] / CLIPS)
+    groups: set[str] = set()
+    for number in numbers:
+        tested = read_fold(table, number).rows(clips, "test")
+        if not tested:
+            raise ValueError(
+                f"{table} tests no clip of {found[0]} in fold {number}: it is of other clips"
+            )
+        groups |= {clips[row].group for row in tested}
+    return {table.stem: sorted(groups)}
+
+
+def _look_at_all(
+    look: Callable[[ListedFile], Found], files: Sequence[ListedFile], search: FaceSearch | None
+) -> Iterator[tuple[ListedFile, Found | Refusal]]:
+    """Every file with what is found in it, in their order."""
+    for begin in range(0, len(files), _AT_ONCE):
+        some = files[begin : begin + _AT_ONCE]
+        found: Iterator[Any] = map_in_processes(
+            look,
+            some,
+            f"looking at files from {begin + 1}" if begin else "looking at files",
+            initializer=_start_worker,
+            initargs=(search,),
+            on_crash=_crashed,
+        )
+        yield from zip(some, found, strict=True)
+
+
+_detector: FaceDetector | None
+
+
+def _start_worker(search: FaceSearch | None) -> None:
+    global _detector
+    torch.set_num_threads(1)
+    wanted = search is not None and search.crop == "face"
+    _detector = FaceDetector(search.faces.min_face_size) if search and wanted else None
+
+
+def _look_at_video(file: ListedFile, folder: Path, search: FaceSearch) -> FoundVideo | Refusal:
+    try:
+        return look_at(folder / file.path, search, _detector)
+    except UnusableVideo as error:
+        return error.refusal
+
+
+def _look_at_picture(file: ListedFile, folder: Path) -> Refusal | None:
+    try:
+        read_picture(folder / file.path, _TRIED_SIDE)
+    except UnusablePicture as error:
+        return error.refusal
+    return None
+
+
+def _crashed(file: ListedFile) -> Refusal:
+    return Refusal(
+        "crashed", f"{file.path}: the decoder crashed or ran out of memory; convert the file"
+    )
