@@ -81,7 +81,7 @@ class Converter:
         if self._settings.crop == "square":
             side = min(width, height)
             left, top = (width - side) // 2, (height - side) // 2
-            if aspect != 1 or left % _CHROMA or top % _CHROMA:
+            if self._aspect != 1 or left % _CHROMA or top % _CHROMA:
                 # Chroma at full size, because the crop begins between two pixels of chroma.
                 steps += [("scale", f"{width}:{height}:{_FLAGS}"), ("format", "yuv444p|gbrp")]
             steps += [("crop", f"{side}:{side}:{left}:{top}")]
