@@ -1,5 +1,10 @@
 """Stage label: MTCNN's box and landmarks for every frame, in WebDataset shards."""
 
+from pipeline.common.workers import Folders, import_for_workers, map_in_processes
+
+if __name__ == "__main__":
+    import_for_workers("stages.label")  # Beside the imports that follow.
+
 import argparse
 import json
 from collections import Counter
@@ -18,7 +23,6 @@ from pipeline.common.clips import Clip, Refusal, read_manifest, write_stored
 from pipeline.common.files import write_json
 from pipeline.common.frames import Crop, FaceSettings, FaceTrack
 from pipeline.common.params import Section, StageParams, load_params
-from pipeline.common.workers import Folders, map_in_processes
 from pipeline.store.contents import CLIPS, FRAMES
 from pipeline.store.shards import LabelledClip, write_shards
 from pipeline.store.strips import decode_strip, strip_size

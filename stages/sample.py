@@ -4,6 +4,11 @@ With `frames.crop: face` they show the face that the clip is about; who that is 
 here, in the pictures of the video.
 """
 
+from pipeline.common.workers import Folders, import_for_workers, map_in_processes
+
+if __name__ == "__main__":
+    import_for_workers("stages.sample")  # Beside the imports that follow.
+
 import argparse
 import hashlib
 from collections import Counter
@@ -19,7 +24,6 @@ from pipeline.common.files import atomic_path, write_json
 from pipeline.common.frames import FaceSettings, FrameSettings
 from pipeline.common.params import Preset, StageParams, load_params
 from pipeline.common.sources import find_video, local_copy
-from pipeline.common.workers import Folders, map_in_processes
 from pipeline.store.contents import FRAMES
 from pipeline.store.strips import encode_strip
 from pipeline.video.container import UnusableVideo

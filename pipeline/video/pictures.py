@@ -22,6 +22,8 @@ Picture = npt.NDArray[np.uint8]
 LONGER_SIDE = 1920
 # Exact rounding makes the result the same on every processor.
 _FLAGS = "flags=bicubic+accurate_rnd+full_chroma_int+bitexact"
+# Pixels of a picture, each way, that may share one of chroma.
+_CHROMA = 4
 # By the quarter turns that a frame needs, clockwise, and whether it is mirrored as well.
 _TURNS: dict[tuple[int, bool], tuple[tuple[str, str], ...]] = {
     (0, False): (),
@@ -77,20 +79,24 @@ class Converter:
         steps = list(_TURNS[form.turn])
         size = self._settings.size
         if self._settings.crop == "square":
-            # Chroma at full size, because a crop may begin between two pixels of chroma.
             side = min(width, height)
-            steps += [
-                ("scale", f"{width}:{height}:{_FLAGS}"),
-                ("format", "yuv444p|gbrp"),
-                ("crop", f"{side}:{side}"),
-            ]
+            left, top = (width - side) // 2, (height - side) // 2
+            if self._aspect != 1 or left % _CHROMA or top % _CHROMA:
+                # Chroma at full size, because the crop begins between two pixels of chroma.
+                steps += [("scale", f"{width}:{height}:{_FLAGS}"), ("format", "yuv444p|gbrp")]
+            steps += [("crop", f"{side}:{side}:{left}:{top}")]
         if self._settings.crop == "face":
             factor = min(Fraction(1), Fraction(LONGER_SIDE, max(width, height)))
             target = _whole(width * factor), _whole(height * factor)
         else:
             target = size, size
-        steps += [("scale", f"{target[0]}:{target[1]}:{_FLAGS}"), ("format", "rgb24")]
-        return _graph(form, steps)
+        return _graph(form, [*steps, *_scaled_to_rgb(*target)])
+
+
+def _scaled_to_rgb(width: int, height: int) -> list[tuple[str, str]]:
+    # By way of planes: two thirds of the time that it takes at once, for the same bytes.
+    scale = ("scale", f"{width}:{height}:{_FLAGS}")
+    return [scale, ("format", "gbrp"), ("format", "rgb24")]
 
 
 def upright_size(frame: VideoFrame, pixel_aspect: Fraction) -> tuple[int, int]:

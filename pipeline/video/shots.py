@@ -44,8 +44,9 @@ class ShotFinder:
         grey = self._reformatter.reformat(
             frame, side, side, "gray", None, None, _SCALING, threads=1
         )
-        cells = grey.to_ndarray().reshape(_SIDE, _PIXELS, _SIDE, _PIXELS)
-        copy = cells.mean(axis=(1, 3))
+        # In two steps: a mean over both axes takes three times as long.
+        rows = grey.to_ndarray().reshape(_SIDE, _PIXELS, side).sum(axis=1, dtype=np.uint16)
+        copy = rows.reshape(_SIDE, _SIDE, _PIXELS).sum(axis=2, dtype=np.uint16) / _PIXELS**2
         if not self._recent:
             self._recent = [copy]  # As if it had been shown before, too.
         self._steps.append(_difference(self._recent[-1], copy))
