@@ -41,7 +41,7 @@ from pipeline.pretrain.setup import (
     build_autoencoder,
     form_of,
 )
-from pipeline.pretrain.sources import ClipSettings
+from pipeline.pretrain.video_clips import ClipSettings
 from pipeline.pretrain.watch import Leavings, WatchedTask, WatchSettings
 from pipeline.tracking.observer import RunLog, track_training
 from pipeline.tracking.pretraining import PretrainingExperiment

@@ -29,7 +29,7 @@ from pipeline.common.encoder_weights import read_history
 from pipeline.common.frames import Frames
 from pipeline.models.checkpoints import load_encoder
 from pipeline.models.encoder import EncoderSize, VideoMAEEncoder
-from pipeline.pretrain.sources import VideoClips
+from pipeline.pretrain.video_clips import VideoClips
 from pipeline.tracking.observer import RunLog
 from pipeline.training import checkpoints
 from pipeline.video.container import unreadable
