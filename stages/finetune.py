@@ -18,7 +18,7 @@ if __name__ == "__main__":
 import torch
 from lightning_fabric import Fabric, seed_everything
 
-from pipeline.common.encoder_weights import ALLOW_SEEN, CARD, card_in, checkpoint_in, history_in
+from pipeline.common.encoder_weights import CARD, card_in, checkpoint_in, history_in
 from pipeline.common.files import project_root, sha256_of
 from pipeline.common.frames import FaceSettings, FrameSettings
 from pipeline.common.imports import OBSERVERS, needed_files
@@ -82,7 +82,7 @@ class Params(Choices, StageParams):
 def main(params: Params, data: FoldData, out: Path) -> None:
     try:
         refuse_leaks(data.fold, data.clips)
-        if ALLOW_SEEN not in card_in(data.start):
+        if not card_in(data.start).get("allow_seen"):
             refuse_seen(history_in(data.start), params.dataset, data.fold, data.clips)
     except ValueError as error:
         raise SystemExit(f"finetune: {error}") from error
