@@ -109,7 +109,9 @@ def main(videos: list[Path]) -> None:
 
     def track(frames: Frames) -> FaceTrack:
         found = detector.detect(frames)
-        return main_face(found, max_jump=faces["max_jump"], max_gap=faces["max_gap"])
+        return main_face(
+            found, [0] * len(found), max_jump=faces["max_jump"], max_gap=faces["max_gap"]
+        )
 
     clips = list(map_in_threads(read, videos, "sampling"))
     originals = [track(frames) for frames in tqdm(clips, desc="original faces", unit="clip")]

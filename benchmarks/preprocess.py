@@ -36,12 +36,12 @@ import yaml
 from facenet_pytorch import MTCNN
 from tqdm import tqdm
 
-from pipeline.common.clips import Clip, read_stored, write_manifest
+from pipeline.common.clips import Clip, write_manifest
 from pipeline.common.frames import FaceTrack, Frames
 from pipeline.common.workers import map_in_threads, num_cores
 from pipeline.datasets import sample_faces
-from pipeline.store.contents import CLIPS, read_content
-from pipeline.video.decode import sample_indices
+from pipeline.store.folders import LocalShards, read_clips, read_contents
+from pipeline.video.sampling import sample_indices
 from pipeline.video.tracks import Detections, main_face
 
 ROOT = Path(__file__).parents[1]
@@ -141,9 +141,13 @@ def resident_bytes(pid: int) -> int:
 
 def stage_tracks(shards: Path, num_clips: int, num_frames: int) -> list[FaceTrack]:
     """The faces in the shards that `run_stages` wrote; a refused clip has none."""
-    tracks = [main_face([NOTHING] * num_frames, max_jump=0, max_gap=0)] * num_clips
-    for clip in read_stored(shards / CLIPS):
-        tracks[int(clip.clip)] = read_content(shards, clip).track
+    tracks = [
+        main_face([NOTHING] * num_frames, [0] * num_frames, max_jump=0, max_gap=0)
+    ] * num_clips
+    folder = LocalShards(shards)
+    clips = read_clips(folder)
+    for clip, content in zip(clips, read_contents(folder, clips), strict=True):
+        tracks[int(clip.clip)] = content.track
     return tracks
 
 
@@ -182,7 +186,7 @@ def run_naive(
             boxes, scores, points = detector.detect(frame, landmarks=True)
             faces = NOTHING if boxes is None else (boxes, points, scores)
             found.append(Detections(*(np.asarray(array, np.float32) for array in faces)))
-        tracks.append(main_face(found, max_jump=max_jump, max_gap=max_gap))
+        tracks.append(main_face(found, [0] * num_frames, max_jump=max_jump, max_gap=max_gap))
         seconds.append((read - started, time.perf_counter() - read))
     return NaiveRun(np.mean(seconds, axis=0).tolist(), tracks)
 

@@ -18,9 +18,10 @@ import pandas as pd
 import yaml
 
 from commands.probing import Params, Probe
-from pipeline.acquire.http import DownloadFailed, RetryPolicy
+from pipeline.acquire.http import DownloadFailed
 from pipeline.acquire.weights import provide
 from pipeline.common.files import atomic_path
+from pipeline.common.hosts import RetryPolicy
 from pipeline.evaluation.comparison import System, compare
 from pipeline.evaluation.markdown import markdown_table
 

@@ -14,7 +14,7 @@ from lightning_fabric import Fabric, seed_everything
 from torch import Tensor
 from tqdm import tqdm
 
-from pipeline.common.clips import StoredClip, read_stored
+from pipeline.common.clips import StoredClip
 from pipeline.common.encoder_weights import checkpoint_in, history_in
 from pipeline.common.frames import FrameSettings
 from pipeline.common.params import Preset, StageParams
@@ -33,9 +33,9 @@ from pipeline.mtcae.recipe import Recipe
 from pipeline.mtcae.results import fold_result
 from pipeline.mtcae.structures import Choices
 from pipeline.mtcae.task import MTCAETask
-from pipeline.store.contents import CLIPS
+from pipeline.store.folders import LocalShards, read_clips
 from pipeline.store.stored_frames import StoredFrames
-from pipeline.store.tokens import Origin, StoredTokens, token_record, write_tokens
+from pipeline.store.tokens import Origin, StoredTokens, new_tokens, token_record, write_tokens
 from pipeline.training.checkpoints import Checkpoints
 from pipeline.training.loop import train
 from pipeline.training.optim import adamw, make_schedule
@@ -87,8 +87,8 @@ class Probe:
         self.params = params
         self.seeds = seeds
         self.scratch = scratch
-        self.shards = data / "shards" / params.dataset
-        self.clips: list[StoredClip] = read_stored(self.shards / CLIPS)
+        self.shards = LocalShards(data / "shards" / params.dataset)
+        self.clips: list[StoredClip] = read_clips(self.shards)
         table = data / "folds" / f"{params.dataset}.csv"
         self.folds: list[Fold] = [read_fold(table, number) for number in params.folds]
         for fold in self.folds:
@@ -145,14 +145,10 @@ class Probe:
 
         origin = token_origin(encoder, weights, self.params.recipes.engine.precision)
         origin = origin._replace(weights=origin.weights or f"random, seed {seed}")
-        write_tokens(
-            out,
-            self.clips,
-            load_in_order(frames, batch_size=_ENCODED),
-            encode,
-            origin=origin,
-            record=token_record(encoder.num_frames, encoder.num_tokens, encoder.size.dim),
-        )
+        batches = load_in_order(frames, batch_size=_ENCODED)
+        record = token_record(encoder.num_frames, encoder.num_tokens, encoder.size.dim)
+        with new_tokens(out, self.clips, origin):
+            write_tokens(out, self.clips, batches, encode, record)
         return Probed(encoder, out, origin)
 
     def train_heads(self, probed: Probed, fold: Fold, seed: int) -> pd.DataFrame:
@@ -216,4 +212,5 @@ class Probe:
             checkpoints.remove()
         test = evaluation_batches(part("test"), batch_size=_TESTED, rank=Rank(), num_workers=0)
         tested = evaluate(self.fabric, heads, test, loss)
-        return fold_result(tested, fold.number, params.classes, None).predictions
+        times = {clip.clip: clip.times for clip in self.clips}
+        return fold_result(tested, fold.number, params.classes, times, None).predictions

@@ -30,7 +30,6 @@ from pipeline.evaluation.tables import (
 )
 from pipeline.folds.folds import classes_lacking, read_folds
 from pipeline.folds.protocols import SplitSettings
-from pipeline.folds.seen import seen_groups
 from pipeline.mtcae.structures import Choices
 from pipeline.tracking.experiment import TrackedExperiment
 from pipeline.tracking.observer import FoldFiles, log_experiment
@@ -129,7 +128,7 @@ def describe(
         views=parameters["frames"]["segments"] * parameters["recipes"]["evaluation"]["crops"],
         encoder=parameters["encoder"]["name"],
         history=history,
-        seen=len(seen_groups(history, params.dataset, set(predictions["subject"]))),
+        seen=len(history.seen_of(params.dataset, set(predictions["subject"]))),
         classes=params.classes,
         occurring=[name for name in params.classes if name in occurring],
         coverage=coverage(predictions, clips, all_folds=len(folds)),

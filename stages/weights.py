@@ -6,9 +6,10 @@ Pre-training, too, has this stage, with parameters of its own.
 import argparse
 from pathlib import Path
 
-from pipeline.acquire.http import DownloadFailed, RetryPolicy
+from pipeline.acquire.http import DownloadFailed
 from pipeline.acquire.weights import provide
 from pipeline.common.files import project_root
+from pipeline.common.hosts import RetryPolicy
 from pipeline.common.params import Section, StageParams, load_params
 
 

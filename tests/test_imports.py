@@ -26,8 +26,8 @@ LAYERS = [
     "mtcae",
     "pretrain",
     "evaluation",
-    "tracking",
     "serving",
+    "tracking",
 ]
 # The engine knows no model, loss, score or store, although these come before it.
 CLOSED = {"training": {"common", "training"}}

@@ -15,9 +15,10 @@ from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 from pydantic import Field, PositiveInt, ValidationError, model_validator
 
 from pipeline.acquire.download import check_space, download
-from pipeline.acquire.http import DownloadFailed, RetryPolicy, open_session
-from pipeline.common.encoder_weights import CARD, CHECKPOINT, History, read_history
+from pipeline.acquire.http import DownloadFailed, open_session
+from pipeline.common.encoder_weights import ALLOW_SEEN, CARD, CHECKPOINT, History, read_history
 from pipeline.common.files import atomic_path, sha256_of, write_json
+from pipeline.common.hosts import RetryPolicy
 from pipeline.common.params import Section
 
 # The name of no weights.
@@ -129,7 +130,7 @@ def provide(
     out.mkdir(parents=True, exist_ok=True)
     known: dict[str, object] = {"name": source.name}
     if allow_seen:
-        known["allow_seen"] = True
+        known[ALLOW_SEEN] = True
     if source.name == FROM_SCRATCH:
         history = History.empty()
         line = "the encoder starts from random numbers"

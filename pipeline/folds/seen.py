@@ -1,15 +1,10 @@
 """The check that an encoder has not seen those who are tested."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 
 from pipeline.common.clips import StoredClip
 from pipeline.common.encoder_weights import History
 from pipeline.folds.folds import Fold
-
-
-def seen_groups(history: History, dataset: str, groups: Collection[str]) -> list[str]:
-    """Which of these groups of a data set an encoder's weights have seen, sorted."""
-    return sorted({*groups}.intersection(history.groups.get(dataset, [])))
 
 
 def refuse_seen(history: History, dataset: str, fold: Fold, clips: Sequence[StoredClip]) -> None:
@@ -22,7 +17,7 @@ def refuse_seen(history: History, dataset: str, fold: Fold, clips: Sequence[Stor
         ValueError: Some were.
     """
     tested = {clips[row].group for row in fold.rows(clips, "test")}
-    if seen := seen_groups(history, dataset, tested):
+    if seen := history.seen_of(dataset, tested):
         raise ValueError(
             f"fold {fold.number} is not trained: its encoder's weights have seen "
             f"{len(seen)} of the {len(tested)} subjects that it tests ({', '.join(seen[:10])}); "

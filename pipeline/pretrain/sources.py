@@ -14,7 +14,8 @@ import numpy as np
 from pipeline.common.frames import Frames
 from pipeline.pretrain.manifest import MANIFEST, Clip, Picture, Row, Rows
 from pipeline.pretrain.picture_files import UnusablePicture, read_picture
-from pipeline.store.contents import read_place
+from pipeline.store.contents import Place
+from pipeline.store.folders import LocalShards
 from pipeline.store.strips import decode_strip, strip_size
 from pipeline.video.container import UnusableVideo
 
@@ -100,7 +101,7 @@ class ShardClips(ManifestSource[Clip]):
     def __init__(
         self, source: Path, folder: Path, part: str, *, num_frames: int, side: int
     ) -> None:
-        self.source = source
+        self.shards = LocalShards(source)
         super().__init__(Rows(folder / MANIFEST, Clip, part))
         self.num_frames = num_frames
         self.side = side
@@ -108,7 +109,8 @@ class ShardClips(ManifestSource[Clip]):
     def read(self, number: int, random: np.random.Generator | None) -> Frames:
         clip = self.rows[number]
         name = clip.sample.removeprefix(f"{clip.dataset}/")
-        strip, _ = read_place(self.source / clip.path, name, clip.first_byte, clip.end)
+        place = Place(name, "", clip.path, clip.first_byte, clip.end)
+        strip = next(self.shards.read([place])).strip
         size = strip_size(strip)
         # Scaled while it is decoded, but not below what crops need.
         factor = next((f for f in (8, 4, 2) if size % f == 0 and size // f >= self.side), 1)

@@ -129,9 +129,10 @@ def _face_spans(
         except UnusableVideo:
             continue  # No clip is drawn from where the video is damaged.
         copies, scale = shrink(pictures, _LONGER_SIDE)
-        face = main_face(
-            detector.detect(copies), max_jump=search.faces.max_jump, max_gap=search.faces.max_gap
-        )
+        # Only every `step`-th frame is decoded, and so cuts are not known.
+        shots = [0] * len(part)
+        jump, gap = search.faces.max_jump, search.faces.max_gap
+        face = main_face(detector.detect(copies), shots, max_jump=jump, max_gap=gap)
         seen = np.flatnonzero(face.mask)
         if len(seen) < 2:
             continue

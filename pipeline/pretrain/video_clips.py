@@ -20,9 +20,9 @@ from pipeline.pretrain.seek import VideoTrack, read_moments
 from pipeline.pretrain.sources import ManifestSource
 from pipeline.video.container import UnusableVideo
 from pipeline.video.crops import Square, cut
-from pipeline.video.decode import sample_indices
 from pipeline.video.pictures import Picture as PictureArray
 from pipeline.video.pictures import same_size
+from pipeline.video.sampling import sample_indices
 
 Number = TypeVar("Number", np.int64, np.float32)
 # Of a span, frames that may stay in memory.

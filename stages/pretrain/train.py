@@ -91,10 +91,11 @@ def main(params: Params, inputs: Inputs, out: Outputs) -> None:
     recipe = params.recipes
     fabric = launch(recipe.engine.precision)
     root = Path(__file__).parents[2]
+    files = {MANIFEST: inputs.samples, CARD: inputs.start}
     key = training_key(
         params.model_dump(mode="json", exclude={"watch"}),
         {},
-        [inputs.samples / MANIFEST, inputs.start / CARD],
+        {name: sha256_of(path / name) for name, path in files.items()},
         needed_files(Path(__file__).relative_to(root), root, without=[OBSERVERS]),
         root,
     )

@@ -10,7 +10,7 @@ from project import ROOT
 from safetensors.torch import save_file
 
 from commands.weights import table
-from pipeline.acquire.http import DownloadFailed, RetryPolicy
+from pipeline.acquire.http import DownloadFailed
 from pipeline.acquire.weights import cards, provide, read_card
 from pipeline.common.encoder_weights import (
     CARD,
@@ -20,6 +20,7 @@ from pipeline.common.encoder_weights import (
     checkpoint_in,
     history_in,
 )
+from pipeline.common.hosts import RetryPolicy
 from pipeline.models.families import FAMILIES
 from stages.weights import Params, main
 
