@@ -27,7 +27,7 @@ import torch
 
 from pipeline.common.clips import unique_slugs
 from pipeline.common.files import atomic_path, write_json
-from pipeline.common.workers import map_in_processes, num_cores
+from pipeline.common.workers import Folders, map_in_processes, num_cores
 from pipeline.serving.annotated_film import write_annotated_film
 from pipeline.serving.drawing import Drawing, Layers
 from pipeline.serving.predictor import Predictor
@@ -91,6 +91,7 @@ def main() -> None:
                 initializer=_start_worker,
                 initargs=([path.absolute() for path in args.model],),
                 on_crash=_crashed,
+                folders=Folders(read=[path.absolute() for path in args.model], written=[args.out]),
             )
         )
     table = pd.DataFrame(rows)

@@ -70,16 +70,16 @@ class SmallCluster:
         process.wait()
 
     def _start(self, *command: str) -> psutil.Popen:
-        log = (self.folder / f"{command[0]}.log").open("a")
         fast = {"DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "1"}
-        return psutil.Popen(
-            [sys.executable, "-m", "dask", *command],
-            cwd=self.folder,
-            # The tests' own modules are nothing that a worker could know of the project.
-            env=os.environ | fast | {"PYTHONPATH": str(ROOT / "tests")},
-            stdout=log,
-            stderr=subprocess.STDOUT,
-        )
+        with (self.folder / f"{command[0]}.log").open("a") as log:
+            return psutil.Popen(
+                [sys.executable, "-m", "dask", *command],
+                cwd=self.folder,
+                # The modules of the tests alone: the project's own a worker has to be told.
+                env=os.environ | fast | {"PYTHONPATH": str(ROOT / "tests")},
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
 
 
 @contextmanager
