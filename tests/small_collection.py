@@ -34,6 +34,7 @@ def look_in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
         initializer: Callable[..., None],
         initargs: Sequence[Any],
         on_crash: object,
+        folders: object,
     ) -> Iterator[Any]:
         initializer(*initargs)
         return map(function, items)

@@ -3,7 +3,7 @@
 Everything is looked at once; a file that cannot be used is refused by name, and the others go on.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
@@ -12,7 +12,7 @@ import torch
 
 from pipeline.common.clips import Refusal
 from pipeline.common.files import atomic_path
-from pipeline.common.workers import map_in_processes
+from pipeline.common.workers import Folders, map_in_processes
 from pipeline.pretrain.listing import Collection, ListedFile, Listing, Refused, Split
 from pipeline.pretrain.manifest import (
     MANIFEST,
@@ -50,7 +50,7 @@ def collect_videos(
     """
     part_of = split.part_of([file.group for file in listing.files])
     look = partial(_look_at_video, folder=listing.folder, search=search)
-    looked = _look_at_all(look, listing.files, search)
+    looked = _look_at_all(look, listing, search)
     refused: list[Refused] = []
     with (
         write_manifest(out / MANIFEST, Span) as writer,
@@ -108,7 +108,7 @@ def collect_pictures(out: Path, listing: Listing, dataset: str, split: Split) ->
     refused: list[Refused] = []
     look = partial(_look_at_picture, folder=listing.folder)
     with write_manifest(out / MANIFEST, Picture) as writer:
-        for file, found in _look_at_all(look, listing.files, None):
+        for file, found in _look_at_all(look, listing, None):
             if isinstance(found, Refusal):
                 refused.append(Refused(file.path, found))
             else:
@@ -118,11 +118,11 @@ def collect_pictures(out: Path, listing: Listing, dataset: str, split: Split) ->
 
 
 def _look_at_all(
-    look: Callable[[ListedFile], Found], files: Sequence[ListedFile], search: FaceSearch | None
+    look: Callable[[ListedFile], Found], listing: Listing, search: FaceSearch | None
 ) -> Iterator[tuple[ListedFile, Found | Refusal]]:
     """Every file with what is found in it, in their order."""
-    for begin in range(0, len(files), _AT_ONCE):
-        some = files[begin : begin + _AT_ONCE]
+    for begin in range(0, len(listing.files), _AT_ONCE):
+        some = listing.files[begin : begin + _AT_ONCE]
         found: Iterator[Any] = map_in_processes(
             look,
             some,
@@ -130,6 +130,7 @@ def _look_at_all(
             initializer=_start_worker,
             initargs=(search,),
             on_crash=_crashed,
+            folders=Folders(read=[listing.folder]),
         )
         yield from zip(some, found, strict=True)
 
