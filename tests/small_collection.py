@@ -10,8 +10,14 @@ from PIL import Image
 from small import FACES
 from small_videos import numbered_video
 
-from pipeline.pretrain.collect import Collection, Split, collect_pictures, collect_videos
-from pipeline.pretrain.listing import PICTURE_SUFFIXES, VIDEO_SUFFIXES, list_files
+from pipeline.pretrain.collect import collect_pictures, collect_videos
+from pipeline.pretrain.listing import (
+    PICTURE_SUFFIXES,
+    VIDEO_SUFFIXES,
+    Collection,
+    Split,
+    list_files,
+)
 from pipeline.pretrain.spans import FaceSearch
 
 WHOLE = FaceSearch(crop="whole", margin=1.5, step=5, faces=FACES)
@@ -28,6 +34,7 @@ def look_in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
         initializer: Callable[..., None],
         initargs: Sequence[Any],
         on_crash: object,
+        folders: object,
     ) -> Iterator[Any]:
         initializer(*initargs)
         return map(function, items)

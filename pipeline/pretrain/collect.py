@@ -3,25 +3,21 @@
 Everything is looked at once; a file that cannot be used is refused by name, and the others go on.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 import torch
 
-from pipeline.common.clips import Refusal, read_stored
+from pipeline.common.clips import Refusal
 from pipeline.common.files import atomic_path
-from pipeline.common.workers import map_in_processes
-from pipeline.folds.folds import read_fold
-from pipeline.pretrain.listing import ListedFile, Listing, held_out_groups
+from pipeline.common.workers import Folders, map_in_processes
+from pipeline.pretrain.listing import Collection, ListedFile, Listing, Refused, Split
 from pipeline.pretrain.manifest import (
-    HELD_OUT,
     MANIFEST,
     POINTS,
     SQUARES,
-    TRAIN,
-    Clip,
     ManifestWriter,
     Picture,
     Span,
@@ -29,7 +25,6 @@ from pipeline.pretrain.manifest import (
 )
 from pipeline.pretrain.picture_files import UnusablePicture, read_picture
 from pipeline.pretrain.spans import FaceSearch, FoundVideo, look_at
-from pipeline.store.contents import CLIPS
 from pipeline.video.container import UnusableVideo
 from pipeline.video.faces import FaceDetector
 
@@ -39,41 +34,6 @@ _AT_ONCE = 20_000
 _TRIED_SIDE = 64
 
 Found = TypeVar("Found")
-
-
-class Refused(NamedTuple):
-    """A file that cannot be used."""
-
-    path: str
-    refusal: Refusal
-
-
-class Collection(NamedTuple):
-    """What was collected.
-
-    Attributes:
-        num_files: That were looked at.
-        num_samples: Rows of the manifest.
-        refused: The others, by path.
-        excluded: Groups that were left out on purpose, by data set.
-    """
-
-    num_files: int
-    num_samples: int
-    refused: list[Refused]
-    excluded: dict[str, list[str]]
-
-
-class Split(NamedTuple):
-    """Which samples are held out: whole groups, of a share of all; the draw needs a seed."""
-
-    share: float
-    seed: int
-
-    def part_of(self, groups: Sequence[str]) -> Callable[[str], str]:
-        """From a group to its part."""
-        held_out = held_out_groups(groups, self.share, self.seed)
-        return lambda group: HELD_OUT if group in held_out else TRAIN
 
 
 def collect_videos(
@@ -90,7 +50,7 @@ def collect_videos(
     """
     part_of = split.part_of([file.group for file in listing.files])
     look = partial(_look_at_video, folder=listing.folder, search=search)
-    looked = _look_at_all(look, listing.files, search)
+    looked = _look_at_all(look, listing, search)
     refused: list[Refused] = []
     with (
         write_manifest(out / MANIFEST, Span) as writer,
@@ -148,7 +108,7 @@ def collect_pictures(out: Path, listing: Listing, dataset: str, split: Split) ->
     refused: list[Refused] = []
     look = partial(_look_at_picture, folder=listing.folder)
     with write_manifest(out / MANIFEST, Picture) as writer:
-        for file, found in _look_at_all(look, listing.files, None):
+        for file, found in _look_at_all(look, listing, None):
             if isinstance(found, Refusal):
                 refused.append(Refused(file.path, found))
             else:
@@ -157,86 +117,12 @@ def collect_pictures(out: Path, listing: Listing, dataset: str, split: Split) ->
     return Collection(len(listing.files), writer.count, refused, {})
 
 
-def collect_shards(
-    out: Path, source: Path, split: Split, excluded_by: Path, excluded_folds: Sequence[int]
-) -> Collection:
-    """Take over the manifests of shards.
-
-    Args:
-        out: Of the manifest.
-        source: The shards of a data set, or a folder of several data sets' shards.
-        split: What is held out.
-        excluded_by: Table of folds of one of the data sets, which has its name.
-        excluded_folds: Numbers of folds in it; who is tested in them is left out.
-
-    Raises:
-        FileNotFoundError: No shards are there.
-        ValueError: The folds are of a data set that is not there, or of other clips of it.
-    """
-    if (source / CLIPS).is_file():
-        folders = [source]
-    else:
-        folders = sorted(path.parent for path in source.glob(f"*/{CLIPS}"))
-    if not folders:
-        raise FileNotFoundError(
-            f"{source} holds no shards, and neither do its folders: make them with "
-            "`dvc exp run -S dataset=NAME label`"
-        )
-    clips = {folder: read_stored(folder / CLIPS) for folder in folders}
-    excluded = _tested(excluded_by, excluded_folds, folders) if excluded_folds else {}
-    kept = {
-        folder: [clip for clip in clips[folder] if clip.group not in excluded.get(folder.name, ())]
-        for folder in folders
-    }
-    names = [f"{folder.name}/{clip.group}" for folder in folders for clip in kept[folder]]
-    if not names:
-        raise ValueError(f"{excluded_by} tests everybody in the folds {list(excluded_folds)}")
-    part_of = split.part_of(names)
-    with write_manifest(out / MANIFEST, Clip) as writer:
-        for folder in folders:
-            place = "" if folder == source else f"{folder.name}/"
-            for clip in kept[folder]:
-                writer.add(
-                    Clip(
-                        f"{folder.name}/{clip.clip}",
-                        f"{place}{clip.shard}",
-                        folder.name,
-                        clip.group,
-                        part_of(f"{folder.name}/{clip.group}"),
-                        clip.first_byte,
-                        clip.end,
-                    )
-                )
-    return Collection(sum(map(len, clips.values())), writer.count, [], excluded)
-
-
-def _tested(table: Path, numbers: Sequence[int], folders: Sequence[Path]) -> dict[str, list[str]]:
-    """Groups that are tested in these folds of a data set, under its name."""
-    found = [folder for folder in folders if folder.name == table.stem]
-    if not found:
-        raise ValueError(
-            f"{table} is named like no data set that is there "
-            f"({', '.join(folder.name for folder in folders)}): data/folds/NAME.csv goes with "
-            "data/shards/NAME"
-        )
-    clips = read_stored(found[0] / CLIPS)
-    groups: set[str] = set()
-    for number in numbers:
-        tested = read_fold(table, number).rows(clips, "test")
-        if not tested:
-            raise ValueError(
-                f"{table} tests no clip of {found[0]} in fold {number}: it is of other clips"
-            )
-        groups |= {clips[row].group for row in tested}
-    return {table.stem: sorted(groups)}
-
-
 def _look_at_all(
-    look: Callable[[ListedFile], Found], files: Sequence[ListedFile], search: FaceSearch | None
+    look: Callable[[ListedFile], Found], listing: Listing, search: FaceSearch | None
 ) -> Iterator[tuple[ListedFile, Found | Refusal]]:
     """Every file with what is found in it, in their order."""
-    for begin in range(0, len(files), _AT_ONCE):
-        some = files[begin : begin + _AT_ONCE]
+    for begin in range(0, len(listing.files), _AT_ONCE):
+        some = listing.files[begin : begin + _AT_ONCE]
         found: Iterator[Any] = map_in_processes(
             look,
             some,
@@ -244,6 +130,7 @@ def _look_at_all(
             initializer=_start_worker,
             initargs=(search,),
             on_crash=_crashed,
+            folders=Folders(read=[listing.folder]),
         )
         yield from zip(some, found, strict=True)
 

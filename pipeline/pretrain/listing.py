@@ -1,12 +1,15 @@
 """The files that a pre-training is made of: all of a folder, or those that a table names."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
+
+from pipeline.common.clips import Refusal
+from pipeline.pretrain.manifest import HELD_OUT, TRAIN
 
 GroupBy = Literal["folder", "file"]
 
@@ -119,3 +122,38 @@ def held_out_groups(groups: Sequence[str], share: float, seed: int) -> frozenset
     number = min(max(1, round(share * len(distinct))), len(distinct) - 1)
     chosen = np.random.default_rng(seed).permutation(len(distinct))[:number]
     return frozenset(distinct[i] for i in chosen)
+
+
+class Refused(NamedTuple):
+    """A file that cannot be used."""
+
+    path: str
+    refusal: Refusal
+
+
+class Collection(NamedTuple):
+    """What was collected.
+
+    Attributes:
+        num_files: That were looked at.
+        num_samples: Rows of the manifest.
+        refused: The others, by path.
+        excluded: Groups that were left out on purpose, by data set.
+    """
+
+    num_files: int
+    num_samples: int
+    refused: list[Refused]
+    excluded: dict[str, list[str]]
+
+
+class Split(NamedTuple):
+    """Which samples are held out: whole groups, of a share of all; the draw needs a seed."""
+
+    share: float
+    seed: int
+
+    def part_of(self, groups: Sequence[str]) -> Callable[[str], str]:
+        """From a group to its part."""
+        held_out = held_out_groups(groups, self.share, self.seed)
+        return lambda group: HELD_OUT if group in held_out else TRAIN

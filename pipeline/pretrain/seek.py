@@ -15,7 +15,7 @@ from av.stream import Discard
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from pipeline.common.frames import Frames, FrameSettings
+from pipeline.common.frames import FrameSettings
 from pipeline.video.container import (
     MAX_PIXELS,
     Deadline,
@@ -24,7 +24,7 @@ from pipeline.video.container import (
     too_large,
     unreadable,
 )
-from pipeline.video.pictures import Converter, Picture, same_size
+from pipeline.video.pictures import Converter, Picture
 
 # How much earlier to begin where the first jump does not give all frames: it may land behind them,
 # or at a picture that refers to earlier ones. In seconds.
@@ -58,8 +58,8 @@ class VideoTrack(NamedTuple):
     pixel_aspect: Fraction
 
 
-def read_moments(path: Path, track: VideoTrack, points: Sequence[int]) -> Frames:
-    """The pictures (T, H, W, 3) of T frames as they are shown, at most 1920 pixels long.
+def read_moments(path: Path, track: VideoTrack, points: Sequence[int]) -> list[Picture]:
+    """Pictures (H, W, 3) of frames as they are shown, at most 1920 pixels long.
 
     Args:
         path: The video file.
@@ -88,7 +88,7 @@ def read_moments(path: Path, track: VideoTrack, points: Sequence[int]) -> Frames
             if point >= points[-1]:
                 break
         if found.keys() == wanted:
-            return same_size([found[point] for point in points])
+            return [found[point] for point in points]
     raise unreadable(path, f"{len(wanted) - len(found)} of {len(wanted)} frames do not decode")
 
 

@@ -11,7 +11,8 @@ from pipeline.pretrain.batches import Form
 from pipeline.pretrain.build import build_image_autoencoder, build_video_autoencoder
 from pipeline.pretrain.manifest import RENDERED, Data
 from pipeline.pretrain.recipe import ModelSizes, Recipe
-from pipeline.pretrain.sources import ClipSettings, Pictures, SampleSource, ShardClips, VideoClips
+from pipeline.pretrain.sources import Pictures, SampleSource, ShardClips
+from pipeline.pretrain.video_clips import ClipSettings, VideoClips
 
 Method = Literal["videomae", "mae"]
 

@@ -1,4 +1,4 @@
-"""Where samples are read from: spans of videos, clips in shards, files of pictures.
+"""Where samples are read from: clips in shards, files of pictures; video_clips.py has videos.
 
 What a source gives of a sample is drawn anew every time; it is a function of the generator that it
 is given, and of nothing else.
@@ -6,47 +6,21 @@ is given, and of nothing else.
 Shape letters: T frames, H x W pixels.
 """
 
-from collections.abc import Sequence
-from fractions import Fraction
 from pathlib import Path
-from typing import Generic, NamedTuple, Protocol, TypeVar
+from typing import Generic, Protocol
 
 import numpy as np
-import numpy.typing as npt
-from pydantic import PositiveFloat, PositiveInt
 
 from pipeline.common.frames import Frames
-from pipeline.common.params import Section
-from pipeline.pretrain.manifest import MANIFEST, POINTS, SQUARES, Clip, Picture, Row, Rows, Span
-from pipeline.pretrain.picture_files import UnusablePicture, read_picture, shrink_to
-from pipeline.pretrain.seek import VideoTrack, read_moments
+from pipeline.pretrain.manifest import MANIFEST, Clip, Picture, Row, Rows
+from pipeline.pretrain.picture_files import UnusablePicture, read_picture
 from pipeline.store.contents import Place
 from pipeline.store.folders import LocalShards
 from pipeline.store.strips import decode_strip, strip_size
 from pipeline.video.container import UnusableVideo
-from pipeline.video.crops import Square, cut
-from pipeline.video.sampling import sample_indices
 
 # What a source raises for a sample that cannot be read: it is skipped, and counted.
 Unusable = (UnusableVideo, UnusablePicture)
-Number = TypeVar("Number", np.int64, np.float32)
-# Of a span, frames that may stay in memory.
-_KEPT_FRAMES = 256
-
-
-class ClipSettings(Section):
-    """Which clips of a video an epoch sees.
-
-    Attributes:
-        num_frames: T.
-        stride: Frames from one frame of a clip to its next. A video that is too short for it is
-            sampled evenly.
-        seconds_per_clip: An epoch draws one clip out of each such part of a video.
-    """
-
-    num_frames: PositiveInt
-    stride: PositiveInt
-    seconds_per_clip: PositiveFloat
 
 
 class SampleSource(Protocol):
@@ -84,7 +58,7 @@ class SampleSource(Protocol):
         ...
 
 
-class _Source(Generic[Row]):
+class ManifestSource(Generic[Row]):
     """What all sources have in common: a row of the manifest for each sample."""
 
     def __init__(self, rows: Rows[Row]) -> None:
@@ -112,138 +86,7 @@ class _Source(Generic[Row]):
         return str(self.rows.columns[column][self._row(number)])
 
 
-class VideoClips(_Source[Span]):
-    """Clips of T frames out of spans of videos; a long span has several, one out of each section.
-
-    Args:
-        videos: Folder that the paths start from.
-        folder: Of the collection.
-        part: `train` or `held_out`.
-        settings: Which clips.
-        num_frames: T.
-        side: Shorter side of the pictures, to which larger ones are shrunk; see
-            `AugmentSettings.side_before`.
-        keep_bytes: Decoded frames of short spans that may stay in memory, for spans that are read
-            many times; every process that reads keeps its own.
-    """
-
-    def __init__(
-        self,
-        videos: Path,
-        folder: Path,
-        part: str,
-        settings: ClipSettings,
-        *,
-        num_frames: int,
-        side: int,
-        keep_bytes: int = 0,
-    ) -> None:
-        self.videos = videos
-        self.folder = folder
-        super().__init__(Rows(folder / MANIFEST, Span, part))
-        self.settings = settings
-        self.num_frames = num_frames
-        self.side = side
-        self.room = keep_bytes
-        self.kept: dict[int, Frames] = {}
-        seconds: npt.NDArray[np.float64] = self.rows.columns["seconds"]
-        sections = np.maximum(1, seconds // settings.seconds_per_clip).astype(np.int64)
-        self.ends = sections.cumsum()
-
-    def __len__(self) -> int:
-        return int(self.ends[-1])
-
-    def name(self, number: int) -> str:
-        return f"{super().name(number)}:{self._place(number).section}"
-
-    def read(self, number: int, random: np.random.Generator | None) -> Frames:
-        row, section, num_sections = self._place(number)
-        span = self.rows[row]
-        indices = clip_indices(
-            span.num_frames,
-            self.num_frames,
-            self.settings.stride,
-            (section + (0.5 if random is None else random.random())) / num_sections,
-        )
-        if row not in self.kept:
-            if not self._may_keep(span):
-                return self._pictures(span, indices)
-            frames = self._pictures(span, range(span.num_frames))
-            self.room -= frames.nbytes
-            self.kept[row] = frames
-        return self.kept[row][indices]
-
-    def _row(self, number: int) -> int:
-        return self._place(number).row
-
-    def _place(self, number: int) -> "_Place":
-        row = int(self.ends.searchsorted(number, side="right"))
-        before = int(self.ends[row - 1]) if row else 0
-        return _Place(row, number - before, int(self.ends[row]) - before)
-
-    def _may_keep(self, span: Span) -> bool:
-        # Taken as no wider than twice their height.
-        most = span.num_frames * 6 * self.side**2
-        return span.num_frames <= _KEPT_FRAMES and most <= self.room
-
-    def _pictures(self, span: Span, indices: Sequence[int]) -> Frames:
-        """These frames of a span, none of which depends on the others that are asked for."""
-        low, high = min(indices), max(indices)
-        points = _numbers(self.folder / POINTS, np.int64, span.first_point + low, high - low + 1)
-        track = VideoTrack(
-            span.stream, span.is_timed, Fraction(span.pixel_width, span.pixel_height)
-        )
-        wanted = [int(points[i - low]) for i in indices]
-        pictures = read_moments(self.videos / span.path, track, wanted)
-        if not span.num_squares:
-            return shrink_to(pictures, self.side)
-        known = _numbers(
-            self.folder / SQUARES, np.float32, 4 * span.first_square, 4 * span.num_squares
-        ).reshape(-1, 4)
-        return cut(pictures, squares_of(known, indices, span.square_step), self.side)
-
-
-class _Place(NamedTuple):
-    """Where a clip comes from: which section of how many of which row."""
-
-    row: int
-    section: int
-    num_sections: int
-
-
-def clip_indices(num_frames: int, num_samples: int, stride: int, position: float) -> list[int]:
-    """Indices of a clip's frames.
-
-    Args:
-        num_frames: Of the span.
-        num_samples: T.
-        stride: Frames from one to the next.
-        position: From 0, the first clip that there is, to just below 1, the last one.
-    """
-    num_starts = num_frames - (num_samples - 1) * stride
-    if num_starts < 1:
-        return sample_indices(num_frames, num_samples)
-    start = int(position * num_starts)
-    return [start + i * stride for i in range(num_samples)]
-
-
-def squares_of(known: npt.NDArray[np.float32], indices: Sequence[int], step: int) -> list[Square]:
-    """The face's squares in some frames, between those (K, 4) of every `step`-th frame."""
-    at = np.asarray(indices) / step
-    columns = [np.interp(at, np.arange(len(known)), column) for column in known.T]
-    return [Square(*row) for row in np.column_stack(columns).tolist()]
-
-
-def _numbers(path: Path, kind: type[Number], first: int, count: int) -> npt.NDArray[Number]:
-    """Some of a file's numbers. Read, not mapped: a map would count as memory page by page."""
-    size = np.dtype(kind).itemsize
-    numbers = np.fromfile(path, kind, count, offset=first * size)
-    if len(numbers) < count:
-        raise ValueError(f"{path} ends too early: collect the samples again")
-    return numbers
-
-
-class ShardClips(_Source[Clip]):
+class ShardClips(ManifestSource[Clip]):
     """Clips in this project's shards, whole or a frame of each.
 
     Args:
@@ -283,7 +126,7 @@ class ShardClips(_Source[Clip]):
         return frames[segment::segments]
 
 
-class Pictures(_Source[Picture]):
+class Pictures(ManifestSource[Picture]):
     """Files of pictures.
 
     Args:

@@ -19,6 +19,7 @@ from pipeline.pretrain.seek import VideoTrack, missing, read_moments
 from pipeline.video.container import Deadline, UnusableVideo
 from pipeline.video.crops import face_squares, shrink
 from pipeline.video.faces import FaceDetector
+from pipeline.video.pictures import same_size
 from pipeline.video.streams import find_stream
 from pipeline.video.tracks import main_face
 
@@ -124,7 +125,7 @@ def _face_spans(
     for begin in range(0, len(looks), _LOOKS):
         part = looks[begin : begin + _LOOKS]
         try:
-            pictures = read_moments(path, track, points[part].tolist())
+            pictures = same_size(read_moments(path, track, points[part].tolist()))
         except UnusableVideo:
             continue  # No clip is drawn from where the video is damaged.
         copies, scale = shrink(pictures, _LONGER_SIDE)

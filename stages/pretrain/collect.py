@@ -12,14 +12,16 @@ from pipeline.common.files import write_json
 from pipeline.common.params import Preset, Section, StageParams, load_params
 from pipeline.datasets import sample
 from pipeline.datasets.action_units import EXPRESSIONS
-from pipeline.pretrain.collect import (
+from pipeline.pretrain.collect import collect_pictures, collect_videos
+from pipeline.pretrain.collect_shards import collect_shards
+from pipeline.pretrain.listing import (
+    PICTURE_SUFFIXES,
+    VIDEO_SUFFIXES,
     Collection,
+    GroupBy,
     Split,
-    collect_pictures,
-    collect_shards,
-    collect_videos,
+    list_files,
 )
-from pipeline.pretrain.listing import PICTURE_SUFFIXES, VIDEO_SUFFIXES, GroupBy, list_files
 from pipeline.pretrain.manifest import HELD_OUT, MANIFEST, RENDERED, Data, count_parts
 from pipeline.pretrain.spans import FaceSearch
 

@@ -11,7 +11,6 @@ if __name__ == "__main__":
     # Before torch is imported; see stages/finetune.py.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
-import pandas as pd
 import torch
 from lightning_fabric import Fabric, seed_everything
 from pydantic import PositiveInt
@@ -23,17 +22,17 @@ from pipeline.common.encoder_weights import (
     checkpoint_in,
     history_in,
 )
-from pipeline.common.files import atomic_path, project_root, sha256_of, write_json
+from pipeline.common.files import project_root, sha256_of, write_json
 from pipeline.common.imports import OBSERVERS, needed_files
 from pipeline.common.memory import memory_advice
 from pipeline.common.params import Preset, StageParams, load_params
 from pipeline.feed.batches import evaluation_batches
 from pipeline.feed.order import Rank
-from pipeline.pretrain.autoencoder import MaskedAutoencoder
 from pipeline.pretrain.batches import HeldOutSamples, PretrainBatches
 from pipeline.pretrain.files import history_after, write_encoder, write_official
 from pipeline.pretrain.manifest import HELD_OUT, MANIFEST, TRAIN
 from pipeline.pretrain.recipe import ModelSizes, Recipe, make_optimizer, make_schedule
+from pipeline.pretrain.results import metrics_of, write_tables
 from pipeline.pretrain.setup import (
     METHODS,
     Choices,
@@ -41,13 +40,13 @@ from pipeline.pretrain.setup import (
     build_autoencoder,
     form_of,
 )
-from pipeline.pretrain.sources import ClipSettings
+from pipeline.pretrain.video_clips import ClipSettings
 from pipeline.pretrain.watch import Leavings, WatchedTask, WatchSettings
 from pipeline.tracking.observer import RunLog, track_training
 from pipeline.tracking.pretraining import PretrainingExperiment
 from pipeline.training.checkpoints import Checkpoints
 from pipeline.training.devices import end_together, launch
-from pipeline.training.history import MEASURED, Epoch
+from pipeline.training.history import Epoch
 from pipeline.training.identity import training_key
 from pipeline.training.loop import Training, train
 
@@ -222,24 +221,14 @@ class Pretraining:
 
     def write(self, out: Outputs, training: Training) -> dict[str, float]:
         """Write the files of a training that is done; its metrics come back."""
-        folder = out.folder
+        folder, history = out.folder, self.history(training.best_epoch)
         folder.mkdir(parents=True, exist_ok=True)
-        epochs = len(training.history)
-        history = self.history(epochs)
         for path in (folder / "encoder.safetensors", out.weights):
             write_encoder(path, self.model.encoder, history)
         write_official(folder / "official.pth", self.model)
-        best = training.history[training.best_epoch - 1]
-        metrics = {
-            "loss": best["validation_loss"],
-            "train_loss": best["train_loss"],
-            "best_epoch": training.best_epoch,
-            "epochs": epochs,
+        metrics = metrics_of(training, self.model) | {
             "samples": len(self.source),
             "held_out_samples": min(len(self.held_out), self.params.validated),
-            "skipped": sum(row["skipped"] for row in training.history),
-            "num_parameters": _count(self.model),
-            "encoder_parameters": _count(self.model.encoder),
         }
         write_json(
             folder / "parameters.json",
@@ -249,14 +238,11 @@ class Pretraining:
                 "history": history.model_dump(),
             },
         )
-        write_json(out.metrics / "summary.json", metrics)
-        with atomic_path(out.metrics / "history.csv") as temporary:
-            table = pd.DataFrame(training.history).drop(columns=[*MEASURED])
-            table.to_csv(temporary, index=False, float_format="%.6g")
+        write_tables(out.metrics, training.history, metrics)
         print(
             f"train: error of hidden pixels {metrics['loss']:.4f} on held-out samples (1 is noise) "
-            f"after epoch {training.best_epoch} of {epochs}; {out.weights} can be named in "
-            "encoder.weights"
+            f"after epoch {training.best_epoch} of {len(training.history)}; {out.weights} can be "
+            "named in encoder.weights"
         )
         return metrics
 
@@ -276,10 +262,6 @@ class Pretraining:
 
     def _held_out(self, most: int) -> HeldOutSamples:
         return HeldOutSamples(self.held_out, self.form, most=most, seed=self.params.seed)
-
-
-def _count(model: MaskedAutoencoder | torch.nn.Module) -> int:
-    return sum(parameter.numel() for parameter in model.parameters())
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from small_videos import FFMPEG
 from pipeline.common.clips import StoredClip, write_stored
 from pipeline.datasets.sample_faces import render_frames, sample_clips, write_video
 from pipeline.folds.folds import GroupFold, write_folds
-from pipeline.pretrain.collect import collect_shards
+from pipeline.pretrain.collect_shards import collect_shards
 from pipeline.pretrain.manifest import HELD_OUT, MANIFEST, POINTS, TRAIN, Clip, Picture, Rows, Span
 
 

@@ -13,7 +13,7 @@ from pipeline.pretrain.batches import SKIPPED, Form, HeldOutSamples, PretrainBat
 from pipeline.pretrain.crops import AugmentSettings
 from pipeline.pretrain.manifest import TRAIN
 from pipeline.pretrain.masks import MASK, tube_masking
-from pipeline.pretrain.sources import ClipSettings, VideoClips
+from pipeline.pretrain.video_clips import ClipSettings, VideoClips
 from pipeline.store.batch import Batch
 from pipeline.video.container import unreadable
 

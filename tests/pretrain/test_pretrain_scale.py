@@ -25,7 +25,7 @@ from pipeline.pretrain.manifest import (
     write_manifest,
 )
 from pipeline.pretrain.masks import tube_masking
-from pipeline.pretrain.sources import ClipSettings, VideoClips
+from pipeline.pretrain.video_clips import ClipSettings, VideoClips
 from pipeline.video.container import Deadline
 from pipeline.video.streams import find_stream
 

