@@ -76,8 +76,10 @@ def read_clips(shards: Shards) -> list[StoredClip]:
             clips = read_stored(file)
         except (ValueError, TypeError) as error:
             raise ValueError(f"{shards}/{CLIPS} is no manifest of shards: {error}") from error
+    names = {clip.shard for clip in clips}
+    strange = {name for name in names if not re.fullmatch(r"[\w-]+\.tar", name)}
     for clip in clips:
-        if not re.fullmatch(r"[\w-]+\.tar", clip.shard) or not 0 <= clip.first_byte < clip.end:
+        if clip.shard in strange or not 0 <= clip.first_byte < clip.end:
             raise ValueError(
                 f"{shards}/{CLIPS} says that {clip.clip} is in bytes {clip.first_byte} to "
                 f"{clip.end} of {clip.shard!r}; expected a shard of that folder, such as "
