@@ -154,7 +154,8 @@ def committed_trial(params: dict[str, Any]) -> Trial | None:
     """The trial that is committed with its results, if these are of the present state."""
     if _git("status", "--porcelain", "--", ".", *_INPUTS):
         return None
-    if subprocess.run(["dvc", "status", "--quiet"], check=False).returncode:
+    # Of this pipeline alone: that of pre-training may never have been run.
+    if subprocess.run(["dvc", "status", "--quiet", "dvc.yaml"], check=False).returncode:
         return None  # Other data or weights, or a fresh clone: it was run elsewhere.
     for trial, experiment in finished_experiments(params).items():
         if experiment.name == COMMITTED:
