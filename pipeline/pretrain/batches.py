@@ -16,8 +16,9 @@ from pipeline.feed.batches import EpochBatches
 from pipeline.feed.order import Rank, Share
 from pipeline.pretrain.crops import AugmentSettings, augment
 from pipeline.pretrain.masks import MASK, Masking, with_masks
-from pipeline.pretrain.sources import SampleSource, Unusable
+from pipeline.pretrain.sources import SampleSource
 from pipeline.store.batch import Batch, Target
+from pipeline.video.container import UnusableVideo
 
 # Where a batch's targets say which of its samples could not be read: `values` (B,) booleans.
 SKIPPED = "skipped"
@@ -141,7 +142,7 @@ def _read(
     """What the model sees of a sample; None where it cannot be read."""
     try:
         pictures = source.read(number, random)
-    except Unusable as error:
+    except UnusableVideo as error:
         warnings.warn(f"skipped {source.path(number)}: {error}", stacklevel=2)
         return None
     frames = augment(pictures, settings, form.size, random or np.random.default_rng(0))
