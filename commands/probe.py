@@ -17,12 +17,12 @@ import pandas as pd
 import yaml
 
 from commands.probing import Params, Probe
+from commands.start_table import rests_on, start_table
 from pipeline.acquire.http import DownloadFailed
 from pipeline.acquire.weights import provide
 from pipeline.common.files import atomic_path
 from pipeline.common.hosts import RetryPolicy
 from pipeline.evaluation.comparison import System
-from pipeline.evaluation.start_table import rests_on, start_table
 
 
 def table_of(systems: Sequence[System], baselines: pd.DataFrame, params: Params) -> str:

@@ -24,9 +24,9 @@ from commands.experiments import (
     read_params,
     read_predictions,
 )
+from commands.start_table import rests_on, start_table
 from pipeline.common.files import atomic_path
 from pipeline.evaluation.comparison import System
-from pipeline.evaluation.start_table import rests_on, start_table
 
 
 def started_from(params: dict[str, Any], weights: str) -> dict[str, Any]:
