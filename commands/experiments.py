@@ -127,6 +127,15 @@ def read_predictions(experiment: FinishedExperiment, folder: str = "predictions"
         ) from error
 
 
+def has_predictions(experiment: FinishedExperiment) -> bool:
+    """Whether they are here; those that are committed may be of another machine."""
+    try:
+        read_predictions(experiment)
+    except FileNotFoundError:
+        return False
+    return True
+
+
 def present_state(params: dict[str, Any]) -> str:
     """All that decides the results besides parameters and commit, as a text that can be compared.
 
@@ -159,11 +168,7 @@ def committed_trial(params: dict[str, Any]) -> Trial | None:
         return None  # Other data or weights, or a fresh clone: it was run elsewhere.
     for trial, experiment in finished_experiments(params).items():
         if experiment.name == COMMITTED:
-            try:
-                read_predictions(experiment)
-            except FileNotFoundError:
-                return None
-            return trial
+            return trial if has_predictions(experiment) else None
     return None
 
 

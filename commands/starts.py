@@ -20,6 +20,7 @@ from commands.experiments import (
     Trial,
     experiment_name,
     finished_experiments,
+    has_predictions,
     present_state,
     read_params,
     read_predictions,
@@ -47,7 +48,7 @@ def run_missing(params: dict[str, Any], starts: Sequence[str], seeds: Sequence[i
         trials = [Trial.of(its_params | {"seed": seed}) for seed in seeds]
         wanted: dict[str, Settings] = {}
         for trial in trials:
-            if trial not in finished:
+            if trial not in finished or not has_predictions(finished[trial]):
                 name = experiment_name(trial, its_params, state)
                 wanted[name] = {"encoder.weights": weights, "seed": trial.seed}
         run_or_exit("starts", wanted, its_params, untracked_inputs(its_params))

@@ -330,16 +330,17 @@ def test_every_start_is_run_with_its_weights_and_every_seed(
     Path("weights").mkdir()
     Path("weights/mine.pt").touch()
     params = read_params()
-    # What is committed was run from scratch with the seed of params.yaml.
+    # The predictions of the committed run are not here: it is run as well.
     run_missing(params, ["from_scratch", "mine.pt"], [1, 2])
     lines = [line for line in capfd.readouterr().out.splitlines() if line.startswith("exp run")]
     runs = [re.findall(r"--set-param (\S+)|--copy-paths (\S+)", line) for line in lines]
     assert [sorted(a or b for a, b in words) for words in runs] == [
+        ["encoder.weights=from_scratch", "seed=1", "weights/from_scratch"],
         ["encoder.weights=from_scratch", "seed=2", "weights/from_scratch"],
         ["encoder.weights=mine.pt", "seed=1", "weights/mine.pt"],
         ["encoder.weights=mine.pt", "seed=2", "weights/mine.pt"],
     ]
-    assert len({line.split()[4] for line in lines}) == 3
+    assert len({line.split()[4] for line in lines}) == 4
 
 
 def test_seeds_are_counted_from_that_of_the_parameters(
