@@ -1,4 +1,5 @@
 # make repro         set up, run the pipeline, print the table
+# make final         run the pipeline, then train one model on everybody for use: runs/final
 # make pretrain      set up, pre-train the tiny encoder on rendered faces (docs/pretraining.md)
 # make test          set up, run every check
 # make ablation      run the six structures as DVC experiments, print Table I; SEEDS=3: with three seeds
@@ -11,12 +12,16 @@ SEEDS ?= 1
 VENV := .venv
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: repro pretrain test ablation experiments ui
+.PHONY: repro final pretrain test ablation experiments ui
 
 repro: $(VENV)/.run
 	dvc repro
 	@echo
 	@cat metrics/table.md
+
+final: $(VENV)/.run
+	dvc repro
+	python -m commands.final
 
 pretrain: $(VENV)/.run
 	dvc repro pretrain/dvc.yaml
