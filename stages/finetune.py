@@ -58,7 +58,7 @@ class Params(TrainingParams):
     """Exactly this stage's `params` in dvc.yaml."""
 
 
-def main(params: Params, data: FoldData, out: Path) -> None:
+def main(params: TrainingParams, data: FoldData, out: Path) -> None:
     try:
         refuse_leaks(data.fold, data.clips)
         if ALLOW_SEEN not in card_in(data.start):
@@ -94,7 +94,7 @@ def manifest_digest(data: FoldData) -> str:
 
 
 def scratch_folder(
-    script: Path, params: Params, data: FoldData, manifest: str, plan: Mapping[str, Any]
+    script: Path, params: TrainingParams, data: FoldData, manifest: str, plan: Mapping[str, Any]
 ) -> Path:
     """Where a training saves its state: a folder that another training does not have.
 
@@ -121,7 +121,7 @@ def scratch_folder(
 
 
 def fit_and_test(
-    params: Params,
+    params: TrainingParams,
     fabric: Fabric,
     data: FoldData,
     out: Path,
@@ -157,7 +157,7 @@ def fit_and_test(
 
 
 def fit(
-    params: Params,
+    params: TrainingParams,
     fabric: Fabric,
     data: FoldData,
     model: MTCAE,
