@@ -144,6 +144,7 @@ class Predictor:
         sight = self.eye.look(path, choice, num_threads=num_threads, progress=progress)
         people, answers = People(self.faces), Answers(self.classes, len(self.models))
         for window in sight.windows:
+            answers.close(window.first)
             self._answer(window, people, sight.aspect, answers)
         table = answers.table()
         step = sight.seconds / sight.places.num_points
