@@ -18,6 +18,8 @@ FROM ${DEVICE}
 RUN useradd --create-home researcher && mkdir /project && chown researcher /project
 USER researcher
 WORKDIR /project
+# Of another index that pip asks too: PyTorch's own has smaller builds for CPUs.
+ARG PIP_EXTRA_INDEX_URL
 # Installed before the project is copied, so that an edit of it installs nothing anew.
 COPY --chown=researcher Makefile requirements.txt constraints.txt ./
 RUN PIP_NO_CACHE_DIR=1 make .venv/.run

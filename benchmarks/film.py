@@ -1,7 +1,7 @@
 """commands.predict on a long film: peak memory and time, beside a loop frame by frame.
 
     python -m benchmarks.film --model runs/fold1 [--minutes 2 6 30] [--film FILM] [--draw]
-        [--sample-seconds 20]
+        [--length 1.6] [--sample-seconds 20]
 
 A film of two rendered people, or the given one, is repeated for so many minutes. Every row is a
 process of its own. "x real time" is seconds of work for a second of film; below 1 a camera could
@@ -194,6 +194,7 @@ def main(args: argparse.Namespace) -> None:
             long = repeat(film, minutes, folder / f"{minutes:g}.mp4")
             command = [sys.executable, "-m", "commands.predict", str(long), "--model"]
             command += [str(args.model), "--out", str(folder / "out")]
+            command += ["--length", str(args.length)] if args.length else []
             cost = cost_of([*command, *(["--film"] if args.draw else [])])
             long.unlink()
             ratio = cost.seconds / (60 * minutes)
@@ -218,6 +219,7 @@ if __name__ == "__main__":
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--minutes", type=float, nargs="+", default=[2, 6, 30])
     parser.add_argument("--film", type=Path, help="in place of the rendered one")
+    parser.add_argument("--length", type=float, help="of a window, in seconds, in the first table")
     parser.add_argument("--draw", action="store_true", help="write the annotated film, too")
     parser.add_argument("--sample-seconds", type=float, default=20)
     main(parser.parse_args())
