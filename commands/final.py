@@ -24,6 +24,7 @@ from lightning_fabric import Fabric
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 
+from commands.experiments import read_params
 from pipeline.common.encoder_weights import card_in, history_in
 from pipeline.common.files import atomic_path
 from pipeline.common.memory import memory_advice
@@ -35,6 +36,7 @@ from pipeline.mtcae.assembly import Assembly, TrainingParams, assemble, start_mo
 from pipeline.mtcae.fold_data import FoldData
 from pipeline.mtcae.model import MTCAE
 from pipeline.mtcae.saved import save_model
+from pipeline.mtcae.scratch import ADVICE, manifest_digest, scratch_folder
 from pipeline.mtcae.task import MTCAETask
 from pipeline.store.folders import open_shards, read_clips
 from pipeline.training.checkpoints import Checkpoints
@@ -43,8 +45,6 @@ from pipeline.training.history import MEASURED, Epoch
 from pipeline.training.loop import train
 from pipeline.training.optim import make_schedule
 from pipeline.training.task import Validation
-from stages.finetune import ADVICE, manifest_digest, scratch_folder
-from stages.weights import Params as WeightsParams
 
 # Said in model.json and by all that answers with the model.
 UNTESTED = (
@@ -220,7 +220,7 @@ if __name__ == "__main__":
     parser.add_argument("--out", type=Path, default=Path("runs/final"))
     args = parser.parse_args()
     params = load_params(TrainingParams)
-    start = args.data / "weights" / load_params(WeightsParams).encoder.weights
+    start = args.data / "weights" / read_params()["encoder"]["weights"]
     try:
         data = everybody(
             args.shards or str(args.data / "shards" / params.dataset),

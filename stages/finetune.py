@@ -2,11 +2,10 @@
 
 import argparse
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 if __name__ == "__main__":
     # Before torch is imported: threads of GNU OpenMP that wait for one another go to sleep soon
@@ -16,9 +15,7 @@ if __name__ == "__main__":
 import torch
 from lightning_fabric import Fabric
 
-from pipeline.common.encoder_weights import ALLOW_SEEN, CARD, card_in, history_in
-from pipeline.common.files import project_root, sha256_in, sha256_of
-from pipeline.common.imports import OBSERVERS, needed_files
+from pipeline.common.encoder_weights import ALLOW_SEEN, card_in, history_in
 from pipeline.common.memory import memory_advice
 from pipeline.common.params import load_params
 from pipeline.feed.batches import MiddleSegment, evaluation_batches
@@ -32,26 +29,17 @@ from pipeline.mtcae.optimistic import Optimistic
 from pipeline.mtcae.predictions import Evaluation, evaluate
 from pipeline.mtcae.results import fold_result, in_words, write_tables
 from pipeline.mtcae.saved import save_model
+from pipeline.mtcae.scratch import ADVICE, manifest_digest, scratch_folder
 from pipeline.mtcae.task import MTCAETask
 from pipeline.mtcae.view_mean import ViewMean
-from pipeline.store.contents import CLIPS
 from pipeline.store.folders import open_shards
-from pipeline.store.tokens import TOKENS
 from pipeline.tracking.experiment import TrackedExperiment
 from pipeline.tracking.observer import track_fold
 from pipeline.training.checkpoints import Checkpoints
 from pipeline.training.devices import end_together, launch
 from pipeline.training.history import Epoch
-from pipeline.training.identity import training_key
 from pipeline.training.loop import Training, train
 from pipeline.training.optim import make_schedule
-
-# Where a device's memory is full.
-ADVICE = (
-    "lower engine.micro_batch_size of the recipe (the result stays the same, but for mixup and "
-    "cutmix), set its encoder.checkpointing to true if the encoder is trained, or choose a smaller "
-    "model; the training then starts afresh"
-)
 
 
 class Params(TrainingParams):
@@ -85,39 +73,6 @@ def main(params: TrainingParams, data: FoldData, out: Path) -> None:
             log.metrics(metrics)
     if fabric.is_global_zero:
         checkpoints.remove()
-
-
-def manifest_digest(data: FoldData) -> str:
-    """SHA-256 of the shards' manifest, in hexadecimal."""
-    with data.shards.open(CLIPS) as file:
-        return sha256_in(file)
-
-
-def scratch_folder(
-    script: Path, params: TrainingParams, data: FoldData, manifest: str, plan: Mapping[str, Any]
-) -> Path:
-    """Where a training saves its state: a folder that another training does not have.
-
-    Args:
-        script: Python file that trains; what it imports counts too.
-        params: Of the training.
-        data: Which it reads.
-        manifest: See `manifest_digest`.
-        plan: What else decides the result, as JSON knows it: which clips are in which part.
-    """
-    root = Path(__file__).parents[1]
-    key = training_key(
-        params.model_dump(mode="json"),
-        plan,
-        {
-            CLIPS: manifest,
-            TOKENS: sha256_of(data.tokens / TOKENS),
-            CARD: sha256_of(data.start / CARD),
-        },
-        needed_files(script.relative_to(root), root, without=[OBSERVERS]),
-        root,
-    )
-    return project_root(Path()) / ".scratch" / script.stem / key
 
 
 def fit_and_test(
