@@ -104,27 +104,29 @@ def test_a_dropped_video_is_shown_with_everybody_in_it_and_deleted_in_the_end(
         page.on("request", lambda request: asked.append(request.url))
         page.goto(address)
         look, status = page.get_by_role("button", name="Look"), page.locator("#status")
-        expect(page.locator("body")).to_contain_text("The model is trained on everybody.")
+        expect(page.locator("body")).to_contain_text(
+            "The model is trained on everybody.", timeout=TIMEOUT
+        )
         look.click()
-        expect(status).to_contain_text("Drop a video first")
+        expect(status).to_contain_text("Drop a video first", timeout=TIMEOUT)
         page.locator("input[type=file]").first.set_input_files(no_video)
         page.get_by_label("Remove").or_(page.get_by_label("Clear")).first.wait_for()
         look.click()
-        expect(status).to_contain_text("Not used: text.mp4: not a readable video")
+        expect(status).to_contain_text("Not used: text.mp4: not a readable video", timeout=TIMEOUT)
         page.get_by_label("Remove").or_(page.get_by_label("Clear")).first.click()
         page.locator("input[type=file]").first.set_input_files(film)
         page.locator("video").first.wait_for()
         look.click()
         expect(status).to_contain_text("film.mp4: 3 people in 24.0 s", timeout=TIMEOUT * 3)
-        expect(page.get_by_role("row")).to_have_count(4)
-        expect(page.locator("video")).to_have_count(2)
+        expect(page.get_by_role("row")).to_have_count(4, timeout=TIMEOUT)
+        expect(page.locator("video")).to_have_count(2, timeout=TIMEOUT)
         # Both can be played, and one has been drawn into.
         lengths = "[...document.querySelectorAll('video')].map(video => video.duration)"
         page.wait_for_function(f"{lengths}.every(length => length > 0)")
         assert page.evaluate(lengths) == pytest.approx([24, 24], abs=0.1)
         sources = page.evaluate("[...document.querySelectorAll('video')].map(video => video.src)")
         assert len(set(sources)) == 2
-        expect(page.locator("canvas, svg.marks").first).to_be_visible()
+        expect(page.locator("canvas, svg.marks").first).to_be_visible(timeout=TIMEOUT)
         assert len(list(folder.rglob("film.mp4"))) == 2
         pictures = Path(os.environ.get("TEST_ARTIFACTS", tmp_path))
         pictures.mkdir(parents=True, exist_ok=True)

@@ -51,7 +51,7 @@ def test_a_closed_moment_has_the_same_row_and_holds_nothing_more() -> None:
             at.spans.append((point, point + 4))
         assert len(answers._moments) == (1 if close else 4)
         tables.append(answers.table())
-    pd.testing.assert_frame_equal(*tables, check_exact=True)
+    pd.testing.assert_frame_equal(tables[0], tables[1], check_exact=True)
     assert tables[0]["person"].tolist() == [1, 2, 1, 1]
     assert tables[0]["label"].tolist() == ["sad", "sad", "sad", "sad"]
 
