@@ -165,7 +165,6 @@ def build_page(predictor: Predictor, folder: Path) -> "gradio.Blocks":
             color="expression",
             y_lim=[0, 1],
             label="probabilities",
-            height=320,
         )
         button.click(answer, video, [status, people, person, lines, film, table], preprocess=False)
         person.input(partial(curves, classes=predictor.classes), [table, person], lines)
