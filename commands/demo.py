@@ -199,7 +199,7 @@ def application(predictor: Predictor, folder: Path) -> "fastapi.FastAPI":
     from starlette.middleware.trustedhost import TrustedHostMiddleware
 
     plain = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["monospace"])
-    app = gr.mount_gradio_app(
+    app: FastAPI = gr.mount_gradio_app(
         FastAPI(openapi_url=None),
         build_page(predictor, folder),
         path="/",
