@@ -58,6 +58,10 @@ class Predictor:
         weights: Of each model what `save_model` wrote, model.safetensors, or its folder.
         device: Where the models run; faces are found on the CPU.
 
+    Attributes:
+        untested: Why nobody knows how good a model among them is, as it was trained on everybody;
+            empty where each was tested.
+
     Raises:
         FileNotFoundError: A model is not there.
         ValueError: No model, one that cannot be read, or models that were trained on other classes
@@ -94,6 +98,7 @@ class Predictor:
         self.frames = FrameSettings.model_validate(described["frames"])
         self.faces = FaceSettings.model_validate(described["faces"])
         self.eye = Eye(self.frames, self.faces)
+        self.untested = next((other["untested"] for _, other in loaded if "untested" in other), "")
 
     def columns(self) -> list[str]:
         """Of the table of a video."""
@@ -139,6 +144,7 @@ class Predictor:
         sight = self.eye.look(path, choice, num_threads=num_threads, progress=progress)
         people, answers = People(self.faces), Answers(self.classes, len(self.models))
         for window in sight.windows:
+            answers.close(window.first)
             self._answer(window, people, sight.aspect, answers)
         table = answers.table()
         step = sight.seconds / sight.places.num_points
@@ -152,6 +158,7 @@ class Predictor:
                 "step_seconds": round(step, 6),
                 "windows": len(sight.places.starts),
                 "models": len(self.models),
+                "untested": self.untested,
                 "people": summary(table, self.classes, step=step),
             },
         )
