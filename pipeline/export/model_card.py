@@ -34,7 +34,7 @@ those of its data set alone; for other ages, skin tones, cameras and cultures no
 probability is no measure of trust."""
 
 
-class Tested(NamedTuple):
+class CardScores(NamedTuple):
     """What the tests of a model came to.
 
     Attributes:
@@ -56,7 +56,7 @@ class Tested(NamedTuple):
     all_subjects: int
 
 
-def read_tested(folder: Path) -> Tested | None:
+def read_scores(folder: Path) -> CardScores | None:
     """The tests of the model in a folder of runs/ and of its sisters; None where there is none."""
     own = folder / "predictions.parquet"
     if not own.is_file():
@@ -71,7 +71,7 @@ def read_tested(folder: Path) -> Tested | None:
         if _experiment(_metadata(sister)) == _experiment(described):
             parts.append(pd.read_parquet(sister / "predictions.parquet"))
     pooled = pd.concat(parts)
-    return Tested(
+    return CardScores(
         _uar(predictions, classes),
         len(predictions),
         predictions["subject"].nunique(),
@@ -83,7 +83,7 @@ def read_tested(folder: Path) -> Tested | None:
 
 
 def model_card(
-    metadata: dict[str, Any], structure: str, tested: Tested | None, usage: str, checks: list[str]
+    metadata: dict[str, Any], structure: str, tested: CardScores | None, usage: str, checks: list[str]
 ) -> str:
     """The card in Markdown, with the header of Hugging Face's cards.
 
@@ -151,7 +151,7 @@ def _fold_in_words(metadata: dict[str, Any]) -> str:
     )
 
 
-def _scores_in_words(tested: Tested | None) -> list[str]:
+def _scores_in_words(tested: CardScores | None) -> list[str]:
     if tested is None:
         return ["Not tested, or its test predictions are not beside it."]
     lines = [
