@@ -40,8 +40,10 @@ from pipeline.mtcae.saved import load_model
 from pipeline.serving.models import TorchModel
 from pipeline.serving.onnx_model import CONFIG, MODEL, OUTPUTS, OnnxModel
 
-# Between ONNX and torch, of probabilities and of places as fractions of the frame.
-TOLERANCE = 1e-4
+# Between ONNX and torch, of probabilities and of places as fractions of the frame. A model that is
+# asked about several windows of a frame enlarges them to whole levels of 0 to 255, and what lies
+# between two levels may become either.
+_TOLERANCE, _TOLERANCE_OF_WINDOWS = 1e-4, 1e-3
 _EXAMPLE = Path("pipeline/export/examples/onnx_example.py")
 
 
@@ -113,9 +115,10 @@ def _write_onnx(folder: Path, weights: Path, int8: bool, shards: str | None) -> 
     place = shards or f"data/shards/{saved.metadata['dataset']}"
     batches = tested_clips(weights, place, saved.image_size)
     compared = compare(saved, exported, batches or noise(**sizes))
-    if compared["ONNX"].difference > TOLERANCE:
+    allowed = _TOLERANCE if saved.module.num_crops == 1 else _TOLERANCE_OF_WINDOWS
+    if compared["ONNX"].difference > allowed:
         raise ValueError(
-            f"{compared['ONNX'].in_words('ONNX')} That is more than {TOLERANCE:g}: not exported"
+            f"{compared['ONNX'].in_words('ONNX')} That is more than {allowed:g}: not exported"
         )
     checks = {name: _check(one) for name, one in compared.items()}
     write_json(folder / CONFIG, config | {"checks": checks})

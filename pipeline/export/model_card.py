@@ -28,10 +28,10 @@ _MISUSE = """\
 
 The model says what a face looks like to somebody who labelled the training clips. It does not say
 what a person feels, thinks or intends. Do not use it to judge people: at work, at school, at
-borders, in court, in insurance, in medicine. Emotion recognition at work and in education is
-forbidden in the European Union (AI Act, article 5). It was tested on people and recordings like
-those of its data set alone; for other ages, skin tones, cameras and cultures nothing is known. A
-probability is no measure of trust."""
+borders, in court, in insurance. Emotion recognition at work and in education is forbidden in the
+European Union, but for medical and safety reasons (AI Act, article 5). The model was tested on
+people and recordings like those of its data set alone; for other ages, skin tones, cameras and
+cultures nothing is known. A probability is no measure of trust."""
 
 
 class CardScores(NamedTuple):
