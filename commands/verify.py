@@ -16,7 +16,6 @@ the test part of --fold; else all labelled clips. docs/export.md says how to rea
 """
 
 import argparse
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 

@@ -81,9 +81,7 @@ def single_changes(usual: Reading, patch_size: int) -> list[Change]:
         ("one frame", "the middle frame alone, repeated"),
         ("backwards", "backwards"),
     ]
-    changes += [
-        Change("sampling", words, replace(usual, times=times)) for times, words in orders
-    ]
+    changes += [Change("sampling", words, replace(usual, times=times)) for times, words in orders]
     changes += [
         Change("crop", f"{words} ({share:.0%} of the stored side)", replace(usual, share=share))
         for share, words in ((0.875, "closer"), (0.75, "much closer"), (1.25, "wider"))

@@ -83,7 +83,11 @@ def read_scores(folder: Path) -> CardScores | None:
 
 
 def model_card(
-    metadata: dict[str, Any], structure: str, tested: CardScores | None, usage: str, checks: list[str]
+    metadata: dict[str, Any],
+    structure: str,
+    tested: CardScores | None,
+    usage: str,
+    checks: list[str],
 ) -> str:
     """The card in Markdown, with the header of Hugging Face's cards.
 
