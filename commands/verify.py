@@ -19,13 +19,13 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from pipeline.common.clips import StoredClip
 from pipeline.common.files import atomic_path
 from pipeline.evaluation.classes import class_mapping
 from pipeline.evaluation.markdown import markdown_table
+from pipeline.evaluation.statistics import holm
 from pipeline.evaluation.verification import Subject, Trial, largest_gain, trial_table, verify
 from pipeline.folds.folds import read_fold
 from pipeline.models.classifiers import load_classifier
@@ -152,17 +152,14 @@ def _in_words(trials: Sequence[Trial]) -> str:
     best = largest_gain(trials)
     if best is None or best.gain is None:
         return "No change of a single step gives a higher UAR."
-    interval = best.gain.uar
-    sure = not np.isnan(interval.low) and interval.low > 0
-    doubt = (
-        "its interval over subjects is above zero"
-        if sure
-        else "over subjects it is not sure, and may be luck"
-    )
+    gains = [trial.gain for trial in trials if trial.gain is not None]
+    corrected = holm([gain.uar_p_value for gain in gains])
+    p_value = corrected[gains.index(best.gain)]
+    doubt = "" if p_value < 0.05 else ": it may be luck"
     return (
-        f"The largest gain: {best.step}, {best.name}: {interval.value:+.1%}; {doubt}. It is the "
-        f"best of {len(trials) - 1} changes on the same clips: a reason to look at that step of "
-        "the two codes, and no score to publish."
+        f"The largest gain: {best.step}, {best.name}: {best.gain.uar.value:+.1%} (p = {p_value:.2g} "
+        f"over subjects, corrected for {len(gains)} changes{doubt}). It is a reason to look at that "
+        "step of the two codes, and no score to publish."
     )
 
 

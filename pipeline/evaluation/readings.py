@@ -72,7 +72,7 @@ def single_changes(usual: Reading, patch_size: int) -> list[Change]:
     changes = [
         Change("input size", f"{size} pixels", replace(usual, size=size))
         for size in _SIZES
-        if size != usual.size and not size % patch_size
+        if size != usual.size and not size % patch_size and 0.5 <= size / usual.size <= 2
     ]
     changes.append(Change("scaling", "nearest pixel", replace(usual, smooth=False)))
     orders: list[tuple[Times, str]] = [

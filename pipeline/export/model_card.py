@@ -1,4 +1,4 @@
-"""The README of an exported model: what it is, how well it did, and what it must not be used for."""
+"""The README of an exported model: what it is, its scores, what it must not be used for."""
 
 import json
 from pathlib import Path
