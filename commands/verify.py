@@ -156,10 +156,11 @@ def _in_words(trials: Sequence[Trial]) -> str:
     corrected = holm([gain.uar_p_value for gain in gains])
     p_value = corrected[gains.index(best.gain)]
     doubt = "" if p_value < 0.05 else ": it may be luck"
+    gain = f"{best.step}, {best.name}: {best.gain.uar.value:+.1%}"
     return (
-        f"The largest gain: {best.step}, {best.name}: {best.gain.uar.value:+.1%} (p = {p_value:.2g} "
-        f"over subjects, corrected for {len(gains)} changes{doubt}). It is a reason to look at that "
-        "step of the two codes, and no score to publish."
+        f"The largest gain: {gain} (p = {p_value:.2g} over subjects, corrected for {len(gains)} "
+        f"changes{doubt}). It is a reason to look at that step of the two codes, and no score to "
+        "publish."
     )
 
 

@@ -27,6 +27,7 @@ LAYERS = [
     "pretrain",
     "evaluation",
     "serving",
+    "export",
     "tracking",
 ]
 # The engine knows no model, loss, score or store, although these come before it.
