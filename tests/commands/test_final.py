@@ -95,7 +95,7 @@ def test_everybody_is_trained_on_for_the_epochs_of_the_folds_and_the_last_one_is
     # The first epochs of the recipe's three of four steps: the cosine does not end earlier.
     height = (1 + math.cos(math.pi * 3 / 8)) / 2
     assert written["learning_rate"].tolist() == pytest.approx([1e-3, height * 1e-3])
-    assert not [name for name in written if name.startswith("validation")]
+    assert not [name for name in written if str(name).startswith("validation")]
     assert read_history(trained / "runs/final/model.safetensors").groups == {
         "sample": ["a", "b", "c", "d", "e", "f"]
     }
