@@ -27,6 +27,7 @@ final: $(VENV)/.run
 
 pretrain: $(VENV)/.run
 	dvc repro pretrain/dvc.yaml
+	cp data/pretrained/encoder.safetensors weights/pretrained.safetensors
 	@echo
 	@cat pretrain/metrics/summary.json
 

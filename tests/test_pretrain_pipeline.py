@@ -1,6 +1,7 @@
 """Pre-training through DVC, on a small set, and the other pipeline that starts from it."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -63,6 +64,7 @@ def test_pictures_go_to_mlflow_where_they_are_wanted(clone: tuple[Path, Run]) ->
 
 def test_the_other_pipeline_starts_from_the_encoder(clone: tuple[Path, Run]) -> None:
     folder, run = clone
-    run("dvc", "exp", "run", "-S", "encoder.weights=pretrained.safetensors", "weights")
-    seen = history_in(folder / "data/weights/pretrained.safetensors")
+    shutil.copy(folder / "data/pretrained/encoder.safetensors", folder / "weights/mine.safetensors")
+    run("dvc", "exp", "run", "-S", "encoder.weights=mine.safetensors", "weights")
+    seen = history_in(folder / "data/weights/mine.safetensors")
     assert seen.groups == {"rendered faces": ["Actor_01", "Actor_02", "Actor_03"]}

@@ -60,6 +60,9 @@ ADVICE = (
 )
 
 
+ENCODER = "encoder.safetensors"
+
+
 class Params(Choices, StageParams):
     """Exactly this stage's `params` in pretrain/dvc.yaml."""
 
@@ -80,10 +83,9 @@ class Inputs(NamedTuple):
 
 
 class Outputs(NamedTuple):
-    """The folder of all files, the encoder as a file in weights/, and the folder of metrics."""
+    """The folder of all files, and that of metrics."""
 
     folder: Path
-    weights: Path
     metrics: Path
 
 
@@ -223,8 +225,7 @@ class Pretraining:
         """Write the files of a training that is done; its metrics come back."""
         folder, history = out.folder, self.history(training.best_epoch)
         folder.mkdir(parents=True, exist_ok=True)
-        for path in (folder / "encoder.safetensors", out.weights):
-            write_encoder(path, self.model.encoder, history)
+        write_encoder(folder / ENCODER, self.model.encoder, history)
         write_official(folder / "official.pth", self.model)
         metrics = metrics_of(training, self.model) | {
             "samples": len(self.source),
@@ -241,8 +242,8 @@ class Pretraining:
         write_tables(out.metrics, training.history, metrics)
         print(
             f"train: error of hidden pixels {metrics['loss']:.4f} on held-out samples (1 is noise) "
-            f"after epoch {training.best_epoch} of {len(training.history)}; {out.weights} can be "
-            "named in encoder.weights"
+            f"after epoch {training.best_epoch} of {len(training.history)}; `cp {folder / ENCODER} "
+            "weights/NAME.safetensors` makes it a start that encoder.weights can name"
         )
         return metrics
 

@@ -94,3 +94,14 @@ def _sample_seed() -> int:
     document = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
     seed: int = document["datasets"]["sample"]["seed"]
     return seed
+
+
+def test_no_out_is_a_file_that_the_other_pipeline_starts_from() -> None:
+    # DVC would pre-train again for every experiment that runs in a copy of the project.
+    outs = [
+        out if isinstance(out, str) else next(iter(out))
+        for entry in STAGES.values()
+        for out in entry["outs"]
+    ]
+    assert outs
+    assert not [out for out in outs if Path(out).parts[0] == "weights"]

@@ -87,7 +87,7 @@ def inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Inputs:
 
 
 def outputs(folder: Path) -> Outputs:
-    return Outputs(folder, folder / "weights/pretrained.safetensors", folder / "metrics")
+    return Outputs(folder, folder / "metrics")
 
 
 def run(document: dict[str, Any], inputs: Inputs, out: Path) -> None:
@@ -133,12 +133,11 @@ def test_the_files_of_a_pre_training_say_what_was_done(
     run(document, inputs, out)
     files = contents(out)
     assert set(files) == {
-        "encoder.safetensors", "official.pth", "parameters.json", "weights/pretrained.safetensors",
+        "encoder.safetensors", "official.pth", "parameters.json",
         "epochs/epoch0001.safetensors", "epochs/epoch0002.safetensors",
         "epochs/epoch0003.safetensors", "look/epoch0001.png", "look/epoch0003.png",
         "metrics/history.csv", "metrics/summary.json",
     }  # fmt: skip
-    assert files["weights/pretrained.safetensors"] == files["encoder.safetensors"]
     history = pd.read_csv(out / "metrics/history.csv")
     assert list(history) == ["epoch", "learning_rate", "train_loss", "validation_loss", "skipped"]
     summary = json.loads(files["metrics/summary.json"])
@@ -170,7 +169,7 @@ def test_finetuning_takes_the_encoder(
     run(document, inputs, tmp_path / "out")
     size = EncoderSize.model_validate(SIZES["videomae"]["encoder"])
     encoder = VideoMAEEncoder(size, num_frames=4)
-    report = load_encoder(encoder, tmp_path / "out/weights/pretrained.safetensors")
+    report = load_encoder(encoder, tmp_path / "out/encoder.safetensors")
     assert not report.unexpected
     saved = load_file(tmp_path / "out/encoder.safetensors")
     for name, value in encoder.state_dict().items():
