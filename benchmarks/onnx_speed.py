@@ -10,6 +10,8 @@ import argparse
 import statistics
 import tempfile
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -62,9 +64,9 @@ def _medians(
     seconds: float,
 ) -> dict[str, float]:
     """Seconds for a batch, of each way."""
-    ways = {"torch": lambda: saved.ask(frames)}
+    ways: dict[str, Callable[[], object]] = {"torch": partial(saved.ask, frames)}
     for name, session in sessions.items():
-        ways[name] = lambda session=session: session.run(None, {FRAMES: frames})
+        ways[name] = partial(session.run, None, {FRAMES: frames})
     taken: dict[str, list[float]] = {name: [] for name in ways}
     for way in ways.values():
         way()  # The first time allocates.

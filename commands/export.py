@@ -70,6 +70,7 @@ def export(source: Path, to: str, out: Path, *, int8: bool, shards: str | None) 
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"{out} is there already; name a new folder")
     model, metadata = load_model(weights)
+    structure = model.tasks.structure.name
     out.parent.mkdir(parents=True, exist_ok=True)
     checks: list[str] = []
     # The folder appears when it is whole.
@@ -77,12 +78,11 @@ def export(source: Path, to: str, out: Path, *, int8: bool, shards: str | None) 
         folder = Path(temporary) / out.name
         folder.mkdir()
         if to == "onnx":
-            checks = _write_onnx(folder, weights, int8, shards)
+            checks = _write_onnx(folder, weights, structure, int8=int8, shards=shards)
         elif to == "folder":
             write_standalone(folder, weights)
         else:
             write_hugging_face(folder, model.encoder, read_history(weights))
-        structure = model.tasks.structure.name
         card = model_card(metadata, structure, read_scores(weights.parent), USAGE[to], checks)
         (folder / "README.md").write_text(card, encoding="utf-8")
         if out.exists():
@@ -91,7 +91,9 @@ def export(source: Path, to: str, out: Path, *, int8: bool, shards: str | None) 
     return checks
 
 
-def _write_onnx(folder: Path, weights: Path, int8: bool, shards: str | None) -> list[str]:
+def _write_onnx(
+    folder: Path, weights: Path, structure: str, *, int8: bool, shards: str | None
+) -> list[str]:
     saved = TorchModel(weights, torch.device("cpu"))
     config: dict[str, Any] = {
         "format": 1,
@@ -99,7 +101,7 @@ def _write_onnx(folder: Path, weights: Path, int8: bool, shards: str | None) -> 
         "classes": saved.metadata["classes"],
         "num_frames": saved.num_stored,
         "image_size": saved.image_size,
-        "outputs": OUTPUTS[: 1 if saved.module.module.tasks.structure.arch == "stl" else 3],
+        "outputs": OUTPUTS[:1] if structure == "stl" else OUTPUTS,
         "metadata": saved.metadata,
     }
     write_json(folder / CONFIG, config)

@@ -93,7 +93,8 @@ def random_frames(
     rng = np.random.default_rng(seed)
     shape = (num_clips, num_stored, image_size, image_size, 3)
     levels = rng.integers(40, 216, (num_clips, num_stored, 1, 1, 3))
-    return np.clip(levels + rng.integers(-40, 41, shape), 0, 255).astype(np.uint8)
+    # From 0 to 255, without clipping.
+    return np.asarray(levels + rng.integers(-40, 40, shape), np.uint8)
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from small import FACES, FRAMES, NEW, task_model, video_encoder
 from small_shards import write_small_shards
 
 from commands.verify import main
+from pipeline.mtcae.model import Head
 from pipeline.mtcae.saved import load_model, save_model
 
 COLOURS = {
@@ -44,6 +45,7 @@ def folder(
     encoder = video_encoder(dim=64, depth=1, num_heads=1, image_size=SIDE, num_frames=TIME)
     model = task_model(encoder, arch="stl", decoder="vit", num_classes=len(CLASSES)).eval()
     head = model.tasks.heads["expression"]
+    assert isinstance(head, Head)
     pixels = torch.from_numpy(np.stack([frames for *_, frames in clips])).permute(0, 1, 4, 2, 3)
     labels = torch.tensor([CLASSES.index(label) for _, label, _ in clips])
     with torch.no_grad():
@@ -133,8 +135,10 @@ def test_a_checkpoint_of_others_is_read_with_the_classes_that_are_said(
         if name.startswith("encoder.") and name not in ("encoder.mean", "encoder.std")
     }
     # Two norms in a row, whose first one has no weights of its own, are nearly the first alone.
-    head = model.tasks.heads["expression"].proj
-    state |= {"head.weight": head.weight.detach(), "head.bias": head.bias.detach()}
+    head = model.tasks.heads["expression"]
+    assert isinstance(head, Head)
+    proj = head.proj
+    state |= {"head.weight": proj.weight.detach(), "head.bias": proj.bias.detach()}
     path = folder / "foreign.safetensors"
     save_file({name: tensor.contiguous() for name, tensor in state.items()}, path)
     options = ["--data", folder / "data", "--size", SIDE, "--frames", TIME]

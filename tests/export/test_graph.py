@@ -7,6 +7,7 @@ import torch
 from small import task_model, video_encoder
 
 from pipeline.export.graph import random_frames, write_int8, write_onnx
+from pipeline.mtcae.model import Head
 from pipeline.mtcae.structures import STRUCTURES, Structure
 from pipeline.mtcae.view_mean import ViewMean
 
@@ -37,6 +38,7 @@ def small_views(
         num_layers=1,
     )
     for head in model.tasks.heads.values():
+        assert isinstance(head, Head)
         torch.nn.init.normal_(head.proj.weight, std=0.3)
     return ViewMean(model, num_frames=FRAMES, num_crops=num_crops).eval()
 

@@ -20,7 +20,7 @@ def small_encoder() -> VideoMAEEncoder:
     with torch.no_grad():
         for parameter in encoder.parameters():
             parameter.normal_(std=0.1)
-        encoder.norm.weight += 1
+        encoder.norm.weight.add_(1)
     encoder.mean.fill_(0.4)
     encoder.std.copy_(torch.tensor([0.2, 0.25, 0.3]).view(3, 1, 1))
     return encoder.eval()
