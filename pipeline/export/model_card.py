@@ -147,6 +147,8 @@ def _encoder_licence(encoder: dict[str, Any]) -> str:
 
 
 def _fold_in_words(metadata: dict[str, Any]) -> str:
+    if "untested" in metadata:
+        return f"{metadata['untested']}."
     if "fold" not in metadata:
         return "the fold is not known."
     return (

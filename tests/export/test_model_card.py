@@ -68,7 +68,9 @@ def test_a_card_tells_data_scores_licences_and_misuse(tmp_path: Path) -> None:
         "## What it must not be used for",
     ):
         assert words in card
-    untested = model_card(metadata, "cascaded vit", None, "Use it so.", [])
+    final = metadata | {"fold": None, "untested": "trained on everybody"}
+    untested = model_card(final, "cascaded vit", None, "Use it so.", [])
+    assert "; trained on everybody." in untested
     assert "Not tested" in untested
     assert "Measured" not in untested
 

@@ -24,6 +24,7 @@ from pipeline.feed.loader import load_in_order
 from pipeline.mtcae.predictions import evaluate, predictions_table
 from pipeline.mtcae.saved import save_model
 from pipeline.serving.answers import columns
+from pipeline.serving.models import TorchModel
 from pipeline.serving.pyfunc import VideoModel
 from pipeline.store.folders import LocalShards
 from pipeline.store.shards import write_shards
@@ -126,7 +127,8 @@ def expected(
     )
     batches = load_in_order(source, batch_size=2)
     model = VideoModel(weights).predictor.models[0]
-    tested = evaluate(Fabric(accelerator="cpu", devices=1), model, batches, LOSS)
+    assert isinstance(model, TorchModel)
+    tested = evaluate(Fabric(accelerator="cpu", devices=1), model.module, batches, LOSS)
     return (
         predictions_table(tested, 1, CLASSES).set_index("clip").loc[[path.stem for path in videos]]
     )
