@@ -38,14 +38,18 @@ _TURNS: dict[tuple[int, bool], tuple[tuple[str, str], ...]] = {
 
 
 class _Form(NamedTuple):
-    """All that a conversion depends on."""
+    """What tells that a frame is to be converted in another way than the one before.
+
+    The turn itself is not asked of every frame: PyAV ties a frame and its side data to one another,
+    so that neither is freed before Python looks for such knots, hundreds of megabytes later.
+    """
 
     width: int
     height: int
     pixels: str
     colorspace: int
     color_range: int
-    turn: tuple[int, bool]
+    rotation: int
 
 
 class Converter:
@@ -69,14 +73,14 @@ class Converter:
         """Raises av.FFmpegError for a frame of a form that cannot be converted."""
         form = _form_of(frame)
         if form != self._form:
-            self._graph = self._build(form)
+            self._graph = self._build(form, _turn(frame))
             self._form = form
         self._graph.vpush(frame)
         return np.asarray(self._graph.vpull().to_ndarray(), np.uint8)
 
-    def _build(self, form: _Form) -> Graph:
-        width, height = _upright_size(form, self._aspect)
-        steps = list(_TURNS[form.turn])
+    def _build(self, form: _Form, turn: tuple[int, bool]) -> Graph:
+        width, height = _upright_size(form, turn, self._aspect)
+        steps = list(_TURNS[turn])
         crop = self._settings.crop if self._settings else "face"
         if crop == "square":
             side = min(width, height)
@@ -101,7 +105,7 @@ def _scaled_to_rgb(width: int, height: int) -> list[tuple[str, str]]:
 
 def upright_size(frame: VideoFrame, pixel_aspect: Fraction) -> tuple[int, int]:
     """Width and height of the frame as it is shown, with square pixels."""
-    return _upright_size(_form_of(frame), pixel_aspect)
+    return _upright_size(_form_of(frame), _turn(frame), pixel_aspect)
 
 
 def _form_of(frame: VideoFrame) -> _Form:
@@ -111,12 +115,12 @@ def _form_of(frame: VideoFrame) -> _Form:
         frame.format.name,
         frame.colorspace,
         frame.color_range,
-        _turn(frame),
+        frame.rotation,
     )
 
 
-def _upright_size(form: _Form, pixel_aspect: Fraction) -> tuple[int, int]:
-    if form.turn[0] % 2:
+def _upright_size(form: _Form, turn: tuple[int, bool], pixel_aspect: Fraction) -> tuple[int, int]:
+    if turn[0] % 2:
         return _whole(form.height / pixel_aspect), form.width
     return _whole(form.width * pixel_aspect), form.height
 

@@ -1,11 +1,17 @@
 """Colours, orientation and shape of pixels: the picture that a player shows."""
 
+import gc
+from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
 import numpy.typing as npt
 import pytest
+from av.video.frame import VideoFrame
 from small_videos import read, render
+
+from pipeline.video.pictures import Converter
 
 ORANGE = (200, 100, 50)
 
@@ -95,3 +101,21 @@ def test_pixels_of_a_turned_picture_are_square_too(tmp_path: Path) -> None:
     turned = ["-display_rotation", "90", "-i", str(path), "-c", "copy"]
     height, width = read(render(tmp_path / "turned.mp4", *turned), crop="face").shape[1:3]
     assert height / width == pytest.approx(96 / 64)
+
+
+def test_converted_frames_are_freed_at_once(tmp_path: Path) -> None:
+    # A display matrix, so that frames have side data.
+    path = flat(tmp_path / "v.mp4", "96x64")
+    turned = tmp_path / "turned.mp4"
+    render(turned, "-display_rotation", "90", "-i", str(path), "-c", "copy")
+    convert = Converter(Fraction(1))
+    gc.collect()
+    gc.disable()
+    try:
+        with av.open(str(turned)) as container:
+            for frame in container.decode(video=0):
+                assert convert(frame).shape == (96, 64, 3)
+                frames = [one for one in gc.get_objects() if isinstance(one, VideoFrame)]
+                assert len(frames) <= 3  # The first, whose side data were read, and this one.
+    finally:
+        gc.enable()
