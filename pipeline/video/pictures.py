@@ -167,7 +167,7 @@ def fit_into(picture: Picture, width: int, height: int) -> Picture:
         return picture
     factor = min(Fraction(width, own_width), Fraction(height, own_height))
     size = _whole(own_width * factor), _whole(own_height * factor)
-    form = _Form(own_width, own_height, "rgb24", 0, 0, (0, False))
+    form = _Form(own_width, own_height, "rgb24", 0, 0, rotation=0)
     steps = [("scale", f"{size[0]}:{size[1]}:{_FLAGS}"), ("format", "rgb24")]
     steps += [("pad", f"{width}:{height}:-1:-1")]
     graph = _graph(form, steps)
