@@ -22,6 +22,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+if __name__ == "__main__":
+    # Before torch is imported; see stages/finetune.py.
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+
 import pandas as pd
 import torch
 
