@@ -175,7 +175,7 @@ def fit(
     fabric: Fabric,
     model: nn.Module,
     training: list[Batch],
-    task: Task[Batch],
+    task: Task[Batch, Batch],
     *,
     seed: int = 1,
     on_epoch: Callable[[Epoch], None] = lambda row: None,
