@@ -24,12 +24,17 @@ LAYERS = [
     "scores",
     "training",
     "mtcae",
+    "affect",
     "evaluation",
     "tracking",
     "serving",
 ]
-# The engine knows no model, loss, score or store, although these come before it.
-CLOSED = {"training": {"common", "training"}}
+# The engine knows no model, loss, score or store, although these come before it; a system knows no
+# other one.
+CLOSED = {
+    "training": {"common", "training"},
+    "affect": {*LAYERS[: LAYERS.index("mtcae")], "affect"},
+}
 # Functions with more than MAX_PARAMETERS, and why.
 MAX_PARAMETERS, MAX_LINES = 8, 80
 MANY_PARAMETERS = {
