@@ -24,6 +24,7 @@ LAYERS = [
     "scores",
     "training",
     "mtcae",
+    "pretrain",
     "affect",
     "evaluation",
     "tracking",
@@ -33,6 +34,7 @@ LAYERS = [
 # other one.
 CLOSED = {
     "training": {"common", "training"},
+    "pretrain": {*LAYERS[: LAYERS.index("mtcae")], "pretrain"},
     "affect": {*LAYERS[: LAYERS.index("mtcae")], "affect"},
 }
 # Functions with more than MAX_PARAMETERS, and why.

@@ -1,12 +1,13 @@
 """The encoder checkpoints that people have, published or saved by this project.
 
-Public checkpoints of a plain video or image ViT are renamed to the layout of VideoMAEEncoder; what
-is not such a ViT is refused. docs/checkpoints.md says where to get each of them.
+Public checkpoints of a plain video or image ViT are renamed to the layout of the encoders here;
+what is not such a ViT is refused. docs/checkpoints.md says where to get each of them.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import pickle
 import re
 from collections.abc import Mapping
@@ -19,14 +20,15 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from pipeline.models.encoder import VideoMAEEncoder
-from pipeline.models.families import find_family
+from pipeline.models.families import Family, find_family
+from pipeline.models.image_encoder import ImageEncoder, sincos_positions
 
 # What torch.save begins a file with: a zip archive, or before torch 1.6 a pickled magic number.
 TORCH_FILE_HEADS = (b"PK\x03\x04", b"\x80\x02\x8a\nl\xfc\x9cF\xf9")
 
 
 class LoadReport(NamedTuple):
-    """What load_encoder did with a file. Nothing is ever missing: that is refused."""
+    """What was done with a file. Nothing is ever missing: that is refused."""
 
     family: str
     matched: list[str]
@@ -35,6 +37,14 @@ class LoadReport(NamedTuple):
     """Keys of the file that the family is known to hold beside its encoder."""
     unexpected: list[str]
     """Keys of the file that the family is not known to hold."""
+
+
+class _Content(NamedTuple):
+    """A file's weights by the names that they have here, and what is left aside of it."""
+
+    family: Family
+    weights: dict[str, Tensor]
+    dropped: list[str]
 
 
 def load_encoder(encoder: VideoMAEEncoder, path: Path) -> LoadReport:
@@ -49,7 +59,49 @@ def load_encoder(encoder: VideoMAEEncoder, path: Path) -> LoadReport:
             plain containers, is of no known family or of one that is not a plain ViT, or has
             another size than `encoder` or not all of its weights.
     """
-    tensors = _read_tensors(path)
+    family, weights, dropped = _read_encoder(path)
+    if family.of_pictures:
+        dropped += [
+            name for name in ("cls_token", "pos_embed") if weights.pop(name, None) is not None
+        ]
+    _fuse_attention(weights, encoder.size.depth)
+    patches = weights.get("patch_embed.proj.weight")
+    if patches is not None and patches.ndim == 4:
+        # Each frame of a tubelet gets an equal share, so that a still video embeds like its image.
+        length = encoder.size.tubelet_size
+        weights["patch_embed.proj.weight"] = patches[:, :, None].repeat(1, 1, length, 1, 1) / length
+    return _fill(encoder, f"{path}: {family.name}", _Content(family, weights, dropped))
+
+
+def load_image_encoder(encoder: ImageEncoder, path: Path) -> LoadReport:
+    """Fill `encoder` with the published weights in `path`, and take over their normalisation.
+
+    Positions that are the fixed ones are computed for the encoder's own grid; those that were
+    trained are read, for the grid that they were trained for. See `load_encoder`.
+
+    Raises:
+        ValueError: As `load_encoder`; or the file is a video encoder's, or its positions were
+            trained for another grid.
+    """
+    content = _read_encoder(path)
+    source = f"{path}: {content.family.name}"
+    if not content.family.of_pictures:
+        raise ValueError(f"{source} is an encoder of videos, where one of pictures is needed")
+    stored = content.weights.get("pos_embed")
+    if stored is not None and stored.ndim == 3:
+        if _are_fixed(stored):
+            content.weights["pos_embed"] = encoder.pos_embed.detach()
+        elif stored.shape[1] != 1 + encoder.num_tokens:
+            raise ValueError(
+                f"{source}: its positions were trained for {stored.shape[1] - 1} patches, the "
+                f"model has {encoder.num_tokens}"
+            )
+    return _fill(encoder, source, content)
+
+
+def _read_encoder(path: Path) -> _Content:
+    """What a file holds of an encoder, renamed, with the normalisation of its family."""
+    tensors = read_tensors(path)
     family = find_family(path, tensors)
     weights: dict[str, Tensor] = {}
     dropped = []
@@ -64,22 +116,30 @@ def load_encoder(encoder: VideoMAEEncoder, path: Path) -> LoadReport:
     if family.normalisation is not None:
         for name, values in zip(("mean", "std"), family.normalisation, strict=True):
             weights[name] = torch.tensor(values).view(3, 1, 1)
-    _fuse_attention(weights, encoder.size.depth)
-    patches = weights.get("patch_embed.proj.weight")
-    if patches is not None and patches.ndim == 4:
-        # Each frame of a tubelet gets an equal share, so that a still video embeds like its image.
-        length = encoder.size.tubelet_size
-        weights["patch_embed.proj.weight"] = patches[:, :, None].repeat(1, 1, length, 1, 1) / length
+    return _Content(family, weights, dropped)
 
+
+def _fill(encoder: VideoMAEEncoder | ImageEncoder, source: str, content: _Content) -> LoadReport:
+    """Load what fits, and say what was done."""
     wanted = encoder.state_dict().keys()
-    unexpected = sorted(weights.keys() - wanted)
-    _check_fit(f"{path}: {family.name}", encoder, weights, unexpected)
-    encoder.load_state_dict({name: weights[name] for name in wanted})
+    unexpected = sorted(content.weights.keys() - wanted)
+    _check_fit(source, encoder, content.weights, unexpected)
+    encoder.load_state_dict({name: content.weights[name] for name in wanted})
     matched = sorted(name for name, _ in encoder.named_parameters())
-    return LoadReport(family.name, matched, sorted(dropped), unexpected)
+    return LoadReport(content.family.name, matched, sorted(content.dropped), unexpected)
 
 
-def _read_tensors(path: Path) -> dict[str, Tensor]:
+def _are_fixed(positions: Tensor) -> bool:
+    """Whether they are those of sines and cosines, for whatever grid."""
+    side, dim = math.isqrt(positions.shape[1] - 1), positions.shape[-1]
+    if positions.shape != (1, 1 + side * side, dim) or dim % 4:
+        return False
+    # The official ones are rounded in float32, and a file may hold half precision.
+    tolerance = 2 * torch.finfo(positions.dtype).eps + 1e-5
+    return torch.allclose(positions.float(), sincos_positions(side, dim), rtol=0, atol=tolerance)
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
     """The named tensors in a safetensors file or a torch file, out of the dict that holds them."""
     with path.open("rb") as file:
         head = file.read(9)
@@ -125,7 +185,10 @@ def _fuse_attention(weights: dict[str, Tensor], depth: int) -> None:
 
 
 def _check_fit(
-    source: str, encoder: VideoMAEEncoder, weights: Mapping[str, Tensor], unexpected: list[str]
+    source: str,
+    encoder: VideoMAEEncoder | ImageEncoder,
+    weights: Mapping[str, Tensor],
+    unexpected: list[str],
 ) -> None:
     """Refuse weights that are not all of the encoder's, or are an encoder's of another kind."""
     dim = len(weights.get("norm.weight", ()))
@@ -137,7 +200,7 @@ def _check_fit(
             f"{size.dim} wide and {size.depth} deep"
         )
     wanted = dict(encoder.named_parameters())
-    missing = sorted(wanted.keys() - weights.keys())
+    missing = sorted(encoder.state_dict().keys() - weights.keys())
     if missing:
         raise ValueError(
             f"{source}: {len(missing)} of the encoder's {len(wanted)} weights are missing, such as "

@@ -8,6 +8,7 @@ Parameters carry the names of the official VideoMAE release, so that its checkpo
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import torch
@@ -15,12 +16,9 @@ import torch.nn.functional as F
 from pydantic import PositiveInt
 from timm.models.beit import Block
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from pipeline.common.params import Section
-
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
+from pipeline.models.vit import PlainViT, choose_tokens, run_blocks
 
 
 class EncoderSize(Section):
@@ -62,7 +60,7 @@ def sinusoid_positions(num_tokens: int, dim: int) -> Tensor:
 
 
 class TubeletEmbedding(nn.Module):
-    """Linear embedding of tubelets: (B, T, 3, H, W) -> (B, N, D)."""
+    """Linear embedding of tubelets: (B, T, 3, H, W) -> (B, N, D), or (B, V, D) of the visible."""
 
     def __init__(self, dim: int, patch_size: int, tubelet_size: int) -> None:
         super().__init__()
@@ -71,7 +69,7 @@ class TubeletEmbedding(nn.Module):
         kernel = (tubelet_size, patch_size, patch_size)
         self.proj = nn.Conv3d(3, dim, kernel_size=kernel, stride=kernel)
 
-    def forward(self, frames: Tensor) -> Tensor:
+    def forward(self, frames: Tensor, visible: Tensor | None = None) -> Tensor:
         # Tubelets do not overlap, so the convolution is one matrix product over reshaped pixels:
         # the same numbers, and in bf16 on a CPU 1.7 times as fast. The weights keep the Conv3d
         # layout.
@@ -79,15 +77,18 @@ class TubeletEmbedding(nn.Module):
         p, s = self.patch_size, self.tubelet_size
         tubelets = frames.reshape(b, t // s, s, c, h // p, p, w // p, p)
         tubelets = tubelets.permute(0, 1, 4, 6, 3, 2, 5, 7).reshape(b, -1, c * s * p * p)
+        if visible is not None:
+            tubelets = choose_tokens(tubelets, visible)
         return F.linear(tubelets, self.proj.weight.flatten(1), self.proj.bias)
 
 
 class ConvStem(nn.Module):
-    """Convolutions in place of the linear embedding: (B, T, 3, H, W) -> (B, N, D).
+    """Convolutions in place of the linear embedding: (B, T, 3, H, W) -> (B, N, D) or (B, V, D).
 
     The frames of a tubelet are the channels of one picture, which 3 x 3 convolutions of stride 2
     halve until a pixel is a token. Each is followed by a norm over the whole picture, so that a
-    token begins about as large as its position.
+    token begins about as large as its position. Where some tubelets are hidden, their pixels are
+    zero, because the convolutions and norms of the others would see them.
 
     Raises:
         ValueError: The patch size is no power of two above 1.
@@ -106,16 +107,30 @@ class ConvStem(nn.Module):
             layers += [convolution, nn.GroupNorm(1, width), nn.GELU()]
         super().__init__()
         self.layers = nn.Sequential(*layers[:-1])  # no GELU after the last norm
+        self.patch_size = patch_size
         self.tubelet_size = tubelet_size
 
-    def forward(self, frames: Tensor) -> Tensor:
+    def forward(self, frames: Tensor, visible: Tensor | None = None) -> Tensor:
         b, t, c, h, w = frames.shape
+        if visible is not None:
+            frames = frames * self._seen(visible, t, h, w)
         pictures = frames.reshape(b * t // self.tubelet_size, self.tubelet_size * c, h, w)
         tokens: Tensor = self.layers(pictures).flatten(2).mT  # a tubelet's, row by row
-        return tokens.reshape(b, -1, tokens.shape[-1])
+        tokens = tokens.reshape(b, -1, tokens.shape[-1])
+        return tokens if visible is None else choose_tokens(tokens, visible)
+
+    def _seen(self, visible: Tensor, t: int, h: int, w: int) -> Tensor:
+        """(B, T, 1, H, W): 1 for the pixels of the visible tubelets, 0 for the others."""
+        p, s = self.patch_size, self.tubelet_size
+        grid = (t // s, 1, h // p, w // p)
+        seen = torch.zeros(len(visible), math.prod(grid), device=visible.device)
+        seen = seen.scatter(1, visible, 1.0).reshape(-1, *grid)
+        for axis, length in ((1, s), (3, p), (4, p)):
+            seen = seen.repeat_interleave(length, dim=axis)
+        return seen
 
 
-class VideoMAEEncoder(nn.Module):
+class VideoMAEEncoder(PlainViT):
     """Tubelets, fixed positions, joint space-time attention, no class token, pre-norm blocks.
 
     Weights start as in VideoMAE: truncated normal with deviation 0.02, zero biases; those of a
@@ -127,18 +142,10 @@ class VideoMAEEncoder(nn.Module):
         drop_path: Stochastic-depth rate of the last block; the blocks rise linearly from 0 to it.
         checkpointing: Recompute the blocks' activations in the backward pass, to save memory.
 
-    Attributes:
-        mean: Per-channel mean of RGB in [0, 1] that the weights expect to be subtracted; of
-            ImageNet, until weights of another kind are loaded.
-        std: Per-channel deviation that they expect to be divided by.
-
     Raises:
         ValueError: The frames' side or number is no multiple of the tubelet's.
     """
 
-    # Persistent: the normalisation belongs to the weights and is saved with them.
-    mean: Tensor
-    std: Tensor
     positions: Tensor
 
     def __init__(
@@ -161,10 +168,6 @@ class VideoMAEEncoder(nn.Module):
             num_frames // size.tubelet_size * (size.image_size // size.patch_size) ** 2
         )
         self.checkpointing = checkpointing
-        self.frozen = False
-
-        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(3, 1, 1))
-        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(3, 1, 1))
         self.register_buffer(
             "positions", sinusoid_positions(self.num_tokens, size.dim), persistent=False
         )
@@ -185,10 +188,15 @@ class VideoMAEEncoder(nn.Module):
         self.norm = nn.LayerNorm(size.dim, eps=1e-6)
         self.apply(_init_weights)
 
-    def forward(self, frames: Tensor) -> Tensor:
+    def forward(self, frames: Tensor, visible: Tensor | None = None) -> Tensor:
         """Final-norm tokens (B, N, D) of RGB frames (B, T, 3, H, W).
 
         As in torchvision, uint8 frames are from 0 to 255, floating ones from 0 to 1.
+
+        Args:
+            frames: Of B clips.
+            visible: (B, V) numbers of the tokens that are computed, in that order, as if the clips
+                held no others: (B, V, D). None: all of them.
 
         Raises:
             ValueError: The frames' number or size is not what the encoder was built for.
@@ -198,24 +206,12 @@ class VideoMAEEncoder(nn.Module):
             raise ValueError(
                 f"frames are {tuple(frames.shape)}, this encoder takes (B, *{expected})"
             )
-        pixels = frames if frames.is_floating_point() else frames / 255
-        x = self.patch_embed((pixels - self.mean) / self.std) + self.positions
-        for block in self.blocks:
-            if self.checkpointing and torch.is_grad_enabled():
-                x = checkpoint(block, x, use_reentrant=False)
-            else:
-                x = block(x)
-        tokens: Tensor = self.norm(x)
+        positions = self.positions
+        if visible is not None:
+            positions = choose_tokens(positions, visible)
+        x = self.patch_embed(self.normalise(frames), visible) + positions
+        tokens: Tensor = self.norm(run_blocks(self.blocks, x, checkpointing=self.checkpointing))
         return tokens
-
-    def freeze(self) -> None:
-        """Fix the weights: no gradients, and evaluation mode whatever mode the parent is put in."""
-        self.frozen = True
-        self.requires_grad_(False)
-        self.eval()
-
-    def train(self, mode: bool = True) -> VideoMAEEncoder:
-        return super().train(mode and not self.frozen)
 
 
 def _init_weights(module: nn.Module) -> None:

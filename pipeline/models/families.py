@@ -1,4 +1,4 @@
-"""The layouts in which others publish encoder weights, and how each maps onto VideoMAEEncoder's.
+"""The layouts in which others publish encoder weights, and how each maps onto the encoders here.
 
 Sources: the model code of MCG-NJU/VideoMAE, huggingface/transformers, ControlNet/MARLIN,
 facebookresearch/mae, sunlicai/MAE-DFER and sunlicai/SVFAP on GitHub.
@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from pipeline.models.encoder import IMAGENET_MEAN, IMAGENET_STD
+from pipeline.models.vit import IMAGENET_MEAN, IMAGENET_STD
 
 
 class Family(NamedTuple):
@@ -24,10 +24,12 @@ class Family(NamedTuple):
     """Pattern of a key that every file of the family has."""
     known_ndim: int
     """Number of dimensions of that key's tensor."""
+    of_pictures: bool
+    """Whether it is an ImageEncoder's: with a class token, and positions in the file."""
     not_encoder: str
-    """Pattern of the keys that belong to decoders and heads, or hold fixed positions."""
+    """Pattern of the keys that belong to decoders and heads, or hold positions of a video."""
     renames: tuple[tuple[str, str], ...]
-    """Pattern and replacement, applied in order, from the family's keys to VideoMAEEncoder's."""
+    """Pattern and replacement, applied in order, from the family's keys to the encoder's here."""
     normalisation: tuple[tuple[float, ...], tuple[float, ...]] | None
     """Mean and deviation that the weights expect; None where the file itself holds them."""
 
@@ -36,9 +38,19 @@ IMAGENET = (IMAGENET_MEAN, IMAGENET_STD)
 
 FAMILIES = (
     Family(
+        name="image encoder saved by this project",
+        known_by=r"encoder\.patch_embed\.proj\.weight",
+        known_ndim=4,
+        of_pictures=True,
+        not_encoder=r"$",
+        renames=((r"^encoder\.", ""),),
+        normalisation=None,
+    ),
+    Family(
         name="model saved by this project",
         known_by=r"encoder\.mean",
         known_ndim=3,
+        of_pictures=False,
         not_encoder=r"tasks\.",
         renames=((r"^encoder\.", ""),),
         normalisation=None,
@@ -47,6 +59,7 @@ FAMILIES = (
         name="VideoMAE, pre-trained",
         known_by=r"encoder\.patch_embed\.proj\.weight",
         known_ndim=5,
+        of_pictures=False,
         not_encoder=r"decoder\.|encoder_to_decoder\.|mask_token|encoder\.pos_embed",
         renames=((r"^encoder\.", ""),),
         normalisation=IMAGENET,
@@ -55,6 +68,7 @@ FAMILIES = (
         name="VideoMAE, fine-tuned",
         known_by=r"patch_embed\.proj\.weight",
         known_ndim=5,
+        of_pictures=False,
         not_encoder=r"head\.|pos_embed",
         renames=((r"^fc_norm\.", "norm."),),
         normalisation=IMAGENET,
@@ -63,6 +77,7 @@ FAMILIES = (
         name="VideoMAE, Hugging Face",
         known_by=r"(videomae\.)?embeddings\.patch_embeddings\.projection\.weight",
         known_ndim=5,
+        of_pictures=False,
         not_encoder=r"decoder\.|encoder_to_decoder\.|mask_token|classifier\.",
         renames=(
             (r"^videomae\.", ""),
@@ -85,6 +100,7 @@ FAMILIES = (
         name="MARLIN",
         known_by=r"(marlin\.)?encoder\.patch_embedding\.projection\.weight",
         known_ndim=5,
+        of_pictures=False,
         not_encoder=r"(marlin\.)?(decoder\.|enc_dec_proj\.|discriminator|encoder\.pos_embedding\.)",
         renames=(
             (r"^(marlin\.)?encoder\.", ""),
@@ -98,7 +114,8 @@ FAMILIES = (
         name="image MAE",
         known_by=r"patch_embed\.proj\.weight",
         known_ndim=4,
-        not_encoder=r"decoder_|mask_token|cls_token|pos_embed|head\.",
+        of_pictures=True,
+        not_encoder=r"decoder_|mask_token|head\.",
         renames=((r"^fc_norm\.", "norm."),),
         normalisation=IMAGENET,
     ),

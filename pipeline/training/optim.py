@@ -1,7 +1,7 @@
 """AdamW with layer-wise learning rates, and the schedules of the recipes."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
@@ -48,6 +48,9 @@ def adamw(
     model: nn.Module,
     settings: OptimizerSettings,
     layers_from_output: Callable[[str], int] = lambda name: 0,
+    *,
+    betas: tuple[float, float] = (0.9, 0.999),
+    not_decayed: Collection[str] = (),
 ) -> AdamW:
     """AdamW whose rate falls by `layer_decay` from each layer to the one below it.
 
@@ -58,13 +61,16 @@ def adamw(
         settings: Rates.
         layers_from_output: From a parameter's name to how many layers lie between it and those that
             have the full rate.
+        betas: Decay of the moving averages of gradients and of their squares.
+        not_decayed: Names of parameters that are spared as biases are.
 
     Source: BEiT (arXiv 2106.08254), appendix; VideoMAE fine-tunes the same way.
     """
     groups: dict[tuple[int, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            key = (layers_from_output(name), parameter.ndim > 1)
+            decays = parameter.ndim > 1 and name not in not_decayed
+            key = (layers_from_output(name), decays)
             groups.setdefault(key, []).append(parameter)
     return AdamW(
         [
@@ -75,6 +81,7 @@ def adamw(
             }
             for distance, decays in sorted(groups)
         ],
+        betas=betas,
         fused=True,
     )
 

@@ -16,7 +16,8 @@ from small import video_encoder
 from torch import Tensor, nn
 
 from pipeline.models.checkpoints import load_encoder
-from pipeline.models.encoder import IMAGENET_MEAN, IMAGENET_STD, VideoMAEEncoder
+from pipeline.models.encoder import VideoMAEEncoder
+from pipeline.models.vit import IMAGENET_MEAN, IMAGENET_STD
 
 DIM, DEPTH, HEADS = 24, 2, 2
 StateDict = dict[str, Tensor]

@@ -7,13 +7,12 @@ from small import video_encoder
 from torch import Tensor, nn
 
 from pipeline.models.encoder import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
     ConvStem,
     TubeletEmbedding,
     VideoMAEEncoder,
     sinusoid_positions,
 )
+from pipeline.models.vit import IMAGENET_MEAN, IMAGENET_STD
 
 
 def tiny_encoder(

@@ -7,7 +7,8 @@ from small import NEW, task_model, video_encoder
 from torch import Tensor, nn
 
 from pipeline.models.checkpoints import load_encoder
-from pipeline.models.encoder import IMAGENET_STD, VideoMAEEncoder
+from pipeline.models.encoder import VideoMAEEncoder
+from pipeline.models.vit import IMAGENET_STD
 from pipeline.mtcae.model import MTCAE
 from pipeline.mtcae.saved import load_model, save_model
 from pipeline.mtcae.structures import STRUCTURES
