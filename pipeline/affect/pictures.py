@@ -7,11 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
 Picture = npt.NDArray[np.uint8]
 """RGB (S, S, 3)."""
 
+# Each further format is one more way in.
+_FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF")
 # A picture with more pixels is refused before it is decoded.
 MAX_PIXELS = 50_000_000
 # Modes of 16 bits, of which PIL would keep the lower eight.
@@ -27,12 +29,13 @@ def read_picture(file: Path, side: int) -> Picture:
         ValueError: It is no picture, damaged, or too large.
     """
     try:
-        with Image.open(file) as image:
+        with Image.open(file, formats=_FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
-                raise ValueError(f"{file} has {image.width} x {image.height} pixels, too many")
+                raise OSError(f"{image.width} x {image.height} pixels are too many")
             upright = ImageOps.exif_transpose(image)
             colours = _narrow(upright) if upright.mode in _WIDE else upright.convert("RGB")
-    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
+    # Pillow raises SyntaxError for broken chunks of a PNG.
+    except (OSError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
         raise ValueError(f"{file} cannot be read as a picture: {error}") from error
     if colours.size != (side, side):
         colours = colours.resize((side, side), Image.Resampling.BICUBIC)
