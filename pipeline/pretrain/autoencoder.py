@@ -15,7 +15,7 @@ from pipeline.models.encoder import VideoMAEEncoder
 from pipeline.models.image_encoder import ImageEncoder
 from pipeline.models.vit import choose_tokens
 from pipeline.pretrain.masks import Masking
-from pipeline.pretrain.targets import PixelTargets
+from pipeline.pretrain.targets import PixelTargets, fractions
 
 
 class DecoderSize(Section):
@@ -61,10 +61,14 @@ class MaskedAutoencoder(nn.Module):
         Raises:
             ValueError: Inputs or masks have another size than the encoder.
         """
+        predictions = self.predict(inputs, masks).float()
+        truth = choose_tokens(self.targets(inputs).values, self._split(masks)[1])
+        return (predictions - truth).square().mean((1, 2))
+
+    def predict(self, inputs: Tensor, masks: Tensor) -> Tensor:
+        """(B, M, P) normalised pixels of the masked tokens, in their order."""
         visible, masked = self._split(masks)
-        predictions = self._decode(self.encoder(inputs, visible), visible, masked)
-        truth = choose_tokens(self.targets(inputs).values, masked)
-        return (predictions.float() - truth).square().mean((1, 2))
+        return self._decode(self.encoder(inputs, visible), visible, masked)
 
     def targets(self, inputs: Tensor) -> PixelTargets:
         """(B, N, P) of all tokens."""
@@ -76,17 +80,21 @@ class MaskedAutoencoder(nn.Module):
 
         A prediction says how the pixels of a token vary; mean and deviation are those of the truth.
         """
-        visible, masked = self._split(masks)
-        predictions = self._decode(self.encoder(inputs, visible), visible, masked).float()
         truth = self.targets(inputs)
-        places = masked[..., None].expand(-1, -1, predictions.shape[2])
-        return self._assemble(truth.pixels(truth.values.scatter(1, places, predictions)))
+        places = self._split(masks)[1][..., None].expand(-1, -1, truth.values.shape[2])
+        values = truth.values.scatter(1, places, self.predict(inputs, masks).float())
+        predicted = self._assemble(truth.pixels(values)).clamp(0, 1)
+        return torch.where(self._are_hidden(truth, masks), predicted, fractions(inputs))
 
     @torch.no_grad()
     def hide(self, inputs: Tensor, masks: Tensor) -> Tensor:
         """The inputs from 0 to 1, grey (0.5) where tokens are masked."""
-        truth = self.targets(inputs)
-        return self._assemble(truth.pixels(truth.values).masked_fill(masks[..., None], 0.5))
+        hidden = self._are_hidden(self.targets(inputs), masks)
+        return fractions(inputs).masked_fill(hidden, 0.5)
+
+    def _are_hidden(self, targets: PixelTargets, masks: Tensor) -> Tensor:
+        """The masks as pixels of the inputs."""
+        return self._arrange(masks[..., None].expand_as(targets.values))
 
     def _split(self, masks: Tensor) -> tuple[Tensor, Tensor]:
         """The numbers of the visible tokens (B, V) and of the masked ones (B, M), in order."""
@@ -102,6 +110,10 @@ class MaskedAutoencoder(nn.Module):
         """Normalised pixels (B, M, P) of the masked tokens from what the encoder says."""
         raise NotImplementedError
 
-    def _assemble(self, pixels: Tensor) -> Tensor:
-        """Inputs out of the pixels of their tokens (B, N, P)."""
+    def _arrange(self, values: Tensor) -> Tensor:
+        """The values (B, N, P) of the tokens' pixels where the inputs have them."""
         raise NotImplementedError
+
+    def _assemble(self, pixels: Tensor) -> Tensor:
+        """Inputs about 0 to 1 out of pixels (B, N, P) as `targets` takes them."""
+        return self._arrange(pixels)

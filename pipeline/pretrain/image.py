@@ -64,7 +64,8 @@ class ImageAutoencoder(MaskedAutoencoder):
             module.apply(init_linear)
 
     def targets(self, inputs: Tensor) -> PixelTargets:
-        return patch_targets(inputs, self.encoder.size.patch_size)
+        # Channels are normalised together, so it matters what they were divided by before.
+        return patch_targets(self.encoder.normalise(inputs), self.encoder.size.patch_size)
 
     def _decode(self, tokens: Tensor, visible: Tensor, masked: Tensor) -> Tensor:
         embedded = self.decoder_embed(tokens)
@@ -77,9 +78,12 @@ class ImageAutoencoder(MaskedAutoencoder):
         predictions: Tensor = self.decoder_pred(self.decoder_norm(x[:, tokens.shape[1] :]))
         return predictions
 
-    def _assemble(self, pixels: Tensor) -> Tensor:
+    def _arrange(self, values: Tensor) -> Tensor:
         patch = self.encoder.size.patch_size
         side = self.encoder.size.image_size // patch
         return rearrange(
-            pixels, "b (h w) (p q c) -> b c (h p) (w q)", h=side, w=side, p=patch, q=patch
+            values, "b (h w) (p q c) -> b c (h p) (w q)", h=side, w=side, p=patch, q=patch
         )
+
+    def _assemble(self, pixels: Tensor) -> Tensor:
+        return self._arrange(pixels) * self.encoder.std + self.encoder.mean

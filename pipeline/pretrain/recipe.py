@@ -1,4 +1,4 @@
-"""How a pre-training learns: rates per 256 samples, warm-up, cosine to a floor."""
+"""What is pre-trained and how: presets of models and recipes in pretrain/params.yaml."""
 
 from typing import Annotated
 
@@ -8,7 +8,10 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from pipeline.common.params import Section
 from pipeline.pretrain.autoencoder import MaskedAutoencoder
+from pipeline.pretrain.image import ImageSize
+from pipeline.pretrain.video import VideoSize
 from pipeline.training import optim
+from pipeline.training.loop import EngineSettings
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
 
@@ -37,6 +40,28 @@ class ScheduleSettings(Section):
 
     warmup_epochs: NonNegativeInt
     floor_per_256: NonNegativeFloat
+
+
+class ModelSizes(Section):
+    """A preset of `models`: one size for either method."""
+
+    videomae: VideoSize
+    mae: ImageSize
+
+
+class Recipe(Section):
+    """A preset of `recipes`.
+
+    Attributes:
+        mask_ratio: Of the positions of a slice (videomae) or of the patches (mae).
+        checkpointing: Recompute activations in the backward pass, to save memory.
+    """
+
+    mask_ratio: Annotated[float, Field(gt=0, lt=1)]
+    checkpointing: bool
+    optimizer: OptimizerSettings
+    schedule: ScheduleSettings
+    engine: EngineSettings
 
 
 def make_optimizer(

@@ -15,7 +15,7 @@ class PixelTargets(NamedTuple):
 
     Attributes:
         values: (B, N, P).
-        mean: (B, N, 1, C) of the pixels from 0 to 1.
+        mean: (B, N, 1, C) of the pixels.
         deviation: (B, N, 1, C), by which they were divided.
     """
 
@@ -24,9 +24,9 @@ class PixelTargets(NamedTuple):
     deviation: Tensor
 
     def pixels(self, values: Tensor) -> Tensor:
-        """Values (B, N, P) that are predicted as pixels from 0 to 1."""
+        """Values (B, N, P) that are predicted, as pixels."""
         grouped = rearrange(values, "b n (k c) -> b n k c", c=self.mean.shape[3])
-        return (grouped * self.deviation + self.mean).flatten(2).clamp(0, 1)
+        return (grouped * self.deviation + self.mean).flatten(2)
 
 
 def tubelet_targets(frames: Tensor, tubelet_size: int, patch_size: int) -> PixelTargets:
@@ -49,16 +49,14 @@ def tubelet_targets(frames: Tensor, tubelet_size: int, patch_size: int) -> Pixel
 
 
 def patch_targets(pictures: Tensor, patch_size: int) -> PixelTargets:
-    """Of pictures (B, 3, H, W): the channels of a patch are normalised together.
+    """Of pictures (B, 3, H, W) as the encoder takes them: a patch's channels normalised together.
 
     Values come in the order row, column, channel. They are divided by the root of their unbiased
     variance, to which 1e-6 is added.
 
     Source: MAE (arXiv 2111.06377), section 4.1, and its code.
     """
-    pixels = rearrange(
-        fractions(pictures), "b c (h p) (w q) -> b (h w) (p q c) 1", p=patch_size, q=patch_size
-    )
+    pixels = rearrange(pictures, "b c (h p) (w q) -> b (h w) (p q c) 1", p=patch_size, q=patch_size)
     mean, deviation = pixels.mean(2, keepdim=True), (pixels.var(2, keepdim=True) + 1e-6).sqrt()
     return PixelTargets(((pixels - mean) / deviation).flatten(2), mean, deviation)
 

@@ -73,11 +73,11 @@ class VideoAutoencoder(MaskedAutoencoder):
         predictions: Tensor = self.decoder.head(self.decoder.norm(x[:, visible.shape[1] :]))
         return predictions
 
-    def _assemble(self, pixels: Tensor) -> Tensor:
+    def _arrange(self, values: Tensor) -> Tensor:
         size = self.encoder.size
         side = size.image_size // size.patch_size
         return rearrange(
-            pixels,
+            values,
             "b (t h w) (s p q c) -> b (t s) c (h p) (w q)",
             h=side,
             w=side,

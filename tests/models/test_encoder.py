@@ -1,4 +1,5 @@
 import math
+from typing import Literal
 
 import pytest
 import torch
@@ -112,6 +113,36 @@ def test_the_tokens_of_a_convolutional_stem_start_about_as_large_as_positions() 
 def test_a_convolutional_stem_needs_a_power_of_two() -> None:
     with pytest.raises(ValueError, match="no patch_size of 14 px"):
         ConvStem(dim=16, patch_size=14, tubelet_size=2)
+
+
+@pytest.mark.parametrize("stem", ["linear", "conv"])
+def test_visible_tokens_are_those_of_clips_that_hold_no_others(
+    stem: Literal["linear", "conv"],
+) -> None:
+    encoder = video_encoder(
+        dim=12, depth=2, num_heads=2, image_size=32, num_frames=4, patch_size=16, stem=stem
+    )
+    frames = tiny_frames()
+    visible = torch.tensor([[5, 0, 2], [1, 7, 3]])
+    tokens = encoder(frames, visible)
+    # By hand: positions first, then the choice.
+    frames = encoder.normalise(frames)
+    if stem == "conv":  # Its convolutions reach into other tubelets, which are blank.
+        blank = torch.zeros(2, 2, 1, 2, 2)
+        blank.view(2, 8).scatter_(1, visible, 1)
+        blank = blank.repeat_interleave(2, 1).repeat_interleave(16, 3).repeat_interleave(16, 4)
+        frames = frames * blank
+    x = encoder.patch_embed(frames) + encoder.positions
+    x = torch.stack([clip[numbers] for clip, numbers in zip(x, visible, strict=True)])
+    for block in encoder.blocks:
+        x = block(x)
+    torch.testing.assert_close(tokens, encoder.norm(x))
+
+
+def test_all_tokens_in_order_are_those_that_are_computed_by_default() -> None:
+    encoder = tiny_encoder()
+    everything = torch.arange(8).expand(2, -1)
+    torch.testing.assert_close(encoder(tiny_frames(), everything), encoder(tiny_frames()))
 
 
 def test_encoder_normalises_its_frames_itself() -> None:
