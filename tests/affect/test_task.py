@@ -204,31 +204,6 @@ def test_a_set_without_expressions_is_ranked_by_what_it_has(fabric: Fabric) -> N
     assert found.rank[0] == pytest.approx(found.scores["va_ccc"] + found.scores["au_f1"])
 
 
-def test_the_va_head_has_a_rate_of_its_own_and_layers_have_falling_ones() -> None:
-    model = tiny_emma()
-    settings = OptimizerSettings(learning_rate=8e-4, weight_decay=0.05, layer_decay=0.65)
-    spared = ("encoder.pos_embed", "encoder.cls_token")
-    optimizer = adamw(
-        model,
-        settings,
-        model.layers_from_output,
-        not_decayed=spared,
-        own_rates={"va_head.": 1e-4},
-    )
-    found = {
-        id(weight): (group["lr"], group["weight_decay"])
-        for group in optimizer.param_groups
-        for weight in group["params"]
-    }
-    by_name = {name: found[id(weight)] for name, weight in model.named_parameters()}
-    assert len(by_name) == len(found)
-    assert by_name["va_head.0.weight"] == (1e-4, 0.05)
-    assert by_name["va_head.2.bias"] == (1e-4, 0)
-    assert by_name["score_head.0.weight"] == (8e-4, 0.05)
-    assert by_name["encoder.blocks.1.mlp.fc1.weight"] == pytest.approx((8e-4 * 0.65, 0.05))
-    assert by_name["encoder.pos_embed"] == pytest.approx((8e-4 * 0.65**3, 0))
-
-
 def cotex(views: int = 2, mask_rate: float = 0.0) -> MaskedCoTEX:
     torch.manual_seed(1)
     encoders = [image_encoder() for _ in range(views)]
