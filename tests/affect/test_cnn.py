@@ -1,8 +1,8 @@
-import copy
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pandas as pd
 import pytest
 import torch
@@ -164,8 +164,6 @@ def test_a_network_that_this_project_saved_says_all_that_must_be_known(tmp_path:
 
 def save_onnx(file: Path, num_classes: int, num_pictures: int | str, classes: str = "") -> Tensor:
     """The mean of each channel, times a matrix that is returned."""
-    onnx = pytest.importorskip("onnx")
-    pytest.importorskip("onnxruntime")
     helper, kind = onnx.helper, onnx.TensorProto.FLOAT
     matrix = np.random.default_rng(0).normal(size=(3, num_classes)).astype(np.float32)
     graph = helper.make_graph(
@@ -200,7 +198,6 @@ def test_an_onnx_file_is_computed_as_it_says(tmp_path: Path, num_pictures: int |
 
 
 def test_what_is_no_onnx_file_is_refused(tmp_path: Path) -> None:
-    pytest.importorskip("onnxruntime")
     (tmp_path / "x.onnx").write_bytes(b"<html>")
     with pytest.raises(ValueError, match=r"x\.onnx cannot be read as an ONNX file"):
         open_scores(settings(classes=AFFECTNET), tmp_path / "x.onnx", [])
@@ -245,8 +242,3 @@ def test_without_weights_there_are_no_scores(tmp_path: Path) -> None:
     assert isinstance(cnn, NoCNN)
     assert cnn.classes == ()
     assert cnn(batch(pictures(3))).shape == (3, 0)
-
-
-def test_a_copy_of_a_frozen_cnn_says_the_same(dan: tuple[Path, DAN]) -> None:
-    cnn = open_scores(settings(size=32), dan[0], [])
-    assert torch.equal(copy.deepcopy(cnn)(batch(pictures(2))), cnn(batch(pictures(2))))
