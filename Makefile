@@ -1,4 +1,5 @@
 # make repro         set up, run the pipeline, print the table
+# make pretrain      set up, pre-train the tiny encoder on rendered faces (docs/pretraining.md)
 # make test          set up, run every check
 # make ablation      run the six structures as DVC experiments, print Table I; SEEDS=3: with three seeds
 # make experiments   list the DVC experiments with the columns that matter
@@ -10,12 +11,17 @@ SEEDS ?= 1
 VENV := .venv
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: repro test ablation experiments ui
+.PHONY: repro pretrain test ablation experiments ui
 
 repro: $(VENV)/.run
 	dvc repro
 	@echo
 	@cat metrics/table.md
+
+pretrain: $(VENV)/.run
+	dvc repro pretrain/dvc.yaml
+	@echo
+	@cat pretrain/metrics/summary.json
 
 ablation: $(VENV)/.run
 	python -m commands.ablation --seeds $(SEEDS)

@@ -7,7 +7,7 @@ model reads. Drift compares MTCNN on the stored frames with MTCNN on the frames 
 pipeline labels the stored frames, the very pixels that training sees, so drift is no error of its
 labels: it says how much storing changes what would have been found.
 
-Without a folder, the clips of benchmarks/preprocess.py are rendered first.
+Without a folder, films of benchmarks/talking_faces.py are rendered first.
 
 Shape letters: T sampled frames, S side of a square frame in pixels.
 """
@@ -27,7 +27,8 @@ import yaml
 from PIL import Image
 from tqdm import tqdm
 
-from benchmarks.preprocess import ROOT, overlaps, render_clips
+from benchmarks.preprocess import ROOT, overlaps
+from benchmarks.talking_faces import KINDS, render
 from pipeline.common.frames import FaceTrack, Frames, FrameSettings
 from pipeline.common.workers import map_in_threads
 from pipeline.store.strips import decode_strip, encode_strip
@@ -109,7 +110,9 @@ def main(videos: list[Path]) -> None:
 
     def track(frames: Frames) -> FaceTrack:
         found = detector.detect(frames)
-        return main_face(found, max_jump=faces["max_jump"], max_gap=faces["max_gap"])
+        return main_face(
+            found, [0] * len(found), max_jump=faces["max_jump"], max_gap=faces["max_gap"]
+        )
 
     clips = list(map_in_threads(read, videos, "sampling"))
     originals = [track(frames) for frames in tqdm(clips, desc="original faces", unit="clip")]
@@ -144,5 +147,7 @@ if __name__ == "__main__":
     parser.add_argument("--videos", type=Path, help="a folder of clips; default: rendered ones")
     args = parser.parse_args()
     with TemporaryDirectory() as temporary:
-        source = args.videos or render_clips(Path(temporary) / "videos")
+        if not args.videos:
+            render(KINDS["720p"], Path(temporary) / "videos")
+        source = args.videos or Path(temporary) / "videos"
         main(sorted(path for path in source.rglob("*") if path.is_file()))

@@ -23,12 +23,13 @@ from typing import NamedTuple
 import numpy as np
 
 from benchmarks.attention import machine
-from pipeline.common.clips import Clip, read_stored, write_stored
+from pipeline.common.clips import Clip, write_stored
 from pipeline.common.frames import FaceTrack
 from pipeline.feed.augment import AugmentSettings
 from pipeline.feed.batches import TrainingBatches
 from pipeline.feed.order import Rank
 from pipeline.store.contents import CLIPS
+from pipeline.store.folders import open_shards, read_clips
 from pipeline.store.shards import write_shards
 from pipeline.store.stored_frames import StoredFrames
 from pipeline.store.strips import encode_strip
@@ -86,12 +87,13 @@ def peak_mb(who: int) -> float:
 
 
 def read_epoch(
-    folder: Path, num_workers: int, image_size: int, batch_size: int, augment: AugmentSettings
+    place: str, num_workers: int, image_size: int, batch_size: int, augment: AugmentSettings
 ) -> Cost:
     before = peak_mb(resource.RUSAGE_SELF)
     start = time.perf_counter()
-    stored = read_stored(folder / CLIPS)
-    clips = StoredFrames(folder, stored, classes=["happy"], image_size=image_size)
+    shards = open_shards(place)
+    stored = read_clips(shards)
+    clips = StoredFrames(shards, stored, classes=["happy"], image_size=image_size)
     indexing = time.perf_counter() - start
     batches = TrainingBatches(
         clips,
@@ -134,7 +136,7 @@ def main(
             for num_workers in workers:
                 with ProcessPoolExecutor(1, mp_context=context) as process:
                     cost = process.submit(
-                        read_epoch, Path(folder), num_workers, image_size, batch_size, augment
+                        read_epoch, folder, num_workers, image_size, batch_size, augment
                     ).result()
                 print(
                     f"| {num_clips} | {num_workers} | {cost.indexing:.2f} | {cost.rate:.1f} "

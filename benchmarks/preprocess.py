@@ -11,7 +11,8 @@ Starting interpreters and workers costs some seconds whatever the number of clip
 therefore run on one clip per core, too, which is the start; what more clips take beyond it gives
 the seconds per clip. Both are printed. The obvious way's start (imports, weights) is not counted.
 
-Without a folder, 24 talking faces of 1280 x 720 pixels and 3.5 s are rendered first.
+Without a folder, this is done for three kinds of films of talking faces, of 24 each, that are
+rendered first (benchmarks/talking_faces.py).
 
 Shape letters: T sampled frames, S side of a square frame in pixels.
 """
@@ -27,8 +28,6 @@ from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import cv2
-import ffmpeg
-import imageio_ffmpeg
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -36,23 +35,21 @@ import yaml
 from facenet_pytorch import MTCNN
 from tqdm import tqdm
 
-from pipeline.common.clips import Clip, read_stored, write_manifest
+from benchmarks.talking_faces import KINDS, NUM_CLIPS, render
+from pipeline.common.clips import Clip, write_manifest
 from pipeline.common.frames import FaceTrack, Frames
-from pipeline.common.workers import map_in_threads, num_cores
-from pipeline.datasets import sample_faces
-from pipeline.store.contents import CLIPS, read_content
-from pipeline.video.decode import sample_indices
+from pipeline.common.workers import num_cores
+from pipeline.store.folders import LocalShards, read_clips, read_contents
+from pipeline.video.sampling import sample_indices
 from pipeline.video.tracks import Detections, main_face
 
 ROOT = Path(__file__).parents[1]
-NUM_CLIPS = 24
-SECONDS, FPS, HEIGHT, WIDTH = 3.5, 30, 720, 1280
 DEFAULT_MIN_FACE_SIZE = 20  # MTCNN's, in pixels
 NOTHING = Detections(*(np.zeros(shape, np.float32) for shape in ((0, 4), (0, 5, 2), (0,))))
 
 
 class StageRun(NamedTuple):
-    """A stage's wall-clock seconds and the peak of its processes' resident memory together."""
+    """A stage's wall-clock seconds, and the peak of its processes' memory together."""
 
     seconds: float
     peak_bytes: int
@@ -63,39 +60,6 @@ class NaiveRun(NamedTuple):
 
     seconds: list[float]
     tracks: list[FaceTrack]
-
-
-def render_clips(folder: Path) -> Path:
-    """Film NUM_CLIPS different subjects, with noise as a camera has it, in a new folder."""
-    folder.mkdir()
-    binary = imageio_ffmpeg.get_ffmpeg_exe()
-
-    def render(clip: sample_faces.SampleClip) -> None:
-        raw = ffmpeg.input(
-            "pipe:",
-            format="rawvideo",
-            pix_fmt="rgb24",
-            video_size=(sample_faces.FRAME_WIDTH, sample_faces.FRAME_HEIGHT),
-            framerate=sample_faces.NUM_FRAMES / SECONDS,
-        )
-        video = raw.filter("framerate", fps=FPS).filter("scale", -2, HEIGHT)
-        video = video.filter("pad", WIDTH, HEIGHT, "(ow-iw)/2").filter("noise", alls=4, allf="t")
-        video = video.output(
-            str(folder / clip.name),
-            vcodec="libx264",
-            preset="veryfast",
-            pix_fmt="yuv420p",
-            video_bitrate="4M",
-            threads=1,
-        )
-        frames = sample_faces.render_frames(clip, seed=1)
-        video.run(binary, input=frames.tobytes(), quiet=True)
-
-    # A subject has seven clips; from one to the eighth after it, subject and emotion change.
-    clips = sample_faces.sample_clips(2 * NUM_CLIPS, clips_per_emotion=1)[::8][:NUM_CLIPS]
-    for _ in map_in_threads(render, clips, "rendering"):
-        pass
-    return folder
 
 
 def run_stages(videos: list[Path], folder: Path) -> tuple[StageRun, StageRun]:
@@ -121,29 +85,34 @@ def run_stage(folder: Path, module: str, *arguments: str) -> StageRun:
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     with subprocess.Popen(command, cwd=folder, env=environment, stdout=sys.stderr) as process:
         while process.poll() is None:
-            peak = max(peak, resident_bytes(process.pid))
-            time.sleep(0.05)
+            peak = max(peak, memory_bytes(process.pid))
+            time.sleep(0.1)
     if process.returncode:
         raise SystemExit(f"{module} failed; its messages are above")
     return StageRun(time.perf_counter() - started, peak)
 
 
-def resident_bytes(pid: int) -> int:
-    """Resident memory of a process and its descendants; shared pages count for each."""
+def memory_bytes(pid: int) -> int:
+    """Memory of a process and its descendants; of a page that n share, each has an n-th."""
     try:
-        pages = int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1])
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii").splitlines()
         tasks = [task / "children" for task in Path(f"/proc/{pid}/task").iterdir()]
         children = [int(child) for task in tasks for child in task.read_text().split()]
     except (FileNotFoundError, ProcessLookupError):  # it has just ended
         return 0
-    return pages * os.sysconf("SC_PAGE_SIZE") + sum(resident_bytes(child) for child in children)
+    kilobytes = sum(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+    return 1024 * kilobytes + sum(memory_bytes(child) for child in children)
 
 
 def stage_tracks(shards: Path, num_clips: int, num_frames: int) -> list[FaceTrack]:
     """The faces in the shards that `run_stages` wrote; a refused clip has none."""
-    tracks = [main_face([NOTHING] * num_frames, max_jump=0, max_gap=0)] * num_clips
-    for clip in read_stored(shards / CLIPS):
-        tracks[int(clip.clip)] = read_content(shards, clip).track
+    tracks = [
+        main_face([NOTHING] * num_frames, [0] * num_frames, max_jump=0, max_gap=0)
+    ] * num_clips
+    folder = LocalShards(shards)
+    clips = read_clips(folder)
+    for clip, content in zip(clips, read_contents(folder, clips), strict=True):
+        tracks[int(clip.clip)] = content.track
     return tracks
 
 
@@ -182,7 +151,7 @@ def run_naive(
             boxes, scores, points = detector.detect(frame, landmarks=True)
             faces = NOTHING if boxes is None else (boxes, points, scores)
             found.append(Detections(*(np.asarray(array, np.float32) for array in faces)))
-        tracks.append(main_face(found, max_jump=max_jump, max_gap=max_gap))
+        tracks.append(main_face(found, [0] * num_frames, max_jump=max_jump, max_gap=max_gap))
         seconds.append((read - started, time.perf_counter() - read))
     return NaiveRun(np.mean(seconds, axis=0).tolist(), tracks)
 
@@ -196,7 +165,9 @@ def overlaps(one: FaceTrack, other: FaceTrack) -> npt.NDArray[np.float64]:
     return np.asarray(common / (areas - common))
 
 
-def main(videos: list[Path], folder: Path) -> None:
+def compare(videos: list[Path], folder: Path) -> None:
+    """Print how long both ways take for the videos; the folder is a new one."""
+    folder.mkdir()
     load = os.getloadavg()[0]
     params = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
     # A handful of clips is repeated: the start of the stages must be the smaller part.
@@ -237,10 +208,18 @@ def main(videos: list[Path], folder: Path) -> None:
     print(f"| load of the machine before, mean of a minute | {load:.1f} |")
 
 
+def main(videos: Path | None, folder: Path) -> None:
+    if videos:
+        compare(sorted(path for path in videos.rglob("*") if path.is_file()), folder / "compared")
+        return
+    for i, (name, kind) in enumerate(KINDS.items()):
+        print(f"\n## {name}, {kind.bits} Mbit/s\n", flush=True)
+        compare(render(kind, folder / f"films{i}"), folder / f"compared{i}")
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--videos", type=Path, help="a folder of clips; default: rendered ones")
     args = parser.parse_args()
     with TemporaryDirectory() as temporary:
-        source = args.videos or render_clips(Path(temporary) / "videos")
-        main(sorted(path for path in source.rglob("*") if path.is_file()), Path(temporary))
+        main(args.videos, Path(temporary))

@@ -2,9 +2,9 @@
 
     python -m commands.cross --model runs/fold1/model.safetensors --dataset cremad
 
-predicts every clip in data/shards/cremad whose class the model knows. A class that the data set
-lacks stays an answer, a wrong one, unless `--restrict` renormalises over the common classes: an
-easier task, whose scores compare only with one another.
+predicts every clip in data/shards/cremad, or where `--shards` says, whose class the model knows. A
+class that the data set lacks stays an answer, a wrong one, unless `--restrict` renormalises over
+the common classes: an easier task, whose scores compare only with one another.
 
 Shape letters: B clips in a batch, A answers that a model can give.
 """
@@ -21,7 +21,6 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from pipeline.common.clips import read_stored
 from pipeline.common.files import atomic_path
 from pipeline.evaluation.classes import ClassMapping, class_mapping
 from pipeline.evaluation.cross_tables import coverage, tables
@@ -32,6 +31,7 @@ from pipeline.mtcae.predictions import evaluate
 from pipeline.mtcae.saved import load_model
 from pipeline.mtcae.view_mean import ViewMean
 from pipeline.store.contents import CLIPS, FRAMES
+from pipeline.store.folders import Shards, open_shards, read_clips
 from pipeline.store.stored_frames import StoredFrames
 
 # Losses are not reported.
@@ -60,7 +60,7 @@ class MappedModel(nn.Module):
 def cross_evaluate(
     paths: Sequence[Path],
     dataset: str,
-    data: Path,
+    shards: Shards,
     *,
     restrict: bool,
     batch_size: int,
@@ -71,7 +71,7 @@ def cross_evaluate(
     Args:
         paths: Weights that `save_model` wrote; several are the folds of one experiment.
         dataset: Whose clips are predicted.
-        data: Holds `shards/<dataset>`.
+        shards: Its clips.
         restrict: Leave away what the models say about classes that the data set lacks.
         batch_size: B.
         num_workers: Processes that read and decode.
@@ -94,11 +94,11 @@ def cross_evaluate(
                 f"{path} has the classes {', '.join(metadata['classes'])}, but {paths[0]} has "
                 f"{', '.join(classes)}; compare models of one experiment at a time"
             )
-    shards = data / "shards" / dataset
-    stored = json.loads((shards / FRAMES).read_text(encoding="utf-8"))
+    with shards.open(FRAMES) as file:
+        stored = json.load(file)
     for path, (_, metadata) in models.items():
         _check_frames(path, metadata, shards, stored)
-    clips = read_stored(shards / CLIPS)
+    clips = read_clips(shards)
     counts = Counter(clip.label for clip in clips)
     mapping = class_mapping(classes, counts)
     if restrict:
@@ -137,7 +137,7 @@ def cross_evaluate(
 
 
 def _check_frames(
-    path: Path, metadata: dict[str, Any], shards: Path, stored: dict[str, dict[str, Any]]
+    path: Path, metadata: dict[str, Any], shards: Shards, stored: dict[str, dict[str, Any]]
 ) -> None:
     """Make sure that a model sees what it was trained on."""
     differences = [
@@ -158,26 +158,33 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--model", type=Path, nargs="+", required=True, metavar="PATH")
     parser.add_argument("--dataset", required=True, help="whose shards are predicted")
     parser.add_argument("--data", type=Path, default=Path("data"))
+    parser.add_argument("--shards", help="in place of <data>/shards/<dataset>; may be an address")
     parser.add_argument("--out", type=Path, help="also write the tables to this file")
     parser.add_argument("--restrict", action="store_true", help="answer common classes only")
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--num-workers", type=int, default=0)
     args = parser.parse_args(argv)
-    if not (args.data / "shards" / args.dataset / CLIPS).is_file():
+    try:
+        shards = open_shards(args.shards or str(args.data / "shards" / args.dataset))
+        with shards.open(CLIPS):
+            pass
+    except FileNotFoundError as error:
         raise SystemExit(
-            f"cross: {args.data} has no shards of {args.dataset}; make them with "
+            f"cross: there are no shards of {args.dataset} ({error}); make them with "
             f"`dvc exp run -S dataset={args.dataset} label`"
-        )
+        ) from error
+    except (ConnectionError, ValueError) as error:
+        raise SystemExit(f"cross: {error}") from error
     try:
         page = cross_evaluate(
             args.model,
             args.dataset,
-            args.data,
+            shards,
             restrict=args.restrict,
             batch_size=args.batch_size,
             num_workers=args.num_workers,
         )
-    except ValueError as error:
+    except (ConnectionError, ValueError) as error:
         raise SystemExit(f"cross: {error}") from error
     if args.out:
         with atomic_path(args.out) as temporary:

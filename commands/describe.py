@@ -1,6 +1,6 @@
 """The data card of a labelled data set: who, what, how long, and a sheet of labelled frames.
 
-    python -m commands.describe ravdess
+    python -m commands.describe ravdess [--shards https://host/shards/ravdess]
 
 writes data/cards/ravdess/card.md and, with faces in it and so never into git or MLflow,
 data/cards/ravdess/contact_sheet.png.
@@ -16,11 +16,12 @@ import numpy as np
 import pandas as pd
 from PIL import Image, ImageDraw, ImageFont
 
-from pipeline.common.clips import StoredClip, read_stored
+from pipeline.common.clips import StoredClip
 from pipeline.common.files import atomic_path
 from pipeline.evaluation.markdown import markdown_table
 from pipeline.folds.folds import Fold, read_folds
-from pipeline.store.contents import CLIPS, ClipContent, read_content
+from pipeline.store.contents import ClipContent
+from pipeline.store.folders import Shards, open_shards, read_clips, read_contents
 from pipeline.store.strips import decode_strip, strip_size
 
 NUM_EXAMPLES = 16
@@ -29,13 +30,16 @@ _COLUMNS = 4
 _CAPTION = 20  # pixels below a frame
 
 
-def main(dataset: str, data: Path) -> None:
-    """Write the card of the data set whose shards and folds are below `data`."""
-    shards = data / "shards" / dataset
-    clips = read_stored(shards / CLIPS)
+def main(dataset: str, shards: Shards, data: Path) -> None:
+    """Write the card of the data set with these shards, whose folds are below `data`."""
+    clips = read_clips(shards)
     folds = read_folds(data / "folds" / f"{dataset}.csv")
-    detected = {clip.clip: float(read_content(shards, clip).track.mask.mean()) for clip in clips}
-    pictures = [draw_example(read_content(shards, clip), clip) for clip in examples(clips)]
+    detected = {
+        clip.clip: float(content.track.mask.mean())
+        for clip, content in zip(clips, read_contents(shards, clips), strict=True)
+    }
+    chosen = examples(clips)
+    pictures = list(map(draw_example, read_contents(shards, chosen), chosen))
     out = data / "cards" / dataset
     with atomic_path(out / "card.md") as temporary:
         temporary.write_text(card(dataset, clips, folds, detected), encoding="utf-8")
@@ -130,7 +134,8 @@ def draw_example(content: ClipContent, clip: StoredClip) -> Image.Image:
     colours = ("red", "blue", "yellow", "red", "blue")
     for (x, y), colour in zip(content.track.points[frame].tolist(), colours, strict=True):
         draw.ellipse((x - 3, y - 3, x + 3, y + 3), fill=colour)
-    draw.text((4, size + 3), f"{clip.label}, {clip.group}", "black", ImageFont.load_default(13))
+    caption = f"{clip.label}, {clip.group}, {clip.times[frame]:.2f} s"
+    draw.text((4, size + 3), caption, "black", ImageFont.load_default(13))
     return picture
 
 
@@ -147,6 +152,8 @@ def contact_sheet(pictures: Sequence[Image.Image]) -> Image.Image:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("dataset", help="a data set whose shards and folds exist")
+    parser.add_argument("--shards", help="in place of <data>/shards/<dataset>; may be an address")
     parser.add_argument("--data", type=Path, default=Path("data"))
     arguments = parser.parse_args()
-    main(arguments.dataset, arguments.data)
+    default = str(arguments.data / "shards" / arguments.dataset)
+    main(arguments.dataset, open_shards(arguments.shards or default), arguments.data)

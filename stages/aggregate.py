@@ -12,6 +12,7 @@ import pandas as pd
 from pydantic import Field
 
 from pipeline.common.clips import read_stored
+from pipeline.common.encoder_weights import History
 from pipeline.common.files import atomic_path, sha256_of, write_json
 from pipeline.common.params import Preset, Section, StageParams, load_params
 from pipeline.evaluation.baselines import CHANCE, LINEAR, MAJORITY
@@ -116,6 +117,7 @@ def describe(
     """
     clips, folds = read_stored(inputs.clips), read_folds(inputs.folds)
     occurring = set(predictions["actual"])
+    history = History.model_validate(parameters["encoder"]["history"])
     lacking = {fold.number: classes_lacking(fold, clips) for fold in folds}
     return Setting(
         dataset=params.dataset,
@@ -125,7 +127,8 @@ def describe(
         protocol=params.split.protocol,
         views=parameters["frames"]["segments"] * parameters["recipes"]["evaluation"]["crops"],
         encoder=parameters["encoder"]["name"],
-        history=parameters["encoder"]["history"],
+        history=history,
+        seen=len(history.seen_of(params.dataset, set(predictions["subject"]))),
         classes=params.classes,
         occurring=[name for name in params.classes if name in occurring],
         coverage=coverage(predictions, clips, all_folds=len(folds)),

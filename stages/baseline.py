@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pandas as pd
 from pydantic import Field
 
-from pipeline.common.clips import StoredClip, read_stored
+from pipeline.common.clips import StoredClip
 from pipeline.common.files import atomic_path
 from pipeline.common.params import Preset, StageParams, load_params
 from pipeline.common.workers import map_in_threads
@@ -24,7 +24,7 @@ from pipeline.evaluation.baselines import (
 )
 from pipeline.evaluation.tables import score
 from pipeline.folds.folds import read_fold, refuse_leaks
-from pipeline.store.contents import CLIPS, read_content
+from pipeline.store.folders import Shards, open_shards, read_clips, read_contents
 from pipeline.store.stored_frames import class_numbers
 from pipeline.store.strips import decode_strip, strip_size
 
@@ -37,8 +37,8 @@ class Params(StageParams):
     classes: Annotated[list[str], Preset("datasets", chosen_by="dataset", key="classes")]
 
 
-def main(params: Params, shards: Path, folds: Path, out: Path) -> None:
-    clips = read_stored(shards / CLIPS)
+def main(params: Params, shards: Shards, folds: Path, out: Path) -> None:
+    clips = read_clips(shards)
     faces = np.stack(list(map_in_threads(partial(read_face, shards), clips, "aligning")))
     labels = class_numbers(clips, params.classes)
     tables = []
@@ -68,16 +68,16 @@ def main(params: Params, shards: Path, folds: Path, out: Path) -> None:
         print(f"baseline: {name}, UAR {scores.uar:.1%}, WAR {scores.war:.1%} on {len(table)} clips")
 
 
-def read_face(shards: Path, clip: StoredClip) -> npt.NDArray[np.float32]:
+def read_face(shards: Shards, clip: StoredClip) -> npt.NDArray[np.float32]:
     """The aligned face of a clip (T, A, A)."""
-    strip, track = read_content(shards, clip)
+    [(strip, track)] = read_contents(shards, [clip])
     return aligned_face(decode_strip(strip, strip_size(strip)), track)
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("shards", type=Path)
+    parser.add_argument("shards", help="a folder, or its address")
     parser.add_argument("folds", type=Path)
     parser.add_argument("out", type=Path)
     args = parser.parse_args()
-    main(load_params(Params), args.shards, args.folds, args.out)
+    main(load_params(Params), open_shards(args.shards), args.folds, args.out)

@@ -18,8 +18,8 @@ if __name__ == "__main__":
 import torch
 from lightning_fabric import Fabric, seed_everything
 
-from pipeline.common.encoder_weights import CARD, card_in, checkpoint_in, history_in
-from pipeline.common.files import project_root, sha256_of
+from pipeline.common.encoder_weights import ALLOW_SEEN, CARD, card_in, checkpoint_in, history_in
+from pipeline.common.files import project_root, sha256_in, sha256_of
 from pipeline.common.frames import FaceSettings, FrameSettings
 from pipeline.common.imports import OBSERVERS, needed_files
 from pipeline.common.memory import memory_advice
@@ -46,6 +46,7 @@ from pipeline.mtcae.structures import Choices
 from pipeline.mtcae.task import MTCAETask
 from pipeline.mtcae.view_mean import ViewMean
 from pipeline.store.contents import CLIPS
+from pipeline.store.folders import open_shards
 from pipeline.store.tokens import TOKENS
 from pipeline.tracking.experiment import TrackedExperiment
 from pipeline.tracking.observer import track_fold
@@ -82,15 +83,22 @@ class Params(Choices, StageParams):
 def main(params: Params, data: FoldData, out: Path) -> None:
     try:
         refuse_leaks(data.fold, data.clips)
-        refuse_seen(history_in(data.start), params.dataset, data.fold, data.clips)
+        if ALLOW_SEEN not in card_in(data.start):
+            refuse_seen(history_in(data.start), params.dataset, data.fold, data.clips)
     except ValueError as error:
         raise SystemExit(f"finetune: {error}") from error
     fabric = launch(params.recipes.engine.precision)
     root = Path(__file__).parents[1]
+    with data.shards.open(CLIPS) as file:
+        manifest = sha256_in(file)
     key = training_key(
         params.model_dump(mode="json"),
         data.fold._asdict(),
-        [data.shards / CLIPS, data.tokens / TOKENS, data.start / CARD],
+        {
+            CLIPS: manifest,
+            TOKENS: sha256_of(data.tokens / TOKENS),
+            CARD: sha256_of(data.start / CARD),
+        },
         needed_files(Path(__file__).relative_to(root), root, without=[OBSERVERS]),
         root,
     )
@@ -100,7 +108,7 @@ def main(params: Params, data: FoldData, out: Path) -> None:
         log = None
         if fabric.is_global_zero:
             parameters = params.model_dump(mode="json") | {"encoder": card_in(data.start)}
-            experiment = TrackedExperiment.of(parameters, sha256_of(data.shards / CLIPS))
+            experiment = TrackedExperiment.of(parameters, manifest)
             log = stack.enter_context(track_fold(experiment, data.fold.number))
 
         def on_epoch(row: Epoch) -> None:
@@ -133,7 +141,8 @@ def fit_and_test(
         num_classes=len(params.classes),
     )
     training, test, optimistic = fit(params, fabric, data, model, checkpoints, on_epoch)
-    result = fold_result(test, data.fold.number, params.classes, optimistic)
+    times = {clip.clip: clip.times for clip in data.clips}
+    result = fold_result(test, data.fold.number, params.classes, times, optimistic)
     metrics = result.metrics
     metrics["best_epoch"] = training.best_epoch
     metrics["num_parameters"] = sum(parameter.numel() for parameter in model.parameters())
@@ -142,6 +151,7 @@ def fit_and_test(
             **params.model_dump(mode="json"),
             "encoder": card_in(data.start),
             "fold": data.fold.number,
+            "clip_seconds": data.median_seconds("train"),
             "metrics": metrics,
         }
         history = history_in(data.start).with_groups(
@@ -237,11 +247,15 @@ def fit(
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("fold", type=int)
-    parser.add_argument("shards", type=Path)
+    parser.add_argument("shards", help="a folder, or its address: https://host/shards/ravdess")
     parser.add_argument("weights", type=Path)
     parser.add_argument("tokens", type=Path)
     parser.add_argument("folds", type=Path)
     parser.add_argument("out", type=Path)
     args = parser.parse_args()
-    data = FoldData.read(args.fold, args.shards, args.weights, args.tokens, args.folds)
+    try:
+        shards = open_shards(args.shards)
+        data = FoldData.read(args.fold, shards, args.weights, args.tokens, args.folds)
+    except (OSError, ValueError) as error:
+        raise SystemExit(f"finetune: {error}") from error
     main(load_params(Params), data, args.out)

@@ -1,5 +1,10 @@
 """Stage label: MTCNN's box and landmarks for every frame, in WebDataset shards."""
 
+from pipeline.common.workers import Folders, import_for_workers, map_in_processes
+
+if __name__ == "__main__":
+    import_for_workers("stages.label")  # Beside the imports that follow.
+
 import argparse
 import json
 from collections import Counter
@@ -18,9 +23,8 @@ from pipeline.common.clips import Clip, Refusal, read_manifest, write_stored
 from pipeline.common.files import write_json
 from pipeline.common.frames import Crop, FaceSettings, FaceTrack
 from pipeline.common.params import Section, StageParams, load_params
-from pipeline.common.workers import map_in_processes
 from pipeline.store.contents import CLIPS, FRAMES
-from pipeline.store.shards import write_shards
+from pipeline.store.shards import LabelledClip, write_shards
 from pipeline.store.strips import decode_strip, strip_size
 from pipeline.video.faces import FaceDetector
 from pipeline.video.no_face import why_no_face
@@ -52,9 +56,8 @@ class Params(StageParams):
 
 
 class Labels(NamedTuple):
-    """A clip's strip, its main face and the number of faces found in each frame."""
+    """A clip's main face, and the number of faces found in each frame."""
 
-    strip: bytes
     track: FaceTrack
     num_faces: list[int]
 
@@ -67,16 +70,16 @@ def main(params: Params, frames: Path, out: Path, quality: Path) -> None:
     faces = params.faces
     results = map_in_processes(
         partial(label_clip, folder=frames, max_jump=faces.max_jump, max_gap=faces.max_gap),
-        [clip.clip for clip in usable],
+        usable,
         "labelling",
         initializer=_start_worker,
         initargs=(faces.min_face_size,),
+        folders=Folders(read=[frames], written=[out]),
     )
-    labelled = tally.count(zip(usable, results, strict=True), faces)
+    strips = (read_strip(frames, clip.clip) for clip in usable)
+    labelled = tally.count(zip(usable, strips, results, strict=True), faces)
     with closing(results):  # When writing fails, the processes do not go on to the last clip.
-        stored = write_shards(
-            out, ((clip, labels.strip, labels.track) for clip, labels in labelled)
-        )
+        stored = write_shards(out, labelled)
     write_stored(out / CLIPS, stored)
     copyfile(frames / FRAMES, out / FRAMES)
     report = tally.report()
@@ -109,17 +112,17 @@ class Tally:
         self.num_faces: Counter[int] = Counter()
 
     def count(
-        self, labelled: Iterator[tuple[Clip, Labels]], faces: FaceSettings
-    ) -> Iterator[tuple[Clip, Labels]]:
+        self, labelled: Iterator[tuple[Clip, bytes, Labels]], faces: FaceSettings
+    ) -> Iterator[LabelledClip]:
         """Pass on the clips that show a face, and refuse the others."""
-        for clip, labels in labelled:
+        for clip, strip, labels in labelled:
             if faces.enough(labels.track):
                 self.detected.append(float(labels.track.mask.mean()))
                 self.num_faces.update(labels.num_faces)
-                yield clip, labels
+                yield clip, strip, labels.track
             else:
-                frames = decode_strip(labels.strip, strip_size(labels.strip))
-                why = why_no_face(frames, labels.track, 1, faces)
+                frames = decode_strip(strip, strip_size(strip))
+                why = why_no_face(frames, clip.shots.tolist(), labels.track, 1, faces)
                 message = f"{clip.path}, {_SEEN[self.crop]}: {why}"
                 self.refused[clip.clip] = clip.refuse(Refusal("no_face", message))
 
@@ -146,6 +149,11 @@ class Tally:
                 for clip in self.clips
                 if clip.holes
             ],
+            "clips_with_cuts": [
+                {"clip": clip.clip, "path": clip.path, "row": clip.row, "shots": num_shots}
+                for clip in self.clips
+                if (num_shots := len(set(clip.shots.tolist()))) > 1
+            ],
             "chosen_streams": [
                 {"clip": clip.clip, "path": clip.path, "row": clip.row, "stream": clip.stream}
                 for clip in self.clips
@@ -168,12 +176,16 @@ def _start_worker(min_face_size: int) -> None:
     _detector = FaceDetector(min_face_size)
 
 
-def label_clip(clip: str, folder: Path, max_jump: float, max_gap: int) -> Labels:
+def read_strip(folder: Path, clip: str) -> bytes:
+    return (folder / f"{clip}.jpg").read_bytes()
+
+
+def label_clip(clip: Clip, folder: Path, max_jump: float, max_gap: int) -> Labels:
     """Find the main face of a clip in `<folder>/<clip>.jpg`; runs in a worker process."""
-    strip = (folder / f"{clip}.jpg").read_bytes()
+    strip = read_strip(folder, clip.clip)
     found = _detector.detect(decode_strip(strip, strip_size(strip)))
-    track = main_face(found, max_jump=max_jump, max_gap=max_gap)
-    return Labels(strip, track, [len(frame.boxes) for frame in found])
+    track = main_face(found, clip.shots.tolist(), max_jump=max_jump, max_gap=max_gap)
+    return Labels(track, [len(frame.boxes) for frame in found])
 
 
 if __name__ == "__main__":

@@ -8,14 +8,13 @@ from typing import Annotated
 import pandas as pd
 from pydantic import Field
 
-from pipeline.common.clips import read_stored
 from pipeline.common.files import atomic_path
 from pipeline.common.params import Section, StageParams, load_params
 from pipeline.evaluation.report import WrongClip, confidently_wrong, render
 from pipeline.evaluation.setting import SETTING, Setting
 from pipeline.evaluation.thumbnails import PICTURE_SIZE, Marks, clip_pictures, predicted_marks
 from pipeline.mtcae.structures import Arch, Decoder, structure_of
-from pipeline.store.contents import CLIPS, read_content
+from pipeline.store.folders import Shards, open_shards, read_clips, read_contents
 from pipeline.store.strips import decode_strip, strip_size
 
 
@@ -36,7 +35,7 @@ class Params(StageParams):
 
 
 def main(
-    params: Params, shards: Path, baselines: Path, predictions: Path, metrics: Path, out: Path
+    params: Params, shards: Shards, baselines: Path, predictions: Path, metrics: Path, out: Path
 ) -> None:
     setting = Setting.model_validate_json((metrics / SETTING).read_text(encoding="utf-8"))
     rows = pd.read_csv(metrics / "history.csv")
@@ -59,7 +58,7 @@ def main(
 
 
 def read_pictures(
-    shards: Path, clips: Sequence[WrongClip], predictions: pd.DataFrame
+    shards: Shards, clips: Sequence[WrongClip], predictions: pd.DataFrame
 ) -> dict[str, list[bytes]]:
     """Small pictures of the clips by name."""
     names = {clip.clip for clip in clips}
@@ -71,24 +70,30 @@ def read_pictures(
         if clip in names
     }
     pictures = {}
-    for stored in read_stored(shards / CLIPS):
-        if stored.clip in names:
-            strip, track = read_content(shards, stored)
-            side = strip_size(strip)
-            pictures[stored.clip] = clip_pictures(
-                decode_strip(strip, PICTURE_SIZE),
-                Marks(track.boxes / side, track.points / side, track.mask),
-                marks[stored.clip],
-            )
+    shown = [clip for clip in read_clips(shards) if clip.clip in names]
+    for clip, (strip, track) in zip(shown, read_contents(shards, shown), strict=True):
+        side = strip_size(strip)
+        pictures[clip.clip] = clip_pictures(
+            decode_strip(strip, PICTURE_SIZE),
+            Marks(track.boxes / side, track.points / side, track.mask),
+            marks[clip.clip],
+        )
     return pictures
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("shards", type=Path)
+    parser.add_argument("shards", help="a folder, or its address")
     parser.add_argument("baselines", type=Path)
     parser.add_argument("predictions", type=Path)
     parser.add_argument("metrics", type=Path)
     parser.add_argument("out", type=Path)
     args = parser.parse_args()
-    main(load_params(Params), args.shards, args.baselines, args.predictions, args.metrics, args.out)
+    main(
+        load_params(Params),
+        open_shards(args.shards),
+        args.baselines,
+        args.predictions,
+        args.metrics,
+        args.out,
+    )

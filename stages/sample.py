@@ -4,6 +4,11 @@ With `frames.crop: face` they show the face that the clip is about; who that is 
 here, in the pictures of the video.
 """
 
+from pipeline.common.workers import Folders, import_for_workers, map_in_processes
+
+if __name__ == "__main__":
+    import_for_workers("stages.sample")  # Beside the imports that follow.
+
 import argparse
 import hashlib
 from collections import Counter
@@ -19,7 +24,6 @@ from pipeline.common.files import atomic_path, write_json
 from pipeline.common.frames import FaceSettings, FrameSettings
 from pipeline.common.params import Preset, StageParams, load_params
 from pipeline.common.sources import find_video, local_copy
-from pipeline.common.workers import map_in_processes
 from pipeline.store.contents import FRAMES
 from pipeline.store.strips import encode_strip
 from pipeline.video.container import UnusableVideo
@@ -38,13 +42,15 @@ class Params(StageParams):
 def main(params: Params, raw: Path, manifest: Path, out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     clips = read_manifest(manifest)
+    folders = [params.source or raw, local_copy(params.dataset)]
     sampled = map_in_processes(
-        partial(sample_clip, folders=[params.source or raw, local_copy(params.dataset)], out=out),
+        partial(sample_clip, folders=folders, out=out),
         [clip for clip in clips if not clip.reason],
         "sampling",
         initializer=_start_worker,
         initargs=(params.frames, params.faces),
         on_crash=_crashed,
+        folders=Folders(read=folders, written=[out]),
     )
     results = {clip.clip: clip for clip in sampled}
     clips = [results.get(clip.clip, clip) for clip in clips]
@@ -87,6 +93,8 @@ def sample_clip(clip: Clip, folders: list[Path], out: Path) -> Clip:
         holes=video.notes.holes,
         stream=video.notes.stream,
         content=content,
+        times=video.times,
+        shots=video.shots,
     )
 
 

@@ -1,11 +1,15 @@
-"""Stage weights: what the encoder starts from, by the name or the file in weights/."""
+"""Stage weights: what the encoder starts from, by the name or the file in weights/.
+
+Pre-training, too, has this stage, with parameters of its own.
+"""
 
 import argparse
 from pathlib import Path
 
-from pipeline.acquire.http import DownloadFailed, RetryPolicy
+from pipeline.acquire.http import DownloadFailed
 from pipeline.acquire.weights import provide
 from pipeline.common.files import project_root
+from pipeline.common.hosts import RetryPolicy
 from pipeline.common.params import Section, StageParams, load_params
 
 
@@ -16,11 +20,14 @@ class EncoderSource(Section):
         weights: A name of `python -m commands.weights`, or that of a file in weights/.
         accept_licence: Whether the user accepts their licence.
         hugging_face: Address of the hub, or of a mirror.
+        allow_seen: Whether subjects may be tested whom the weights have seen; every table then says
+            so. Pre-training tests nobody.
     """
 
     weights: str
     accept_licence: bool
     hugging_face: str
+    allow_seen: bool = False
 
 
 class Params(StageParams):
@@ -38,6 +45,7 @@ def main(params: Params, source: Path, out: Path, policy: RetryPolicy) -> None:
             accept_licence=params.encoder.accept_licence,
             policy=policy,
             hugging_face=params.encoder.hugging_face,
+            allow_seen=params.encoder.allow_seen,
         )
     except (DownloadFailed, PermissionError, FileNotFoundError, ValueError) as error:
         raise SystemExit(f"weights: {error}") from error
@@ -48,5 +56,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("source", type=Path)
     parser.add_argument("out", type=Path)
+    parser.add_argument("--params", type=Path, default=Path("params.yaml"))
     args = parser.parse_args()
-    main(load_params(Params), args.source, args.out, RetryPolicy())
+    main(load_params(Params, args.params), args.source, args.out, RetryPolicy())

@@ -92,9 +92,9 @@ def client_of(folder: Path) -> MlflowClient:
     return MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
 
 
-def mlflow_runs(folder: Path, dataset: str = "sample") -> list[MlflowRun]:
+def mlflow_runs(folder: Path, name: str = "dfer-sample") -> list[MlflowRun]:
     client = client_of(folder)
-    experiment = client.get_experiment_by_name(f"dfer-{dataset}")
+    experiment = client.get_experiment_by_name(name)
     assert experiment is not None
     return list(client.search_runs([experiment.experiment_id]))
 

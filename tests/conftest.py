@@ -5,6 +5,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Whatever the user's own settings are: commits are not signed, and this machine needs no proxy.
 os.environ |= {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": "commit.gpgsign"}
 os.environ |= {"GIT_CONFIG_VALUE_0": "false", "NO_PROXY": "127.0.0.1,localhost"}
+os.environ.pop("DASK_SCHEDULER_ADDRESS", None)
 
 import pytest
 from hypothesis import settings

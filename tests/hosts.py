@@ -9,6 +9,8 @@ from contextlib import suppress
 from enum import Enum, auto
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import repeat
+from pathlib import Path
+from socket import SHUT_RDWR, socket
 from threading import Lock, Thread
 from types import TracebackType
 from typing import Any, NamedTuple, Self
@@ -53,6 +55,7 @@ class Request(NamedTuple):
     path: str
     range: str | None
     headers: Mapping[str, str]
+    query: str
 
 
 class Host:
@@ -77,12 +80,19 @@ class Host:
         self.trickle_pause_s = 0.02
         self._faults: dict[str, deque[Fault]] = {}
         self._lock = Lock()
+        self._connections: list[socket] = []
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
         self.address = f"http://127.0.0.1:{self._server.server_port}"
 
     def add(self, path: str, content: bytes) -> None:
         """Serve bytes at a path that begins with a slash."""
         self.contents[path] = content
+
+    def add_folder(self, path: str, folder: Path) -> str:
+        """Serve the files of a folder as they are now; its address here."""
+        for file in folder.iterdir():
+            self.add(f"{path}/{file.name}", file.read_bytes())
+        return self.address + path
 
     def add_hub_file(self, repository: str, file: str, content: bytes, revision: str) -> str:
         """Serve a file of a model repository as Hugging Face does; its path here."""
@@ -169,13 +179,24 @@ class Host:
         error: BaseException | None,
         at: TracebackType | None,
     ) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """Close every connection, and take no other."""
         self._server.shutdown()
         self._server.server_close()
+        for connection in self._connections:
+            with suppress(OSError):
+                connection.shutdown(SHUT_RDWR)
 
 
 def _handler(host: Host) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+
+        def setup(self) -> None:
+            super().setup()
+            host._connections.append(self.connection)
 
         def do_GET(self) -> None:
             path, fault = self.begin()
@@ -184,15 +205,17 @@ def _handler(host: Host) -> type[BaseHTTPRequestHandler]:
                 self.answer(404, b"", {}, fault)
                 return
             given = self.headers["Range"]
-            start = int(given.removeprefix("bytes=").removesuffix("-")) if given else 0
+            first, _, last = (given or "bytes=0-").removeprefix("bytes=").partition("-")
+            start, end = int(first), int(last) + 1 if last else len(content)
             if start >= len(content) > 0:
                 fault = Fault.NO_RANGE
             if given is None or fault is Fault.IGNORE_RANGE:
                 self.answer(200, content, {}, fault)
             else:
                 said = 0 if fault is Fault.WRONG_RANGE else start
-                place = f"bytes {said}-{len(content) - 1}/{len(content)}"
-                self.answer(206, content[start:], {"Content-Range": place}, fault)
+                part = content[start:end]
+                place = f"bytes {said}-{said + len(part) - 1}/{len(content)}"
+                self.answer(206, part, {"Content-Range": place}, fault)
 
         def do_HEAD(self) -> None:
             path, fault = self.begin()
@@ -211,9 +234,10 @@ def _handler(host: Host) -> type[BaseHTTPRequestHandler]:
             self.answer(status, json.dumps(answer).encode(), {}, fault)
 
         def begin(self) -> tuple[str, Fault | None]:
-            path = self.path.partition("?")[0]
+            path, _, query = self.path.partition("?")
             headers = dict(self.headers.items())
-            host.requests.append(Request(self.command, path, self.headers["Range"], headers))
+            given = self.headers["Range"]
+            host.requests.append(Request(self.command, path, given, headers, query))
             return path, host.next_fault(path)
 
         def answer(

@@ -141,6 +141,7 @@ def setting(predictions: pd.DataFrame, classes: list[str], **changes: Any) -> Se
         "views": 1,
         "encoder": "from_scratch",
         "history": NEW,
+        "seen": 0,
         "classes": classes,
         "occurring": [name for name in classes if name in occurring],
         "coverage": Coverage(

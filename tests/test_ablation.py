@@ -170,7 +170,7 @@ def test_every_experiment_is_one_finished_parent_with_its_folds(clone: tuple[Pat
 
 def test_nothing_is_left_half_done(clone: tuple[Path, Run]) -> None:
     folder, run = clone
-    assert "up to date" in run("dvc", "status")
+    assert "up to date" in run("dvc", "status", "dvc.yaml")
     assert not list((folder / ".dvc/tmp/exps").glob("tmp*"))
 
 

@@ -36,7 +36,7 @@ def check_experiment(folder: Path, dataset: str, labels: dict[str, int]) -> pd.D
     assert sorted(predictions["clip"]) == sorted(shards["clip"])
     truth = shards.set_index("clip")["label"]
     assert (predictions["actual"] == predictions["clip"].map(truth)).all()
-    parents = [run for run in mlflow_runs(folder, dataset) if "fold" not in run.data.tags]
+    parents = [run for run in mlflow_runs(folder, f"dfer-{dataset}") if "fold" not in run.data.tags]
     assert [run.info.status for run in parents] == ["FINISHED"]
     return shards
 

@@ -27,8 +27,8 @@ LAYERS = [
     "pretrain",
     "affect",
     "evaluation",
-    "tracking",
     "serving",
+    "tracking",
 ]
 # The engine knows no model, loss, score or store, although these come before it; a system knows no
 # other one.
@@ -82,6 +82,8 @@ def test_only_stages_and_commands_tell_mlflow_anything() -> None:
         "commands/ui.py",
         "stages/aggregate.py",
         "stages/finetune.py",
+        "stages/pretrain/look.py",
+        "stages/pretrain/train.py",
     }
 
 
@@ -111,7 +113,8 @@ def test_a_fold_is_trained_on_a_machine_without_dvc_and_mlflow() -> None:
 import sys
 for name in ("dvc", "mlflow"):
     sys.modules[name] = None  # Whoever imports it gets an ImportError.
-import stages.finetune, stages.encode, benchmarks.train_step, benchmarks.step_profile
+import stages.finetune, stages.encode, stages.pretrain.train
+import benchmarks.train_step, benchmarks.step_profile
 """
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False
@@ -125,7 +128,7 @@ def test_importing_the_project_changes_nothing_around_it() -> None:
     program = f"""
 import atexit, importlib, logging, os, signal, threading
 import torch, lightning_fabric, mlflow, pandas, sklearn, timm, webdataset, dvc.api, facenet_pytorch
-import matplotlib, scipy.stats, skimage.data, transformers
+import matplotlib, scipy.stats, skimage.data, transformers, distributed
 registered = []
 atexit.register = lambda function, *_, **__: registered.append(function) or function
 def state():

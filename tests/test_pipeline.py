@@ -65,13 +65,13 @@ def test_what_no_result_rests_on_leaves_everything_clean(clone: tuple[Path, Run]
     (folder / "runs/best/model.safetensors").write_bytes(b"a copy")
     (folder / "pipeline/affect").mkdir()  # A file of another system.
     (folder / "pipeline/affect/loss.py").write_text("CCC = 1\n", encoding="utf-8")
-    assert "up to date" in run("dvc", "status")
+    assert "up to date" in run("dvc", "status", "dvc.yaml")
     (folder / "constraints.txt").open("a", encoding="utf-8").write("absent==1\n")
-    stale = run("dvc", "status")
+    stale = run("dvc", "status", "dvc.yaml")
     for stage in ("download", "sample", "label", "split", "encode", "finetune@1", "aggregate"):
         assert f"{stage}:" in stale
     run("git", "checkout", "--quiet", ".")
-    assert "up to date" in run("dvc", "status")
+    assert "up to date" in run("dvc", "status", "dvc.yaml")
 
 
 def test_a_clone_reproduces_every_byte_and_still_tells_mlflow(
@@ -161,5 +161,5 @@ def test_a_fold_that_is_no_longer_listed_stays_out_of_the_lock(clone: tuple[Path
         dep for dep in before["deps"] if dep["path"] == "runs"
     ]
     assert (folder / "runs/undeclared/fold7/model.safetensors").is_file()
-    assert "up to date" in run("dvc", "status")
+    assert "up to date" in run("dvc", "status", "dvc.yaml")
     run("git", "checkout", "--quiet", ".")

@@ -27,6 +27,7 @@ from pipeline.datasets.cremad import list_clips, read_objects, read_sexes
 from pipeline.feed.order import Rank, epoch_order, num_steps, shares
 from pipeline.folds.folds import Fold, read_fold, refuse_leaks
 from pipeline.folds.protocols import SplitSettings
+from pipeline.store.folders import LocalShards
 from pipeline.store.stored_frames import StoredFrames
 from stages import aggregate, split
 
@@ -257,6 +258,7 @@ def many_clips(count: int) -> list[StoredClip]:
             shard=f"{i // 1000:06}.tar",
             first_byte=i % 1000 * 100_000,
             end=i % 1000 * 100_000 + 100_000,
+            times=np.arange(16) / 4,
         )
         for i in range(count)
     ]
@@ -269,7 +271,9 @@ def split_and_begin(manifest: Path, folds: Path) -> None:
     fold = read_fold(folds, 1)
     refuse_leaks(fold, clips)
     training = [clips[row] for row in fold.rows(clips, "train")]
-    source = StoredFrames(manifest.parent, training, classes=SEVEN_CLASSES, image_size=56)
+    source = StoredFrames(
+        LocalShards(manifest.parent), training, classes=SEVEN_CLASSES, image_size=56
+    )
     # Some three fifths: a fifth is tested, and a fifth of the others chooses the epoch.
     assert len(source) == pytest.approx(0.64 * len(clips), rel=0.05)
     order = epoch_order(source.labels, seed=1, epoch=1, class_balanced=True)

@@ -20,14 +20,12 @@ from pipeline.acquire.http import (
     BrokenAnswer,
     DownloadFailed,
     DownloadInterrupted,
-    RetryPolicy,
     ask,
     check_status,
     chunks_of,
     is_page,
-    pause,
-    public,
 )
+from pipeline.common.hosts import RetryPolicy, pause, public
 
 
 class _WrongFile(DownloadFailed):

@@ -10,16 +10,17 @@ import re
 import time
 from collections.abc import Iterator, Mapping
 from http.cookiejar import DefaultCookiePolicy
-from typing import Any, NamedTuple
+from typing import Any
 
 import requests
 from requests.adapters import HTTPAdapter
 from urllib3.exceptions import HTTPError
 from urllib3.util import Retry
 
+from pipeline.common.hosts import MAX_PAUSE_S, RetryPolicy, pause, public
+
 CHUNK_BYTES = 2**18
 MAX_JSON_BYTES = 2**26
-MAX_PAUSE_S = 600
 
 
 class DownloadFailed(RuntimeError):
@@ -44,19 +45,6 @@ class HostRefusal(DownloadFailed):
 
 class BrokenAnswer(Exception):
     """An answer ended before its time; asking again may help."""
-
-
-class RetryPolicy(NamedTuple):
-    """How long to wait for a host, and how often to ask it again."""
-
-    # In a row without getting any further.
-    attempts: int = 6
-    connect_s: float = 20
-    # Without a byte, or with fewer than `min_bytes_per_s` on average, before asking again.
-    stall_s: float = 60
-    min_bytes_per_s: float = 1000
-    # Before the second attempt; doubled before each further one.
-    pause_s: float = 2
 
 
 def open_session(policy: RetryPolicy) -> requests.Session:
@@ -222,20 +210,10 @@ def _read(answer: requests.Response, policy: RetryPolicy, max_bytes: int) -> byt
     return bytes(body[:max_bytes])
 
 
-def pause(attempt: int, policy: RetryPolicy) -> None:
-    """Wait before the next attempt, longer each time."""
-    time.sleep(min(policy.pause_s * 2 ** max(attempt - 1, 0), MAX_PAUSE_S))
-
-
 def is_page(body: bytes) -> bool:
     """Whether this is the beginning of a web page."""
     start = body[:256].removeprefix(b"\xef\xbb\xbf").lstrip().lower()
     return start.startswith((b"<!doctype", b"<html", b"<head", b"<!--"))
-
-
-def public(url: str) -> str:
-    """An address without what may be a password."""
-    return re.sub(r"(?<=//)[^/]*@", "", re.split(r"[?#]", url)[0])
 
 
 def _reason(error: BaseException) -> str:

@@ -18,11 +18,11 @@ from pipeline.acquire.http import (
     DownloadFailed,
     DownloadInterrupted,
     HostRefusal,
-    RetryPolicy,
     open_session,
     post_json,
 )
 from pipeline.common.files import sha256_of
+from pipeline.common.hosts import RetryPolicy
 
 # Links expire, so no more of them than are soon used.
 BATCH_SIZE = 100

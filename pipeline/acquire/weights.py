@@ -15,9 +15,10 @@ from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 from pydantic import Field, PositiveInt, ValidationError, model_validator
 
 from pipeline.acquire.download import check_space, download
-from pipeline.acquire.http import DownloadFailed, RetryPolicy, open_session
-from pipeline.common.encoder_weights import CARD, CHECKPOINT, History, read_history
+from pipeline.acquire.http import DownloadFailed, open_session
+from pipeline.common.encoder_weights import ALLOW_SEEN, CARD, CHECKPOINT, History, read_history
 from pipeline.common.files import atomic_path, sha256_of, write_json
+from pipeline.common.hosts import RetryPolicy
 from pipeline.common.params import Section
 
 # The name of no weights.
@@ -104,6 +105,7 @@ def provide(
     accept_licence: bool,
     policy: RetryPolicy,
     hugging_face: str,
+    allow_seen: bool = False,
 ) -> str:
     """Put the weights that a file in weights/ names into a folder, with what is known of them.
 
@@ -114,6 +116,7 @@ def provide(
         accept_licence: Whether the user accepts the licence.
         policy: How long to wait for a host, and how often to ask it.
         hugging_face: Address of the hub.
+        allow_seen: Whether those may be tested whom the weights have seen.
 
     Returns:
         One line about what was done.
@@ -126,6 +129,8 @@ def provide(
     card = read_card(source)
     out.mkdir(parents=True, exist_ok=True)
     known: dict[str, object] = {"name": source.name}
+    if allow_seen:
+        known[ALLOW_SEEN] = True
     if source.name == FROM_SCRATCH:
         history = History.empty()
         line = "the encoder starts from random numbers"

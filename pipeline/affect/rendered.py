@@ -20,7 +20,7 @@ from pipeline.affect.labels import AUS, EXPRESSIONS, Labels
 from pipeline.affect.rendered_plan import Frame, Settings, Video, plan_videos
 from pipeline.affect.s_aff_wild2 import HEADER
 from pipeline.common.files import atomic_path
-from pipeline.common.workers import map_in_processes
+from pipeline.common.workers import Folders, map_in_processes
 from pipeline.datasets.action_units import ACTION_UNITS, Bump
 from pipeline.datasets.sample_faces import Field, at_rest, cast_person, draw_face, push
 
@@ -44,7 +44,7 @@ def write_set(settings: Settings, folder: Path) -> None:
     """Render the pictures and write the lists."""
     videos = plan_videos(settings)
     render = partial(_render_video, folder=folder / IMAGES, seed=settings.seed)
-    list(map_in_processes(render, videos, "rendering"))
+    list(map_in_processes(render, videos, "rendering", folders=Folders(written=[folder])))
     by_part = {
         part: [video for video in videos if video.part == part]
         for part in ("train", "validation", "test")

@@ -8,13 +8,19 @@ import hashlib
 import re
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
+from io import BufferedIOBase
 from pathlib import Path
 from typing import Self, TypeVar
 
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from pipeline.common.files import atomic_path
+
+Times = npt.NDArray[np.float64]
+Shots = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -44,6 +50,8 @@ class Clip:
         holes: Frames of the video that are known to be damaged or missing.
         stream: Which of several streams of the video was taken; empty for the only one.
         content: SHA-256 of the sampled frames, in hexadecimal; empty before the video is sampled.
+        times: When each of these is shown, in seconds after the first frame of the video.
+        shots: Which shot each is of; `OTHER_SHOT` if not of that in which the clip's person is.
     """
 
     clip: str
@@ -60,6 +68,8 @@ class Clip:
     holes: int = 0
     stream: str = ""
     content: str = ""
+    times: Times = field(default_factory=lambda: np.empty(0), compare=False)
+    shots: Shots = field(default_factory=lambda: np.empty(0, np.int64), compare=False)
 
     def named(self, clip: str) -> Self:
         """The same clip under another name."""
@@ -75,8 +85,8 @@ class StoredClip:
     """One labelled clip in a shard.
 
     Attributes:
-        clip: As in `Clip`, and so are `path`, `label`, `sex`, `split`, `num_frames`, `seconds`
-            and `content`.
+        clip: As in `Clip`, and so are `path`, `label`, `sex`, `split`, `num_frames`, `seconds`,
+            `content` and `times`.
         group: What folds keep together: the subject.
         digest: SHA-256 of frames, boxes, points and mask, in hexadecimal.
         shard: Name of the shard, a file in the manifest's folder.
@@ -97,6 +107,8 @@ class StoredClip:
     shard: str = ""
     first_byte: int = 0
     end: int = 0
+    # An array: a list of Python's numbers takes three times the memory, and clips are many.
+    times: Times = field(default_factory=lambda: np.empty(0), compare=False)
 
 
 Record = TypeVar("Record", Clip, StoredClip)
@@ -117,21 +129,23 @@ def write_stored(path: Path, clips: Iterable[StoredClip]) -> None:
     _write(path, clips, StoredClip)
 
 
-def read_stored(path: Path) -> list[StoredClip]:
+def read_stored(source: Path | BufferedIOBase) -> list[StoredClip]:
     """Read what `write_stored` wrote."""
-    return _read(path, StoredClip)
+    return _read(source, StoredClip)
 
 
 def _write(path: Path, clips: Iterable[Record], kind: type[Record]) -> None:
+    # Arrays, which are not compared, have their type already.
+    plain = {column.name: column.type for column in fields(kind) if column.compare}
     table = pd.DataFrame(
-        [asdict(clip) for clip in clips], columns=[field.name for field in fields(kind)]
-    ).astype({field.name: field.type for field in fields(kind)})
+        [asdict(clip) for clip in clips], columns=[column.name for column in fields(kind)]
+    ).astype(plain)
     with atomic_path(path) as temporary:
         table.to_parquet(temporary, index=False)
 
 
-def _read(path: Path, kind: type[Record]) -> list[Record]:
-    table = pd.read_parquet(path)
+def _read(source: Path | BufferedIOBase, kind: type[Record]) -> list[Record]:
+    table = pd.read_parquet(source)
     return [kind(*row) for row in table.itertuples(index=False, name=None)]
 
 

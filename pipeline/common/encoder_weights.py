@@ -1,6 +1,7 @@
 """What an encoder starts from: the folder in which stage weights puts it, and whom it has seen."""
 
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Self
 
@@ -10,6 +11,8 @@ from safetensors import SafetensorError, safe_open
 from pipeline.common.params import Section
 
 CHECKPOINT, CARD = "checkpoint", "card.json"
+# In the card, where the user wants it: those may be tested whom the weights have seen.
+ALLOW_SEEN = "allow_seen"
 # In the header of a safetensors file.
 _HISTORY = "history"
 
@@ -36,6 +39,10 @@ class History(Section):
         """After more training."""
         seen = {*self.groups.get(dataset, []), *groups}
         return self.model_copy(update={"groups": {**self.groups, dataset: sorted(seen)}})
+
+    def seen_of(self, dataset: str, groups: Collection[str]) -> list[str]:
+        """Which of these groups of a data set the weights have seen, sorted."""
+        return sorted({*groups}.intersection(self.groups.get(dataset, [])))
 
     def header(self) -> dict[str, str]:
         """As the metadata of a safetensors file: a single entry, because several are shuffled."""

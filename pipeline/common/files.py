@@ -5,6 +5,7 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BufferedIOBase
 from pathlib import Path
 from typing import Any
 
@@ -53,4 +54,9 @@ def is_only_in_project(path: Path) -> bool:
 def sha256_of(path: Path) -> str:
     """SHA-256 of a file's content, in hexadecimal."""
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        return sha256_in(file)
+
+
+def sha256_in(file: BufferedIOBase) -> str:
+    """SHA-256 of an open file's content, in hexadecimal."""
+    return hashlib.file_digest(file, "sha256").hexdigest()

@@ -28,7 +28,7 @@ class FrameSettings(Section):
         segments: How many samplings of T frames are stored, each from moments between those of the
             others: a training takes one of them at random, a test all of them.
         size: S, in pixels.
-        sampling: Which T frames of the video; see `pipeline.video.decode.sample_indices`.
+        sampling: Which T frames of the video; see `pipeline.video.sampling.sample_indices`.
         clock: Whether the frames are evenly spread over the number of frames or over the time. They
             are the same but for videos of a variable frame rate.
         crop: `face` keeps a square around the face that the clip is about, `square` the centre
@@ -61,6 +61,10 @@ class FrameSettings(Section):
     def num_stored(self) -> int:
         """Frames of a clip on disk, in temporal order."""
         return self.num_frames * self.segments
+
+
+OTHER_SHOT = -1
+"""The number of a shot in which the person that a clip is about is not to be looked for."""
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from pipeline.acquire.http import DownloadFailed, RetryPolicy
+from pipeline.acquire.http import DownloadFailed
 from pipeline.acquire.lfs import BudgetSpent, LfsObject, fetch_objects
 from pipeline.common.clips import Clip, Refusal
 from pipeline.common.files import is_lfs_pointer, sha256_of
+from pipeline.common.hosts import RetryPolicy
 from pipeline.common.params import Section
 from pipeline.common.sources import Videos, videos_folder
 from pipeline.common.workers import map_in_threads

@@ -19,8 +19,9 @@ from tqdm import tqdm
 
 from pipeline.acquire.archives import is_whole, unpack
 from pipeline.acquire.download import check_space, download
-from pipeline.acquire.http import DownloadFailed, RetryPolicy, get_json, open_session
+from pipeline.acquire.http import DownloadFailed, get_json, open_session
 from pipeline.common.clips import Clip
+from pipeline.common.hosts import RetryPolicy
 from pipeline.common.params import Section
 from pipeline.common.sources import Videos, is_hidden, videos_folder
 

@@ -8,7 +8,7 @@ from pydantic import NonNegativeInt, PositiveInt
 
 from pipeline.common.params import Section
 from pipeline.common.sources import Videos
-from pipeline.common.workers import map_in_processes
+from pipeline.common.workers import Folders, map_in_processes
 from pipeline.datasets import ravdess
 from pipeline.datasets.sample_faces import SampleClip, render_frames, sample_clips, write_video
 
@@ -28,7 +28,7 @@ def collect(settings: Settings, tables: Path, folder: Path) -> Videos:
     planned = sample_clips(settings.num_subjects, settings.clips_per_emotion)
     ffmpeg = imageio_ffmpeg.get_ffmpeg_exe()
     render = partial(_render, folder=folder, seed=settings.seed, ffmpeg=ffmpeg)
-    paths = list(map_in_processes(render, planned, "rendering"))
+    paths = list(map_in_processes(render, planned, "rendering", folders=Folders(written=[folder])))
     return Videos([ravdess.parse_name(path, settings.classes) for path in paths], [folder], [])
 
 

@@ -17,7 +17,7 @@ from pipeline.evaluation.tables import OPTIMISTIC
 
 EXPERIMENTS, PREDICTIONS = "experiments.json", "predictions.parquet"
 # Of every frame: not for git, and in no table.
-_LEFT_OUT = ["boxes", "points"]
+_LEFT_OUT = ["boxes", "points", "times"]
 
 
 class Run(Section):

@@ -82,6 +82,7 @@ class Setting(Section):
         views: Of each clip, over which its prediction is the mean.
         encoder: Name of what it started from.
         history: Whom that had seen.
+        seen: How many of the subjects that were tested are among them.
         occurring: Those of the classes that a tested clip shows.
         coverage: Of each of the trainings.
         lacking: By fold, the parts and their classes without a clip.
@@ -95,6 +96,7 @@ class Setting(Section):
     views: int
     encoder: str
     history: History
+    seen: int
     classes: list[str]
     occurring: list[str]
     coverage: Coverage
@@ -117,7 +119,7 @@ class Setting(Section):
     def sentences(self) -> list[str]:
         """What a reader must know before any number."""
         return [
-            _who_was_tested(self.coverage),
+            _who_was_tested(self.coverage, self.seen),
             *_what_the_encoder_has_seen(self),
             f"{len(self.occurring)} classes occur ({', '.join(self.occurring)}): chance is a UAR "
             f"of {1 / len(self.occurring):.1%}.",
@@ -134,16 +136,17 @@ class Setting(Section):
         )
 
 
-def _who_was_tested(found: Coverage) -> str:
+def _who_was_tested(found: Coverage, seen: int) -> str:
+    model = "fine-tuned without that person" if seen else "that never saw that person"
     if found.complete:
         return (
             f"Tested: all {found.clips} clips of all {found.subjects} subjects, every subject in "
-            "exactly one fold, by a model that never saw that person."
+            f"exactly one fold, by a model {model}."
         )
     folds = ", ".join(map(str, found.folds))
     return (
         f"**Tested: {found.in_words()}** (folds {folds} of {found.all_folds}), each subject by a "
-        "model that never saw that person. How the others would come out is not known."
+        f"model {model}. How the others would come out is not known."
     )
 
 
@@ -153,6 +156,12 @@ def _what_the_encoder_has_seen(setting: Setting) -> list[str]:
         return [
             f"**Of the encoder's weights ({setting.encoder}) nobody knows what they were trained "
             "on**: they may have seen those who are tested."
+        ]
+    if setting.seen:
+        return [
+            f"**The encoder ({setting.encoder}) has seen {setting.seen} of the "
+            f"{setting.coverage.subjects} subjects that are tested**: the numbers are too good for "
+            f"people whom it has not met. It {history.in_words()}."
         ]
     if history.trained_on or history.groups:
         return [f"The encoder ({setting.encoder}) {history.in_words()}."]

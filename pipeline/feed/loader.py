@@ -76,6 +76,8 @@ def _end_workers_at_exit() -> None:
 
 
 def _kill_workers() -> None:
+    # Else torch would say of each of them that it was killed, after the error's own message.
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     for process in multiprocessing.active_children():
         if process.daemon:
             process.kill()

@@ -17,10 +17,12 @@ def refuse_seen(history: History, dataset: str, fold: Fold, clips: Sequence[Stor
         ValueError: Some were.
     """
     tested = {clips[row].group for row in fold.rows(clips, "test")}
-    if seen := sorted(tested.intersection(history.groups.get(dataset, []))):
+    if seen := history.seen_of(dataset, tested):
         raise ValueError(
             f"fold {fold.number} is not trained: its encoder's weights have seen "
             f"{len(seen)} of the {len(tested)} subjects that it tests ({', '.join(seen[:10])}); "
-            "take weights that were trained without them (of a model of this project, those of "
-            "the same fold), or from_scratch"
+            "take weights that were trained without them: of a model of this project, those of "
+            f"the same fold; of a pre-training, with exclude_folds.table=data/folds/{dataset}.csv "
+            f"and exclude_folds.folds=[{fold.number}] in pretrain/params.yaml. Or take "
+            "from_scratch, or set encoder.allow_seen to true: every table then says so"
         )

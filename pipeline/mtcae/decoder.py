@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
+import torch
 import torch.nn.functional as F
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
@@ -87,26 +88,39 @@ class CrossAttention(nn.Module):
         self.proj = DenseOfHeads((num_heads, head_dim, dim), inner_dim, dim)
 
     def forward(self, queries: Tensor, memory: Tensor) -> Tensor:
-        q = self._split_heads(self.query(queries))
-        k = self._split_heads(self.key(memory))
-        v = self._split_heads(self.value(memory))
-        if self._write_out(q):
-            scores = (q * self.head_dim**-0.5) @ k.mT
-            attended = F.dropout(scores.softmax(dim=-1), self.dropout, self.training) @ v
-        else:
-            dropout = self.dropout if self.training else 0.0
-            attended = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout)
-        output: Tensor = self.proj(attended.transpose(1, 2).flatten(2))
+        q, k, v = self.query(queries), self.key(memory), self.value(memory)  # (B, M or N, H * K)
+        attend = self._written_out if self._writes_out(q) else self._fused
+        output: Tensor = self.proj(attend(q, k, v))
         return output
 
-    def _write_out(self, q: Tensor) -> bool:
+    def _writes_out(self, q: Tensor) -> bool:
         if self.attention == "auto":
             return q.is_cuda and self.head_dim > _WIDEST_FUSED
         return self.attention == "written_out"
 
+    def _fused(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        dropout = self.dropout if self.training else 0.0
+        q, k, v = (self._split_heads(x) for x in (q, k, v))
+        attended = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout)
+        return attended.transpose(1, 2).flatten(2)
+
     def _split_heads(self, x: Tensor) -> Tensor:
         batch, num_tokens, _ = x.shape
         return x.view(batch, num_tokens, self.num_heads, -1).transpose(1, 2)  # (B, H, N, K)
+
+    def _written_out(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """One head after the other: for all at once, torch first copies q, k and v head by head."""
+        attended = []
+        scaled = q * self.head_dim**-0.5
+        for queries, keys, values in zip(
+            *(x.chunk(self.num_heads, dim=2) for x in (scaled, k, v)), strict=True
+        ):
+            scores = queries @ keys.mT
+            # Sums are float32 inside of the kernel. Under autocast a GPU would also write the
+            # weights, N numbers for every query, in float32, and dropout after it.
+            weights = scores.softmax(dim=-1, dtype=scores.dtype)
+            attended.append(F.dropout(weights, self.dropout, self.training) @ values)
+        return torch.cat(attended, dim=2)
 
 
 def mlp(dim: int, mlp_ratio: float, dropout: float) -> nn.Sequential:

@@ -79,8 +79,8 @@ class Head(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         # In float32 whatever the precision: bfloat16 rounds a box by up to a pixel of 224.
         kind = tokens.device.type
-        known = torch.amp.is_autocast_available(kind)  # not for tensors without data
-        with torch.autocast(kind, enabled=False) if known else nullcontext():
+        # Tensors without data know no autocast.
+        with nullcontext() if kind == "meta" else torch.autocast(kind, enabled=False):
             tokens = tokens.float()
             if self.norm_before_pool:
                 pooled = self.norm(tokens).mean(dim=1)

@@ -1,12 +1,13 @@
 """The files of a fold beside its model: the same in every run, so without what a clock says."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
 
+from pipeline.common.clips import Times
 from pipeline.common.files import atomic_path, write_json
 from pipeline.mtcae.optimistic import Optimistic
 from pipeline.mtcae.predictions import Evaluation, predictions_table
@@ -23,14 +24,21 @@ class FoldResult(NamedTuple):
 
 
 def fold_result(
-    tested: Evaluation, fold: int, classes: Sequence[str], optimistic: Optimistic | None
+    tested: Evaluation,
+    fold: int,
+    classes: Sequence[str],
+    times: Mapping[str, Times],
+    optimistic: Optimistic | None,
 ) -> FoldResult:
     """Predictions and metrics of the test clips of a fold.
 
-    With the best epoch on the test clips, predictions have a column `predicted_optimistic`, and
-    metrics `uar_optimistic`, `war_optimistic`, `epoch_optimistic`.
+    Predictions say in `times` when the frames of their boxes and points are shown. With the best
+    epoch on the test clips they have a column `predicted_optimistic`, and metrics `uar_optimistic`,
+    `war_optimistic`, `epoch_optimistic`.
     """
     predictions = predictions_table(tested, fold, classes)
+    place = list(predictions).index("points") + 1
+    predictions.insert(place, "times", predictions["clip"].map(times))
     scores = recalls(tested.labels, tested.probabilities.argmax(axis=1), len(classes))
     metrics = {
         "uar": scores.uar,

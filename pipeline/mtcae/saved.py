@@ -18,7 +18,7 @@ from pipeline.mtcae.decoder import DecoderSize
 from pipeline.mtcae.model import MTCAE
 from pipeline.mtcae.structures import Arch, Decoder, Structure
 
-_FORMAT = 4
+_FORMAT = 5
 
 
 class Normalisation(Section):
@@ -95,6 +95,8 @@ def load_model(path: Path) -> tuple[MTCAE, dict[str, Any]]:
         ValueError: The model was saved by another version of this project.
     """
     written = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+    if not isinstance(written, dict):
+        raise ValueError(f"{path.with_suffix('.json')} is no description of a model")
     if written.get("format") != _FORMAT:
         raise ValueError(
             f"{path.with_suffix('.json')} has format {written.get('format', 1)}, and this version "

@@ -8,6 +8,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from pipeline.common.params import Section
 from pipeline.pretrain.autoencoder import MaskedAutoencoder
+from pipeline.pretrain.crops import AugmentSettings
 from pipeline.pretrain.image import ImageSize
 from pipeline.pretrain.video import VideoSize
 from pipeline.training import optim
@@ -61,6 +62,7 @@ class Recipe(Section):
     checkpointing: bool
     optimizer: OptimizerSettings
     schedule: ScheduleSettings
+    augment: AugmentSettings
     engine: EngineSettings
 
 

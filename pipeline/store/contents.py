@@ -1,9 +1,9 @@
-"""A clip out of its shard, by its bytes; see shards.py for what a shard holds."""
+"""A clip out of the bytes of its shard; see shards.py for what a shard holds."""
 
+import hashlib
 import io
 import tarfile
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -26,36 +26,65 @@ class ClipContent(NamedTuple):
     track: FaceTrack
 
 
-def read_content(folder: Path, clip: StoredClip) -> ClipContent:
-    """A clip of the manifest out of the shards of a folder.
+class Place(NamedTuple):
+    """Where a clip is stored, as in `StoredClip`."""
+
+    clip: str
+    digest: str
+    shard: str
+    first_byte: int
+    end: int
+
+    @classmethod
+    def of(cls, clip: StoredClip) -> Self:
+        """As the manifest says."""
+        return cls(clip.clip, clip.digest, clip.shard, clip.first_byte, clip.end)
+
+
+def content_digest(content: ClipContent) -> str:
+    """SHA-256 of frames, boxes, points and mask, in hexadecimal."""
+    digest = hashlib.sha256(content.strip)
+    for array in (content.track.boxes, content.track.points, content.track.mask):
+        digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+def unpack(part: bytes, place: Place, folder: object) -> ClipContent:
+    """The clip in the bytes at its place.
+
+    Args:
+        part: From the clip's first byte to its end.
+        place: Where that was.
+        folder: Of the shard, for the message.
 
     Raises:
-        ValueError: It is not at its place.
+        ValueError: The bytes are not those of the clip.
     """
-    return read_place(folder / clip.shard, clip.clip, clip.first_byte, clip.end)
-
-
-def read_place(shard: Path, clip: str, first_byte: int, end: int) -> ClipContent:
-    """The clip that lies in these bytes of a shard.
-
-    Raises:
-        ValueError: It is not at its place.
-    """
-    with shard.open("rb") as file:
-        file.seek(first_byte)
-        part = file.read(end - first_byte)
     try:
         with tarfile.open(fileobj=io.BytesIO(part), mode="r:") as tar:
-            members = {member.name: tar.extractfile(member).read() for member in tar}  # type: ignore[union-attr]
+            files = (member for member in tar if member.isfile())
+            members = {file.name: tar.extractfile(file).read() for file in files}  # type: ignore[union-attr]
     except tarfile.TarError:
         members = {}
-    if members.keys() != {f"{clip}.{kind}" for kind in KINDS}:
-        raise ValueError(
-            f"{shard} does not hold {clip} where its manifest says: they are of two runs, or the "
-            "shard is damaged; `dvc repro --force label` makes them anew"
-        )
-    arrays = (_array(members[f"{clip}.{kind}.npy"]) for kind in ("boxes", "points", "mask"))
-    return ClipContent(members[f"{clip}.frames.jpg"], FaceTrack(*arrays))
+    if members.keys() != {f"{place.clip}.{kind}" for kind in KINDS}:
+        raise _misplaced(place, folder)
+    arrays = (_array(members[f"{place.clip}.{kind}.npy"]) for kind in ("boxes", "points", "mask"))
+    return ClipContent(members[f"{place.clip}.frames.jpg"], FaceTrack(*arrays))
+
+
+def unpack_verified(part: bytes, place: Place, folder: object) -> ClipContent:
+    """As `unpack`, and every byte of frames, boxes, points and mask is what the manifest says."""
+    content = unpack(part, place, folder)
+    if content_digest(content) != place.digest:
+        raise _misplaced(place, folder)
+    return content
+
+
+def _misplaced(place: Place, folder: object) -> ValueError:
+    return ValueError(
+        f"{folder}/{place.shard} does not hold {place.clip} where its manifest says: they are of "
+        "two runs, or the shard is damaged; `dvc repro --force label` makes them anew"
+    )
 
 
 def _array(data: bytes) -> npt.NDArray[Any]:

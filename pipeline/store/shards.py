@@ -11,7 +11,6 @@ is the same for any number of workers. A start reads the manifest, and no shard.
 T frames of side S, as stored.
 """
 
-import hashlib
 from collections.abc import Iterable
 from itertools import chain, count
 from pathlib import Path
@@ -22,6 +21,7 @@ import webdataset as wds
 from pipeline.common.clips import Clip, StoredClip
 from pipeline.common.files import atomic_path
 from pipeline.common.frames import FaceTrack
+from pipeline.store.contents import ClipContent, content_digest
 from pipeline.store.strips import strip_size
 
 # A shard is closed by the clip that fills it.
@@ -82,9 +82,6 @@ def _members(clip: Clip, strip: bytes, track: FaceTrack) -> dict[str, Any]:
 
 def _stored(labelled: LabelledClip, shard: str, start: int, end: int) -> StoredClip:
     clip, strip, track = labelled
-    digest = hashlib.sha256(strip)
-    for array in (track.boxes, track.points, track.mask):
-        digest.update(array.tobytes())
     return StoredClip(
         clip=clip.clip,
         path=clip.path,
@@ -95,8 +92,9 @@ def _stored(labelled: LabelledClip, shard: str, start: int, end: int) -> StoredC
         num_frames=clip.num_frames,
         seconds=clip.seconds,
         content=clip.content,
-        digest=digest.hexdigest(),
+        digest=content_digest(ClipContent(strip, track)),
         shard=shard,
         first_byte=start,
         end=end,
+        times=clip.times,
     )

@@ -4,7 +4,6 @@ Shape letters: B clips in a batch, T frames, I side of a frame as the model read
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +13,8 @@ from torch.utils.data import Dataset
 
 from pipeline.common.clips import StoredClip
 from pipeline.store.batch import Batch, Target
-from pipeline.store.contents import read_place
+from pipeline.store.contents import ClipContent, Place
+from pipeline.store.folders import Shards
 from pipeline.store.strips import decode_strip, strip_size
 
 
@@ -39,7 +39,7 @@ class StoredFrames(Dataset[Batch]):
     and `expression` (B,), the place in the list of classes.
 
     Args:
-        folder: Of the shards.
+        shards: Where the clips are.
         clips: Of their manifest, in the order of their numbers.
         classes: Class names in the order of the model's logits.
         image_size: I; the stored size or a half, quarter or eighth of it is the cheapest.
@@ -56,7 +56,7 @@ class StoredFrames(Dataset[Batch]):
 
     def __init__(
         self,
-        folder: Path,
+        shards: Shards,
         clips: Sequence[StoredClip],
         *,
         classes: Sequence[str],
@@ -64,7 +64,7 @@ class StoredFrames(Dataset[Batch]):
         segments: int = 1,
         keep_bytes: int = 0,
     ) -> None:
-        self.folder = folder
+        self.shards = shards
         self.image_size = image_size
         self.segments = segments
         self.room = keep_bytes
@@ -73,7 +73,8 @@ class StoredFrames(Dataset[Batch]):
         # Arrays, not lists: workers that count references would copy a list page by page.
         self.names = np.array([clip.clip for clip in clips], np.str_)
         self.groups = np.array([clip.group for clip in clips], np.str_)
-        self.shards = np.array([clip.shard for clip in clips], np.str_)
+        self.digests = np.array([clip.digest for clip in clips], np.bytes_)
+        self.files = np.array([clip.shard for clip in clips], np.str_)
         places = [(clip.first_byte, clip.end) for clip in clips]
         self.places = np.array(places, np.int64).reshape(-1, 2)
 
@@ -81,7 +82,7 @@ class StoredFrames(Dataset[Batch]):
         return len(self.places)
 
     def __getitem__(self, numbers: list[int]) -> Batch:
-        columns = zip(*(self._clip(number) for number in numbers), strict=True)
+        columns = zip(*self._clips(numbers), strict=True)
         frames, boxes, points, mask = (torch.stack(column) for column in columns)
         labels = torch.from_numpy(self.labels[numbers])
         return Batch(
@@ -91,20 +92,25 @@ class StoredFrames(Dataset[Batch]):
             targets=face_targets(boxes, points, mask, labels),
         )
 
-    def _clip(self, number: int) -> tuple[Tensor, ...]:
-        if number in self.kept:
-            return self.kept[number]
-        clip = self._decode(number)
-        if clip[0].nbytes <= self.room:
-            self.room -= clip[0].nbytes
-            self.kept[number] = clip
-        return clip
+    def _clips(self, numbers: list[int]) -> list[tuple[Tensor, ...]]:
+        """Frames, boxes, points and mask of each clip."""
+        missing = [number for number in dict.fromkeys(numbers) if number not in self.kept]
+        contents = self.shards.read(map(self._place, missing))
+        found = self.kept | dict(zip(missing, map(self._decode, contents), strict=True))
+        for number in missing:
+            num_bytes = found[number][0].nbytes
+            if num_bytes <= self.room:
+                self.room -= num_bytes
+                self.kept[number] = found[number]
+        return [found[number] for number in numbers]
 
-    def _decode(self, number: int) -> tuple[Tensor, ...]:
-        """Frames, boxes, points and mask of one clip."""
+    def _place(self, number: int) -> Place:
         start, end = self.places[number].tolist()
-        shard = self.folder / self.shards[number]
-        strip, track = read_place(shard, self.names[number], start, end)
+        digest = self.digests[number].decode()
+        return Place(str(self.names[number]), digest, str(self.files[number]), start, end)
+
+    def _decode(self, content: ClipContent) -> tuple[Tensor, ...]:
+        strip, track = content
         frames = decode_strip(strip, self.image_size)
         side = np.float32(strip_size(strip))
         boxes = np.concatenate(

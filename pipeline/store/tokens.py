@@ -15,6 +15,7 @@ Shape letters: B clips in a batch, T frames, N tokens of a clip, D encoder width
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
@@ -65,30 +66,39 @@ def token_record(num_frames: int, num_tokens: int, dim: int) -> np.dtype[np.void
     )
 
 
+@contextmanager
+def new_tokens(out: Path, clips: Sequence[StoredClip], origin: Origin) -> Iterator[None]:
+    """All tokens are written in this block; when it ends without an error, the folder is whole.
+
+    Args:
+        out: Folder of the tokens.
+        clips: Of the shards' manifest, all of them.
+        origin: What the tokens are made of.
+    """
+    (out / TOKENS).unlink(missing_ok=True)
+    yield
+    write_json(out / TOKENS, _description(origin, clips))
+
+
 def write_tokens(
     out: Path,
     clips: Sequence[StoredClip],
     batches: Iterable[Batch],
     encode: Callable[[Tensor], Tensor],
-    *,
-    origin: Origin,
     record: np.dtype[np.void],
 ) -> None:
-    """Encode every clip of the shards; memory does not grow with their number.
+    """Encode the clips of one or several shards; memory does not grow with their number.
 
     Args:
         out: Folder of the tokens.
-        clips: Of the shards' manifest, all of them.
+        clips: Of the shards' manifest; all clips of each of these shards.
         batches: The same clips, in that order; the last bits of tokens may depend on their sizes.
         encode: From the inputs of a batch to tokens (B, N, D) of any floating type.
-        origin: What `encode` is made of.
         record: Of `token_record`.
 
     Raises:
         ValueError: A token is no finite float16.
     """
-    # Until everything is written, nothing says that the folder is whole.
-    (out / TOKENS).unlink(missing_ok=True)
     records = _records(batches, encode, record)
     for shard, group in groupby(clips, attrgetter("shard")):
         in_shard = list(group)
@@ -104,7 +114,6 @@ def write_tokens(
                 assert name == clip.clip, f"{name} came where {clip.clip} was expected"
                 file.write(content)
     assert next(records, None) is None, "more clips came than the manifest has"
-    write_json(out / TOKENS, _description(origin, clips))
 
 
 def _records(

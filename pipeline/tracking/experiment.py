@@ -12,7 +12,7 @@ Choices = Mapping[str, str | int]
 """What tells DVC experiments apart: `dataset` and the others on top of params.yaml, in order."""
 
 # As weights/ and params.yaml call it.
-_FROM_SCRATCH = "from_scratch"
+FROM_SCRATCH = "from_scratch"
 
 
 class TrackedExperiment(NamedTuple):
@@ -39,12 +39,17 @@ class TrackedExperiment(NamedTuple):
         return cls(choices, {**training, "encoder": encoder}, data_digest)
 
     @property
+    def group(self) -> str:
+        """Name of the experiment in MLflow, which has a run for each of these."""
+        return f"dfer-{self.choices['dataset']}"
+
+    @property
     def name(self) -> str:
         """For people, such as `cascaded vit tiny quick marlin-large seed 1 (3fa2)`."""
         structure = Structure(str(self.choices["arch"]), str(self.choices["decoder"]))
         words = [structure.name, self.choices["model"], self.choices["recipe"]]
-        encoder = self.flat_params().get("encoder.name", _FROM_SCRATCH)
-        if encoder != _FROM_SCRATCH:
+        encoder = self.flat_params().get("encoder.name", FROM_SCRATCH)
+        if encoder != FROM_SCRATCH:
             words.append(encoder)
         words += [f"seed {self.choices['seed']}", f"({self.params_digest[:4]})"]
         return " ".join(map(str, words))

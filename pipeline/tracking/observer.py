@@ -107,6 +107,38 @@ def track_fold(experiment: TrackedExperiment, fold: int) -> Iterator[RunLog]:
             parent_log.end(status)
 
 
+@contextmanager
+def track_training(experiment: TrackedExperiment) -> Iterator[RunLog]:
+    """Log a training without folds live, in a run that ends with the block."""
+    log = RunLog(None, "")
+    with _tolerance():
+        store = _open_store(experiment)
+        # One that was stopped goes on.
+        run = store.find(aggregated="no") or store.create()
+        store.client.update_run(run.info.run_id, "RUNNING")
+        log = RunLog(store, run.info.run_id)
+    status = "FAILED"
+    try:
+        yield log
+        if log.store:
+            with _tolerance():
+                log.store.client.set_tag(log.run_id, "aggregated", "yes")
+        status = "FINISHED"
+    except (KeyboardInterrupt, SystemExit):
+        status = "KILLED"
+        raise
+    finally:
+        log.end(status)
+
+
+def log_pictures(experiment: TrackedExperiment, folder: Path) -> None:
+    """Attach the files of a folder to the newest run of a training without folds."""
+    with _tolerance():
+        store = _open_store(experiment)
+        if run := store.find_by_name():
+            store.client.log_artifacts(run.info.run_id, str(folder), "look")
+
+
 def log_experiment(
     experiment: TrackedExperiment,
     folds: Mapping[int, FoldFiles],

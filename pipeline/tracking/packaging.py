@@ -12,10 +12,18 @@ from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, DataType, Schema, TensorSpec
 
 from pipeline.common.imports import needed_files
+from pipeline.serving.answers import columns
 
-_SERVING = Path("pipeline/serving/classifier.py")
+_SERVING = Path("pipeline/serving/pyfunc.py")
 # Copied with its weights, 2 MB: it demands an old torch, and so cannot stand among requirements.
 _COPIED = "facenet_pytorch"
+_TYPES = {
+    "video": DataType.string,
+    "label": DataType.string,
+    "problem": DataType.string,
+    "person": DataType.long,
+    "num_windows": DataType.long,
+}
 # What all these files import, by requirements.txt, where the versions are.
 PACKAGES = {
     "av",
@@ -31,6 +39,7 @@ PACKAGES = {
     "timm",
     "torch",
     "torchvision",
+    "tqdm",
 }
 
 
@@ -38,7 +47,7 @@ def package_model(weights: Path, folder: Path) -> None:
     """Write a model to the new folder `folder`, with its code, signature and requirements.
 
     It is loaded by `mlflow.pyfunc.load_model` and takes a table with the paths of videos in the
-    column `video`; `VideoClassifier.predict` says what it gives.
+    column `video`; `VideoModel.predict` says what it gives.
 
     Args:
         weights: What `save_model` wrote, model.safetensors with model.json beside it.
@@ -49,9 +58,8 @@ def package_model(weights: Path, folder: Path) -> None:
     classes = json.loads(description.read_text(encoding="utf-8"))["metadata"]["classes"]
     pins = (root / "requirements.txt").read_text(encoding="utf-8").splitlines()
     outputs: list[ColSpec | TensorSpec] = [
-        ColSpec(DataType.string, "label", required=False),
-        *(ColSpec(DataType.double, f"probability_{name}", required=False) for name in classes),
-        ColSpec(DataType.string, "problem", required=False),
+        ColSpec(_TYPES.get(name, DataType.double), name, required=False)
+        for name in ("video", *columns(classes, num_models=1), "problem")
     ]
     with TemporaryDirectory() as code:
         for module in needed_files(_SERVING, root):

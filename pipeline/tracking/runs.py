@@ -59,12 +59,16 @@ class Store:
         self.client = MlflowClient(uri)
         if database:
             mend_places(database)
-        name = f"dfer-{choices['dataset']}"
-        self.experiment_id = _experiment(self.client, name, artifacts)
+        self.experiment_id = _experiment(self.client, experiment.group, artifacts)
 
     def find(self, **tags: str) -> Run | None:
         """The newest parent run of this experiment, code and DVC experiment with such tags."""
         found = self._search({"key": self._key(), **tags}, max_results=1)
+        return found[0] if found else None
+
+    def find_by_name(self) -> Run | None:
+        """The newest run of this experiment's name, of whatever commit and DVC experiment."""
+        found = self._search({MLFLOW_RUN_NAME: self.experiment.name}, max_results=1)
         return found[0] if found else None
 
     def create(self) -> Run:

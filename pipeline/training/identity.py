@@ -12,7 +12,7 @@ from pipeline.common.files import sha256_of
 def training_key(
     params: Mapping[str, Any],
     part: Mapping[str, Any],
-    inputs: Iterable[Path],
+    inputs: Mapping[str, str],
     sources: Iterable[Path],
     root: Path,
 ) -> str:
@@ -21,14 +21,14 @@ def training_key(
     Args:
         params: All parameters, as JSON knows them.
         part: What of the data is trained on: the number of the fold and its parts.
-        inputs: Files that are read; their content counts, and their names without folders.
+        inputs: SHA-256 of every file that is read, by its name without folders.
         sources: Python files that run, relative to the root; names and content count.
         root: Folder of the project.
     """
     described = {
         "params": params,
         "part": part,
-        "inputs": [[path.name, sha256_of(path)] for path in inputs],
+        "inputs": inputs,
         "sources": [[path.as_posix(), sha256_of(root / path)] for path in sorted(sources)],
     }
     return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:32]

@@ -158,7 +158,7 @@ def _finish_steps(
             waited = time.perf_counter() - start
             rate = max(group["lr"] for group in state.optimizer.param_groups)
             place = Place(progress.epoch, progress.step, fabric.global_rank)
-            losses, num_samples, (leave, save) = take_step(
+            losses, num_samples, norm, (leave, save) = take_step(
                 fabric,
                 state.module,
                 state.wrapped_optimizer,
@@ -175,10 +175,12 @@ def _finish_steps(
             progress.add(
                 losses,
                 num_samples,
+                gradient_norm=norm,
                 learning_rate=rate,
                 seconds=time.perf_counter() - start,
                 waiting=waited,
             )
+            bar.set_postfix_str(f"loss {losses[0]:.4f}, norm {norm:.2g}", refresh=False)
             bar.update()
             where = f"after step {progress.step} of epoch {progress.epoch}"
             _save_or_leave(state, checkpoints, stop, where, leave=leave, save=save)

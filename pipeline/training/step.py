@@ -19,11 +19,13 @@ class StepResult(NamedTuple):
     Attributes:
         losses: Of the whole batch, one per loss term.
         num_samples: Of the whole batch.
+        gradient_norm: Before it is clipped.
         wishes: Each of the flags, where any process raised it.
     """
 
     losses: list[float]
     num_samples: int
+    gradient_norm: float
     wishes: list[bool]
 
 
@@ -75,7 +77,7 @@ def take_step(
     optimizer.step()
     # Not before the backward pass: no gradients need to live during the forward pass.
     optimizer.zero_grad()
-    return StepResult(means, int(num_samples), [flag > 0 for flag in raised])
+    return StepResult(means, int(num_samples), gradient, [flag > 0 for flag in raised])
 
 
 def _add_gradients(

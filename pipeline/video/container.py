@@ -49,11 +49,17 @@ def too_large(path: Path) -> UnusableVideo:
 
 
 class Deadline:
-    """The end of the time that may be spent on a file."""
+    """The end of the time that may be spent on a file.
 
-    def __init__(self, path: Path) -> None:
+    Args:
+        path: The file.
+        more: Seconds beyond those that every file has.
+    """
+
+    def __init__(self, path: Path, more: float = 0) -> None:
         self.name = path.name
-        self.end = time.monotonic() + _TIMEOUT_S
+        self.limit = _TIMEOUT_S + more
+        self.end = time.monotonic() + self.limit
 
     def left(self) -> float:
         """Seconds that remain.
@@ -64,7 +70,7 @@ class Deadline:
         left = self.end - time.monotonic()
         if left <= 0:
             raise UnusableVideo(
-                "timeout", f"{self.name}: not decoded in {_TIMEOUT_S} s; cut the video into clips"
+                "timeout", f"{self.name}: not decoded in {self.limit:.0f} s; cut it into clips"
             )
         return left
 

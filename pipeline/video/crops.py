@@ -90,8 +90,15 @@ def _cut(picture: npt.NDArray[np.uint8], square: Square, size: int) -> npt.NDArr
     rows = np.arange(top, bottom).clip(0, picture.shape[0] - 1)
     columns = np.arange(left, right).clip(0, picture.shape[1] - 1)
     x, y = square.x - left, square.y - top
+    # Rounding can put an edge that lies between two pixels beyond them, where Pillow raises.
+    box = (
+        max(0.0, x - half),
+        max(0.0, y - half),
+        min(x + half, right - left),
+        min(y + half, bottom - top),
+    )
     upright = Image.fromarray(picture[rows[:, None], columns]).resize(
-        (larger, larger), Image.Resampling.BICUBIC, box=(x - half, y - half, x + half, y + half)
+        (larger, larger), Image.Resampling.BICUBIC, box=box
     )
     if square.degrees:
         upright = upright.rotate(square.degrees, Image.Resampling.BICUBIC)
@@ -111,3 +118,11 @@ def shrink(
         Image.fromarray(picture).resize(size, Image.Resampling.BILINEAR) for picture in pictures
     ]
     return np.stack([np.asarray(copy) for copy in copies]), scale
+
+
+def to_picture(points: npt.NDArray[np.floating], square: Square) -> npt.NDArray[np.float64]:
+    """Points (..., 2), x, y as fractions of a square, in pixels of the picture."""
+    turn = math.radians(square.degrees)
+    turned = np.array([[math.cos(turn), -math.sin(turn)], [math.sin(turn), math.cos(turn)]])
+    placed = (points - 0.5) * square.side @ turned.T + np.array([square.x, square.y])
+    return np.asarray(placed, np.float64)

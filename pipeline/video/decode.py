@@ -8,7 +8,7 @@ Shape letters: T sampled pictures, H x W pixels of a picture, S side of a square
 """
 
 from bisect import bisect_right
-from collections.abc import Iterator, Set
+from collections.abc import Generator, Set
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,7 +20,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from pipeline.common.files import is_lfs_pointer
-from pipeline.common.frames import FrameSettings, Sampling
+from pipeline.common.frames import FrameSettings
 from pipeline.video.container import (
     MAX_PIXELS,
     Deadline,
@@ -30,7 +30,9 @@ from pipeline.video.container import (
     unreadable,
 )
 from pipeline.video.pictures import Converter, Picture, same_size
-from pipeline.video.streams import Stream, Timeline, find_stream
+from pipeline.video.sampling import kept_indices
+from pipeline.video.shots import ShotFinder
+from pipeline.video.streams import Stream, find_stream
 
 
 class Notes(NamedTuple):
@@ -51,6 +53,7 @@ class SampledVideo(NamedTuple):
     Attributes:
         pictures: (T, H, W, 3) uint8 RGB.
         times: (T,) when each is shown, in seconds after the first frame of the video.
+        shots: (T,) which shot each is of, in ascending order from 0; see `pipeline.video.shots`.
         num_frames: Frames of the video.
         seconds: Its length as the container declares it; 0 where it declares none.
         notes: What is odd about it.
@@ -58,46 +61,10 @@ class SampledVideo(NamedTuple):
 
     pictures: npt.NDArray[np.uint8]
     times: npt.NDArray[np.float64]
+    shots: npt.NDArray[np.int64]
     num_frames: int
     seconds: float
     notes: Notes
-
-
-def sample_indices(
-    num_frames: int, num_samples: int = 16, sampling: Sampling = "uniform"
-) -> list[int]:
-    """Indices of the frames to keep, in temporal order; a short video repeats frames.
-
-    `uniform` takes the centre of each of `num_samples` equal segments: 32 frames -> [1, 3, 5, ...,
-    31]. `stride` steps by num_frames // num_samples from frame 0 and drops the tail: 47 frames ->
-    [0, 2, 4, ..., 30].
-
-    Raises:
-        ValueError: The video has no frames.
-
-    Source: MTCAE-DFER, section IV.B ("average down sampling"); `stride` is the authors' notebook.
-    """
-    if num_frames < 1:
-        raise ValueError("a video without frames cannot be sampled")
-    if sampling == "stride" and num_frames >= num_samples:
-        step = num_frames // num_samples
-        return [i * step for i in range(num_samples)]
-    return [(2 * i + 1) * num_frames // (2 * num_samples) for i in range(num_samples)]
-
-
-def frames_on_screen(timeline: Timeline, num_samples: int) -> list[int]:
-    """Indices of the frames that are shown at the centres of `num_samples` equal intervals of time.
-
-    Where all frames are shown equally long these are the indices of `sample_indices`.
-    """
-    first, points = timeline.points[0], timeline.points
-    length = timeline.end - first
-    # A point in time t, in units of 1 / (2 num_samples) ticks, so that nothing is rounded.
-    centres = [(2 * i + 1) * length for i in range(num_samples)]
-    return [
-        bisect_right(points, centre, key=lambda t: 2 * num_samples * (t - first)) - 1
-        for centre in centres
-    ]
 
 
 class _Choice(NamedTuple):
@@ -119,12 +86,14 @@ class _Decoded(NamedTuple):
 
     Attributes:
         pictures: Of the kept ones.
+        shots: Which shot each of these is of; ascending.
         points: Of all frames that came out, in this order.
         num_damaged: How many of them are known to be damaged.
         has_fields: Whether frames are interlaced: their two halves can be packets of their own.
     """
 
     pictures: dict[int, Picture]
+    shots: dict[int, int]
     points: list[int | None]
     num_damaged: int
     has_fields: bool
@@ -148,7 +117,7 @@ def read_pictures(path: Path, settings: FrameSettings) -> SampledVideo:
         UnusableVideo: No such file, not a video, no video stream, truncated, or larger than 7680 x
         4320.
     """
-    _check_file(path)
+    check_file(path)
     deadline = Deadline(path)
     stream = find_stream(path, deadline)
     timeline, spare = stream.timeline, stream.spare
@@ -160,7 +129,7 @@ def read_pictures(path: Path, settings: FrameSettings) -> SampledVideo:
         if not num_frames:
             raise UnusableVideo("no_frames", f"{path.name}: no frame could be decoded")
         names = timeline.points if by_time else range(num_frames)
-        indices = _indices(timeline, settings)
+        indices = kept_indices(timeline, settings)
         kept = {names[i] for i in indices}
         spare -= kept
         decoded = _decode(path, stream, _Choice(by_time, kept, spare), settings, deadline)
@@ -176,13 +145,15 @@ def read_pictures(path: Path, settings: FrameSettings) -> SampledVideo:
     return SampledVideo(
         same_size([decoded.pictures[names[i]] for i in indices]),
         timeline.seconds(indices),
+        np.unique([decoded.shots[names[i]] for i in indices], return_inverse=True)[1],
         num_frames,
         stream.seconds,
         Notes(decoded.num_damaged + max(0, missing), stream.choice),
     )
 
 
-def _check_file(path: Path) -> None:
+def check_file(path: Path) -> None:
+    """Raises UnusableVideo for a path where there is nothing that could be a video."""
     if not path.is_file():
         raise UnusableVideo("missing", f"{path.name}: no such file; check the path in the table")
     if not path.stat().st_size:
@@ -194,45 +165,47 @@ def _check_file(path: Path) -> None:
         )
 
 
-def _indices(timeline: Timeline, settings: FrameSettings) -> list[int]:
-    if settings.clock == "time":
-        return frames_on_screen(timeline, settings.num_stored)
-    return sample_indices(len(timeline.points), settings.num_stored, settings.sampling)
-
-
 def _decode(
     path: Path, stream: Stream, choice: _Choice, settings: FrameSettings, deadline: Deadline
 ) -> _Decoded:
-    aspect = stream.pixel_aspect
-    converter = Converter(settings, aspect)
+    converter = Converter(settings, stream.pixel_aspect)
+    finder = ShotFinder()
     pictures: dict[int, Picture] = {}
+    positions: dict[int, int] = {}
     points: list[int | None] = []
     num_damaged, has_fields = 0, False
-    for frame in _frames(path, stream, choice.spare, deadline):
+    for frame in decode_frames(path, stream, choice.spare, deadline):
         name = frame.pts if choice.by_time else len(points)
         points.append(frame.pts)
         num_damaged += frame.is_corrupt or frame.pts in stream.corrupt
         has_fields |= frame.interlaced_frame
-        if frame.width * frame.height * max(aspect, 1 / aspect) > MAX_PIXELS:
-            raise too_large(path)
-        if name is not None and name in choice.kept:
-            try:
+        try:
+            finder.add(frame)
+            if name is not None and name in choice.kept:
                 pictures[name] = converter(frame)
-            except av.FFmpegError as error:
-                raise unreadable(path, f"its colours cannot be converted: {error}") from error
-    return _Decoded(pictures, points, num_damaged, has_fields)
+                positions[name] = len(points) - 1
+        except av.FFmpegError as error:
+            raise unreadable(path, f"its colours cannot be converted: {error}") from error
+    first_frames = finder.first_frames()
+    shots = {name: bisect_right(first_frames, position) for name, position in positions.items()}
+    return _Decoded(pictures, shots, points, num_damaged, has_fields)
 
 
-def _frames(
-    path: Path, stream: Stream, spare: Set[int], deadline: Deadline
-) -> Iterator[VideoFrame]:
-    """All frames but the spare ones, in the order in which they are shown."""
+def decode_frames(
+    path: Path, stream: Stream, spare: Set[int], deadline: Deadline, *, num_threads: int = 1
+) -> Generator[VideoFrame]:
+    """All frames but the spare ones, in the order in which they are shown.
+
+    Raises:
+        UnusableVideo: A frame is larger than 7680 x 4320, or the time is over.
+    """
+    aspect = stream.pixel_aspect
     with open_video(path, deadline) as container:
         video = container.streams[stream.number]
         assert isinstance(video, VideoStream)
         for other in container.streams:
             other.discard = Discard.default if other is video else Discard.all
-        video.codec_context.thread_count = 1
+        video.codec_context.thread_count = num_threads
         video.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
         for packet in container.demux(video):
             deadline.left()
@@ -242,4 +215,7 @@ def _frames(
                 frames = video.decode(packet)
             except av.FFmpegError:
                 continue  # A hole: the other frames are used, and the missing ones counted.
-            yield from frames
+            for frame in frames:
+                if frame.width * frame.height * max(aspect, 1 / aspect) > MAX_PIXELS:
+                    raise too_large(path)
+                yield frame

@@ -19,9 +19,11 @@ Picture = npt.NDArray[np.uint8]
 """RGB (H, W, 3)."""
 
 # The longer side, in pixels, of pictures from which a face is cut: 16 of them are 100 MB.
-_LONGER_SIDE = 1920
+LONGER_SIDE = 1920
 # Exact rounding makes the result the same on every processor.
 _FLAGS = "flags=bicubic+accurate_rnd+full_chroma_int+bitexact"
+# Pixels of a picture, each way, that may share one of chroma.
+_CHROMA = 4
 # By the quarter turns that a frame needs, clockwise, and whether it is mirrored as well.
 _TURNS: dict[tuple[int, bool], tuple[tuple[str, str], ...]] = {
     (0, False): (),
@@ -65,14 +67,7 @@ class Converter:
 
     def __call__(self, frame: VideoFrame) -> Picture:
         """Raises av.FFmpegError for a frame of a form that cannot be converted."""
-        form = _Form(
-            frame.width,
-            frame.height,
-            frame.format.name,
-            frame.colorspace,
-            frame.color_range,
-            _turn(frame),
-        )
+        form = _form_of(frame)
         if form != self._form:
             self._graph = self._build(form)
             self._form = form
@@ -80,27 +75,50 @@ class Converter:
         return np.asarray(self._graph.vpull().to_ndarray(), np.uint8)
 
     def _build(self, form: _Form) -> Graph:
-        width, height, aspect = form.width, form.height, self._aspect
-        if form.turn[0] % 2:
-            width, height, aspect = height, width, 1 / aspect
-        width = _whole(width * aspect)
+        width, height = _upright_size(form, self._aspect)
         steps = list(_TURNS[form.turn])
         size = self._settings.size
         if self._settings.crop == "square":
-            # Chroma at full size, because a crop may begin between two pixels of chroma.
             side = min(width, height)
-            steps += [
-                ("scale", f"{width}:{height}:{_FLAGS}"),
-                ("format", "yuv444p|gbrp"),
-                ("crop", f"{side}:{side}"),
-            ]
+            left, top = (width - side) // 2, (height - side) // 2
+            if self._aspect != 1 or left % _CHROMA or top % _CHROMA:
+                # Chroma at full size, because the crop begins between two pixels of chroma.
+                steps += [("scale", f"{width}:{height}:{_FLAGS}"), ("format", "yuv444p|gbrp")]
+            steps += [("crop", f"{side}:{side}:{left}:{top}")]
         if self._settings.crop == "face":
-            factor = min(Fraction(1), Fraction(_LONGER_SIDE, max(width, height)))
+            factor = min(Fraction(1), Fraction(LONGER_SIDE, max(width, height)))
             target = _whole(width * factor), _whole(height * factor)
         else:
             target = size, size
-        steps += [("scale", f"{target[0]}:{target[1]}:{_FLAGS}"), ("format", "rgb24")]
-        return _graph(form, steps)
+        return _graph(form, [*steps, *_scaled_to_rgb(*target)])
+
+
+def _scaled_to_rgb(width: int, height: int) -> list[tuple[str, str]]:
+    # By way of planes: two thirds of the time that it takes at once, for the same bytes.
+    scale = ("scale", f"{width}:{height}:{_FLAGS}")
+    return [scale, ("format", "gbrp"), ("format", "rgb24")]
+
+
+def upright_size(frame: VideoFrame, pixel_aspect: Fraction) -> tuple[int, int]:
+    """Width and height of the frame as it is shown, with square pixels."""
+    return _upright_size(_form_of(frame), pixel_aspect)
+
+
+def _form_of(frame: VideoFrame) -> _Form:
+    return _Form(
+        frame.width,
+        frame.height,
+        frame.format.name,
+        frame.colorspace,
+        frame.color_range,
+        _turn(frame),
+    )
+
+
+def _upright_size(form: _Form, pixel_aspect: Fraction) -> tuple[int, int]:
+    if form.turn[0] % 2:
+        return _whole(form.height / pixel_aspect), form.width
+    return _whole(form.width * pixel_aspect), form.height
 
 
 def _graph(form: _Form, steps: Sequence[tuple[str, str]]) -> Graph:
@@ -135,10 +153,11 @@ def _turn(frame: VideoFrame) -> tuple[int, bool]:
 def same_size(pictures: Sequence[Picture]) -> npt.NDArray[np.uint8]:
     """Pictures (T, H, W, 3) as large as the largest: the others scaled to fit, on black."""
     height, width, _ = max((picture.shape for picture in pictures), key=lambda s: s[0] * s[1])
-    return np.stack([_fitted(picture, width, height) for picture in pictures])
+    return np.stack([fit_into(picture, width, height) for picture in pictures])
 
 
-def _fitted(picture: Picture, width: int, height: int) -> Picture:
+def fit_into(picture: Picture, width: int, height: int) -> Picture:
+    """A picture scaled to fit, in the middle of a black one of that size in pixels."""
     own_height, own_width, _ = picture.shape
     if (own_width, own_height) == (width, height):
         return picture

@@ -5,7 +5,9 @@ Shape letters: T frames, S side of a frame in pixels.
 
 from pathlib import Path
 
-from pipeline.common.frames import FaceSettings, FaceTrack, FrameSettings
+import numpy as np
+
+from pipeline.common.frames import OTHER_SHOT, FaceSettings, FaceTrack, FrameSettings
 from pipeline.video.container import UnusableVideo
 from pipeline.video.crops import cut, face_squares, shrink
 from pipeline.video.decode import SampledVideo, read_pictures
@@ -14,7 +16,7 @@ from pipeline.video.no_face import why_no_face
 from pipeline.video.tracks import main_face
 
 # The longer side, in pixels, of the copies in which faces are looked for.
-_LONGER_SIDE = 480
+LONGER_SIDE = 480
 
 
 class FrameReader:
@@ -34,7 +36,8 @@ class FrameReader:
         """Sampled frames (T, S, S, 3) of a video.
 
         With crop `face` they are squares around the main face, which is looked for in small copies
-        of the pictures and cut out of the pictures themselves.
+        of the pictures and cut out of the pictures themselves. Frames of other shots than that of
+        this face show the same place, and are marked with `OTHER_SHOT`.
 
         Raises:
             UnusableVideo: See `read_pictures`; or no face is in enough of the frames.
@@ -43,12 +46,17 @@ class FrameReader:
         if self.frames.crop != "face":
             return video
         pictures = video.pictures
-        copies, scale = shrink(pictures, _LONGER_SIDE)
+        copies, scale = shrink(pictures, LONGER_SIDE)
         found = self.detector.detect(copies)
-        track = main_face(found, max_jump=self.faces.max_jump, max_gap=self.faces.max_gap)
+        jump, gap = self.faces.max_jump, self.faces.max_gap
+        track = main_face(found, video.shots.tolist(), max_jump=jump, max_gap=gap)
         if not self.faces.enough(track):
-            why = why_no_face(pictures, track, scale, self.faces)
+            why = why_no_face(pictures, video.shots.tolist(), track, scale, self.faces)
             raise UnusableVideo("no_face", f"{path.name}: {why}")
         large = FaceTrack(track.boxes / scale, track.points / scale, track.mask)
         squares = face_squares(large, margin=self.frames.margin, level=self.frames.level)
-        return video._replace(pictures=cut(pictures, squares, self.frames.size))
+        shown = video.shots[np.argmax(track.mask)]
+        return video._replace(
+            pictures=cut(pictures, squares, self.frames.size),
+            shots=np.where(video.shots == shown, shown, OTHER_SHOT),
+        )

@@ -3,13 +3,14 @@
 Shape letters: T frames, K faces found in one frame.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from scipy.optimize import linear_sum_assignment
 
-from pipeline.common.frames import FaceTrack
+from pipeline.common.frames import OTHER_SHOT, FaceTrack
 
 Array = npt.NDArray[np.float32]
 
@@ -29,13 +30,16 @@ class _Face(NamedTuple):
     """A detection: frame, row among the frame's detections, centre (2,) and size in pixels."""
 
     frame: int
+    shot: int
     row: int
     centre: Array
     size: float
     score: float
 
 
-def main_face(frames: list[Detections], *, max_jump: float, max_gap: int) -> FaceTrack:
+def main_face(
+    frames: Sequence[Detections], shots: Sequence[int], *, max_jump: float, max_gap: int
+) -> FaceTrack:
     """Follow the most prominent person through a clip, never switching to somebody else.
 
     Faces of neighbouring frames are matched one to one into tracklets; tracklets that follow one
@@ -43,10 +47,12 @@ def main_face(frames: list[Detections], *, max_jump: float, max_gap: int) -> Fac
     one ended. A match moves by at most `max_jump` face sizes and changes its size at most by a
     factor of two. The chain with the largest sum of score times face size (the square root of the
     box area) is the main face. Frames in which that person is not found are masked, also when
-    others are visible.
+    others are visible. Nobody is followed from one shot into another: who stands there now may be
+    anybody.
 
     Args:
         frames: The detections of each of the T frames.
+        shots: Which shot each frame is of; the faces of those of `OTHER_SHOT` are passed over.
         max_jump: Largest movement of the centre between two sightings, in face sizes.
         max_gap: Most frames without a sighting after which a face at the same place still counts as
             the same person.
@@ -56,18 +62,22 @@ def main_face(frames: list[Detections], *, max_jump: float, max_gap: int) -> Fac
         np.zeros((len(frames), 5, 2), np.float32),
         np.zeros(len(frames), bool),
     )
-    for face in _best_chain(_tracklets(frames, max_jump), max_jump, max_gap):
+    faces = [
+        [] if shot == OTHER_SHOT else _faces(t, shot, found)
+        for t, (shot, found) in enumerate(zip(shots, frames, strict=True))
+    ]
+    for face in _best_chain(_tracklets(faces, max_jump), max_jump, max_gap):
         track.boxes[face.frame] = frames[face.frame].boxes[face.row]
         track.points[face.frame] = frames[face.frame].points[face.row]
         track.mask[face.frame] = True
     return track
 
 
-def _faces(frame: int, found: Detections) -> list[_Face]:
+def _faces(frame: int, shot: int, found: Detections) -> list[_Face]:
     centres = (found.boxes[:, :2] + found.boxes[:, 2:]) / 2
     sizes = np.sqrt(np.prod(np.maximum(found.boxes[:, 2:] - found.boxes[:, :2], 1), axis=1))
     return [
-        _Face(frame, row, centres[row], float(sizes[row]), float(score))
+        _Face(frame, shot, row, centres[row], float(sizes[row]), float(score))
         for row, score in enumerate(found.scores)
     ]
 
@@ -76,15 +86,15 @@ def _movement(one: _Face, other: _Face, max_jump: float) -> float:
     """Distance of the centres in face sizes; infinite where the two cannot be one person."""
     distance = float(np.linalg.norm(one.centre - other.centre)) * 2 / (one.size + other.size)
     same_size = max(one.size, other.size) <= 2 * min(one.size, other.size)
-    return distance if same_size and distance <= max_jump else np.inf
+    possible = one.shot == other.shot and same_size and distance <= max_jump
+    return distance if possible else np.inf
 
 
-def _tracklets(frames: list[Detections], max_jump: float) -> list[list[_Face]]:
+def _tracklets(frames: list[list[_Face]], max_jump: float) -> list[list[_Face]]:
     """Runs of matched faces over consecutive frames, in the order in which they begin."""
     tracklets: list[list[_Face]] = []
-    for t, found in enumerate(frames):
+    for t, faces in enumerate(frames):
         open_tracklets = [tracklet for tracklet in tracklets if tracklet[-1].frame == t - 1]
-        faces = _faces(t, found)
         costs = np.array(
             [
                 [_movement(tracklet[-1], face, max_jump) for face in faces]

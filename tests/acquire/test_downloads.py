@@ -21,11 +21,11 @@ from pipeline.acquire.http import (
     DownloadFailed,
     DownloadInterrupted,
     HostRefusal,
-    RetryPolicy,
     get_json,
     open_session,
     post_json,
 )
+from pipeline.common.hosts import RetryPolicy
 
 CONTENT = random.Random(0).randbytes(300_000)
 HALF = len(CONTENT) // 2
@@ -221,6 +221,7 @@ def test_a_killed_download_goes_on_where_it_was(host: Host, tmp_path: Path) -> N
 from pathlib import Path
 from pipeline.acquire.download import *
 from pipeline.acquire.http import *
+from pipeline.common.hosts import *
 download(open_session(RetryPolicy()), {host.address + "/file.zip"!r}, Path({str(path)!r}),
          checksum="md5:{hashlib.md5(CONTENT).hexdigest()}", size={len(CONTENT)},
          policy=RetryPolicy())
@@ -333,6 +334,7 @@ import resource, signal
 from pathlib import Path
 from pipeline.acquire.download import *
 from pipeline.acquire.http import *
+from pipeline.common.hosts import *
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 try:

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 from hosts import Fault, Host
 
-from pipeline.acquire.http import DownloadFailed, RetryPolicy
+from pipeline.acquire.http import DownloadFailed
 from pipeline.acquire.lfs import BudgetSpent, LfsObject, fetch_objects
+from pipeline.common.hosts import RetryPolicy
 
 POLICY = RetryPolicy(attempts=3, connect_s=5, stall_s=0.3, pause_s=0.01)
 BATCH = "/owner/repo.git/info/lfs/objects/batch"

@@ -10,7 +10,7 @@ from project import ROOT
 from safetensors.torch import save_file
 
 from commands.weights import table
-from pipeline.acquire.http import DownloadFailed, RetryPolicy
+from pipeline.acquire.http import DownloadFailed
 from pipeline.acquire.weights import cards, provide, read_card
 from pipeline.common.encoder_weights import (
     CARD,
@@ -20,6 +20,7 @@ from pipeline.common.encoder_weights import (
     checkpoint_in,
     history_in,
 )
+from pipeline.common.hosts import RetryPolicy
 from pipeline.models.families import FAMILIES
 from stages.weights import Params, main
 
@@ -199,5 +200,6 @@ def test_the_stage_ends_with_the_reason(
     with pytest.raises(SystemExit, match=r"weights: model\.safetensors is published under"):
         main(Params.model_validate({"encoder": settings}), source, tmp_path / "out", POLICY)
     accepted = Params.model_validate({"encoder": settings | {"accept_licence": True}})
+    assert not accepted.encoder.allow_seen
     main(accepted, source, tmp_path / "out", POLICY)
     assert f"sha256 {SHA256}" in capsys.readouterr().out

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hosts import Host
 from small import NEW, task_model, video_encoder
 from torch import Tensor, nn
 
@@ -387,6 +388,35 @@ def test_the_page_is_also_written_and_is_the_same_whatever_the_batches(
     assert evaluated(capsys, data, "--model", path, "--batch-size", "1") == lines
     assert out.read_text(encoding="utf-8").splitlines() == lines
     assert [file.name for file in out.parent.iterdir()] == ["cross.md"]
+
+
+def test_clips_on_a_host_have_the_scores_of_those_on_the_disk(
+    tmp_path: Path,
+    data: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    path = saved_model(tmp_path / "model.safetensors")
+    lines = evaluated(capsys, data, "--model", path)
+    monkeypatch.setenv("SHARDS_CACHE", str(tmp_path / "cache"))
+    with Host() as host:
+        address = host.add_folder("/far", data / "shards/other")
+        far = tmp_path / "nothing"
+        assert evaluated(capsys, far, "--model", path, "--shards", address) == lines
+
+
+def test_a_data_set_without_shards_says_how_to_make_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SHARDS_CACHE", str(tmp_path / "cache"))
+    path = saved_model(tmp_path / "model.safetensors")
+    make = r"shards of other \(.*clips\.parquet.*\); make them with `dvc exp run -S dataset=other"
+    places: list[list[str]] = [["--data", str(tmp_path / "nothing")]]
+    with Host() as host:
+        places.append(["--shards", f"{host.address}/nothing"])
+        for place in places:
+            with pytest.raises(SystemExit, match=make):
+                main(["--dataset", "other", "--model", str(path), *place])
 
 
 def test_a_data_set_of_one_subject_has_scores_without_an_interval(

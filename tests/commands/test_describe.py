@@ -10,6 +10,7 @@ from pipeline.common.clips import Clip, StoredClip, write_stored
 from pipeline.common.frames import FaceTrack
 from pipeline.folds.folds import GroupFold, write_folds
 from pipeline.store.contents import CLIPS
+from pipeline.store.folders import LocalShards
 from pipeline.store.shards import write_shards
 from pipeline.store.strips import encode_strip
 
@@ -24,12 +25,13 @@ COLOURS = {
     "yellow": (255, 255, 0),
 }
 
+TIMES = np.array([0.1, 0.3, 0.5, 0.7])
 RECORDS = [
-    Clip("a0", "a0.mp4", "Ann", "happy", sex="female", num_frames=30, seconds=1.2),
-    Clip("a1", "a1.mp4", "Ann", "happy", sex="female", num_frames=50, seconds=2.0),
-    Clip("a2", "a2.mp4", "Ann", "sad", sex="female", num_frames=40, seconds=1.6),
-    Clip("b0", "b0.mp4", "Bob", "sad", sex="male", num_frames=99, seconds=0.0),
-    Clip("z0", "z0.mp4", "Zoë", "happy", num_frames=60, seconds=2.4),
+    Clip("a0", "a0.mp4", "Ann", "happy", sex="female", num_frames=30, seconds=1.2, times=TIMES),
+    Clip("a1", "a1.mp4", "Ann", "happy", sex="female", num_frames=50, seconds=2.0, times=TIMES),
+    Clip("a2", "a2.mp4", "Ann", "sad", sex="female", num_frames=40, seconds=1.6, times=TIMES),
+    Clip("b0", "b0.mp4", "Bob", "sad", sex="male", num_frames=99, seconds=0.0, times=TIMES),
+    Clip("z0", "z0.mp4", "Zoë", "happy", num_frames=60, seconds=2.4, times=TIMES),
 ]
 FOLDS = [GroupFold(1, ["Bob"], ["Zoë"], ["Ann"]), GroupFold(2, ["Zoë"], ["Ann"], ["Bob"])]
 
@@ -62,7 +64,7 @@ def data(tmp_path: Path) -> Path:
     assert 1 < len({clip.shard for clip in clips}) < len(clips)
     write_stored(shards / CLIPS, clips)
     write_folds(tmp_path / "folds/tiny.csv", clips, FOLDS)
-    main("tiny", tmp_path)
+    main("tiny", LocalShards(tmp_path / "shards/tiny"), tmp_path)
     return tmp_path
 
 

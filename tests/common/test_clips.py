@@ -1,5 +1,6 @@
 from pathlib import Path
 
+import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,7 +17,7 @@ from pipeline.common.clips import (
 
 CLIPS = [
     Clip("a", "day one/a.mp4", "Ann", "angry", sex="female", row=2),
-    Clip("b", "b.mp4", "007", "happy"),
+    Clip("b", "b.mp4", "007", "happy", times=np.array([0.1, 0.3]), shots=np.array([0, -1])),
     Clip("c", "ç.mp4", "Zoë", "sad", row=3).refuse(Refusal("missing", "ç.mp4: no such file")),
 ]
 
@@ -36,6 +37,7 @@ STORED = [
         shard="000001.tar",
         first_byte=2**40,
         end=2**40 + 512,
+        times=np.array([0.1, 0.3]),
     ),
     StoredClip("007", "ç.mp4", "NA", "happy"),
 ]
@@ -46,12 +48,15 @@ def test_a_manifest_reads_back_as_it_was_written(tmp_path: Path) -> None:
     read = read_manifest(tmp_path / "clips.parquet")
     assert read == CLIPS
     assert type(read[0].row) is int
+    assert [clip.times.tolist() for clip in read] == [[], [0.1, 0.3], []]
+    assert [clip.shots.tolist() for clip in read] == [[], [0, -1], []]
 
 
 def test_a_manifest_of_shards_reads_back_as_it_was_written(tmp_path: Path) -> None:
     write_stored(tmp_path / "clips.parquet", STORED)
     read = read_stored(tmp_path / "clips.parquet")
     assert read == STORED
+    assert [clip.times.tolist() for clip in read] == [[0.1, 0.3], []]
     assert [type(value) for value in (read[0].end, read[0].seconds, read[1].clip)] == [
         int,
         float,

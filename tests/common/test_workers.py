@@ -76,7 +76,7 @@ def test_processes_end_with_a_parent_that_is_killed(tmp_path: Path) -> None:
     )
     assert parent.stdout
     assert parent.stdout.readline() == "started\n"
-    workers = psutil.Process(parent.pid).children()
+    workers = psutil.Process(parent.pid).children(recursive=True)
     assert workers
     parent.send_signal(signal.SIGKILL)
     parent.wait()

@@ -13,7 +13,8 @@ from hosts import Fault, Host
 from project import ROOT
 
 from pipeline.acquire.archives import DamagedArchive, UnsafeArchive
-from pipeline.acquire.http import DownloadFailed, RetryPolicy
+from pipeline.acquire.http import DownloadFailed
+from pipeline.common.hosts import RetryPolicy
 from pipeline.datasets import ravdess
 
 POLICY = RetryPolicy(attempts=3, connect_s=5, stall_s=0.3, pause_s=0.01)

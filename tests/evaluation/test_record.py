@@ -30,6 +30,7 @@ def predictions(seed: int, *, boxes: bool = True, optimistic: bool = False) -> p
         "interocular_error": [0.1, np.nan, 0.2, 0.3] if boxes else np.nan,
         "boxes": [np.full(64 if boxes else 0, 0.5, np.float32)] * 4,
         "points": [np.full(160 if boxes else 0, 0.5, np.float32)] * 4,
+        "times": [np.arange(16) / 5] * 4,
         "probability_happy": sure,
         "probability_sad": 1 - sure,
     }
@@ -66,7 +67,7 @@ def record() -> Record:
 
 
 def without_frames(table: pd.DataFrame) -> pd.DataFrame:
-    return table.drop(columns=["boxes", "points"])
+    return table.drop(columns=["boxes", "points", "times"])
 
 
 def require_equal(one: Record, other: Record | None) -> None:
@@ -130,7 +131,7 @@ def test_a_row_of_the_table_is_a_system_a_seed_and_a_clip(record: Record, tmp_pa
     record.write(tmp_path)
     table = pd.read_parquet(tmp_path / PREDICTIONS)
     assert table.columns[:2].tolist() == ["system", "seed"]
-    assert not {"boxes", "points", "baseline"} & set(table)
+    assert not {"boxes", "points", "times", "baseline"} & set(table)
     assert table.groupby(["system", "seed"], sort=False).size().to_dict() == {
         (CASCADE, 2): 4,
         (CASCADE, 10): 4,

@@ -124,6 +124,16 @@ def test_whom_an_encoder_has_seen_is_told(clips: list[StoredClip]) -> None:
     )
 
 
+def test_an_encoder_that_has_seen_who_is_tested_marks_every_page(clips: list[StoredClip]) -> None:
+    history = History(known=True, trained_on="", groups={"tiny": ["Ann", "Bob", "Eve"]})
+    tested, seen, *_ = sentences(clips, encoder="mine.safetensors", history=history, seen=2)
+    assert tested.endswith("exactly one fold, by a model fine-tuned without that person.")
+    assert seen == (
+        "**The encoder (mine.safetensors) has seen 2 of the 3 subjects that are tested**: the "
+        "numbers are too good for people whom it has not met. It has seen 3 subjects of tiny."
+    )
+
+
 def test_classes_that_do_not_occur_are_named_and_chance_is_that_of_the_others(
     clips: list[StoredClip],
 ) -> None:

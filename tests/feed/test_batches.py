@@ -20,6 +20,7 @@ from pipeline.feed.batches import (
 )
 from pipeline.feed.order import Rank, epoch_order
 from pipeline.store.batch import Batch, concatenate
+from pipeline.store.folders import LocalShards
 from pipeline.store.shards import write_shards
 from pipeline.store.stored_frames import StoredFrames
 from pipeline.store.strips import encode_strip
@@ -57,7 +58,7 @@ def stored(tmp_path: Path) -> StoredFrames:
         examples.append((Clip(f"{i}", f"{i}.mp4", f"s{i // 5}", "ab"[i % 2]), strip, track))
     found = write_shards(tmp_path, examples, shard_bytes=80_000)
     assert len({clip.shard for clip in found}) == 2
-    return StoredFrames(tmp_path, found, classes=["a", "b"], image_size=32)
+    return StoredFrames(LocalShards(tmp_path), found, classes=["a", "b"], image_size=32)
 
 
 def training(

@@ -16,10 +16,14 @@ class Numbers(Dataset):
     def __getitem__(self, number):
         return number
 
-for number in load(Numbers(), range(1000), num_workers=2):
-    if number == 3:
-        print(*(process.pid for process in multiprocessing.active_children()), flush=True)
-        raise getattr(builtins, sys.argv[1])("in the third step")
+def train():
+    coming = iter(load(Numbers(), range(1000), num_workers=2))
+    while next(coming) < 3:
+        pass
+    print(*(process.pid for process in multiprocessing.active_children()), flush=True)
+    raise getattr(builtins, sys.argv[1])("in the third step")
+
+train()
 """
 
 

@@ -11,8 +11,12 @@ FOLD = Fold(2, {"a0": "train", "b0": "validation", "c0": "test", "d0": "test"})
 
 def test_weights_that_have_seen_who_is_tested_are_refused_by_name() -> None:
     seen = History.empty().with_groups("sample", ["a", "d"])
-    with pytest.raises(ValueError, match=r"fold 2 is not trained: .* 1 of the 2 subjects .*\(d\)"):
+    with pytest.raises(
+        ValueError, match=r"fold 2 is not trained: .* 1 of the 2 subjects .*\(d\)"
+    ) as error:
         refuse_seen(seen, "sample", FOLD, CLIPS)
+    advice = "exclude_folds.table=data/folds/sample.csv and exclude_folds.folds=[2]"
+    assert advice in str(error.value)
 
 
 def test_weights_that_have_seen_others_alone_pass() -> None:

@@ -234,3 +234,37 @@ def test_wide_heads_are_written_out_on_a_gpu_and_narrow_ones_are_not(
     for width in (256, 257):
         CrossAttention(2, num_heads=1, head_dim=width, dropout=0).cuda()(tokens, tokens)
     assert fused_widths == [256]
+
+
+def gradients(attention: CrossAttention, tokens: Tensor) -> Tensor:
+    """Of the sum of squares of its outputs, for all its weights; (num_weights,) float64."""
+    attention(tokens, tokens).double().square().sum().backward()
+    found = [parameter.grad for parameter in attention.parameters()]
+    return torch.cat([gradient.double().flatten() for gradient in found if gradient is not None])
+
+
+@pytest.mark.gpu
+def test_attention_written_out_in_bf16_on_a_gpu_is_as_exact_as_the_fused_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    torch.manual_seed(0)
+    exact = CrossAttention(64, 3, 128, dropout=0.0, attention="fused").cuda().double()
+    tokens = torch.randn(2, 300, 64, device="cuda")
+    expected = gradients(exact, tokens.double())
+    kinds: list[torch.dtype] = []
+
+    def dropout(weights: Tensor, *_: object) -> Tensor:
+        kinds.append(weights.dtype)
+        return weights
+
+    monkeypatch.setattr("torch.nn.functional.dropout", dropout)
+
+    def error(kind: Attention) -> float:
+        attention = CrossAttention(64, 3, 128, dropout=0.0, attention=kind).cuda()
+        attention.load_state_dict(exact.state_dict())
+        with torch.autocast("cuda", torch.bfloat16):
+            found = gradients(attention, tokens)
+        return float((found - expected).norm() / expected.norm())
+
+    assert error("written_out") < 1.5 * error("fused") < 0.02
+    assert kinds == [torch.bfloat16] * 3  # no weights of four bytes

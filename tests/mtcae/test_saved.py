@@ -84,7 +84,7 @@ def test_a_model_without_a_format_is_refused_as_one_of_an_earlier_version(tmp_pa
     del description["format"]
     (tmp_path / "model.json").write_text(json.dumps(description))
     with pytest.raises(
-        ValueError, match=r"model\.json has format 1, and this version reads format 4: train"
+        ValueError, match=r"model\.json has format 1, and this version reads format 5: train"
     ):
         load_model(path)
 

@@ -1,4 +1,5 @@
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -232,6 +233,17 @@ def test_whom_the_encoder_has_seen_is_what_its_card_says(project: Path) -> None:
     run(project, [1, 2])
     assert (setting(project).encoder, setting(project).history) == ("mine.pt", history)
     assert "Of the encoder's weights (mine.pt) nobody knows" in page(project)
+
+
+def test_who_was_tested_and_seen_before_is_counted(project: Path) -> None:
+    tested = sorted(pd.read_parquet(project / "runs/fold1/predictions.parquet")["subject"].unique())
+    history = History(known=True, trained_on="", groups={"tiny": [*tested, "somebody else"]})
+    for fold in (1, 2):
+        shutil.rmtree(project / f"runs/fold{fold}")
+        write_fold(project / f"runs/fold{fold}", fold, "sad", encoder=card(history))
+    run(project, [1, 2])
+    assert setting(project).seen == len(tested)
+    assert f"has seen {len(tested)} of the" in page(project)
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from pipeline.common.clips import Clip, read_stored, write_stored
 from pipeline.common.frames import FaceTrack
 from pipeline.folds.folds import GroupFold, write_folds
 from pipeline.store.contents import CLIPS
+from pipeline.store.folders import LocalShards
 from pipeline.store.shards import write_shards
 from pipeline.store.strips import encode_strip
 from stages.baseline import Params, main
@@ -48,7 +49,7 @@ def test_both_baselines_are_tested_on_the_test_clips_of_every_fold(
     )
     params = Params(dataset="mine", folds=[1, 2], classes=CLASSES)
     out = tmp_path / "baselines.parquet"
-    main(params, shards, folds, out)
+    main(params, LocalShards(shards), folds, out)
     table = pd.read_parquet(out)
     for name, part in table.groupby("baseline"):
         tested = sorted(zip(part["fold"], part["subject"], strict=True))
@@ -58,5 +59,5 @@ def test_both_baselines_are_tested_on_the_test_clips_of_every_fold(
         right = (part["actual"] == part["predicted"]).mean()
         assert right == (1.0 if name == "linear model" else 0.5)
     assert "linear model, UAR 100.0%" in capsys.readouterr().out
-    main(params, shards, folds, tmp_path / "again.parquet")
+    main(params, LocalShards(shards), folds, tmp_path / "again.parquet")
     assert (tmp_path / "again.parquet").read_bytes() == out.read_bytes()

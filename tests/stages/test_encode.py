@@ -34,6 +34,7 @@ from pipeline.mtcae.saved import save_model
 from pipeline.mtcae.structures import STRUCTURES, Structure
 from pipeline.store.batch import Batch
 from pipeline.store.contents import CLIPS
+from pipeline.store.folders import LocalShards
 from pipeline.store.shards import write_shards
 from pipeline.store.stored_frames import StoredFrames
 from pipeline.store.strips import encode_strip
@@ -102,7 +103,7 @@ def frozen_encoder(weights: Path, drop_path: float = 0.0) -> VideoMAEEncoder:
 
 def from_shards(folder: Path) -> StoredFrames:
     clips = read_stored(folder / "shards" / CLIPS)
-    return StoredFrames(folder / "shards", clips, classes=CLASSES, image_size=SIZE)
+    return StoredFrames(LocalShards(folder / "shards"), clips, classes=CLASSES, image_size=SIZE)
 
 
 def from_tokens(folder: Path, tokens: Path, precision: str = "32-true") -> StoredTokens:
@@ -116,7 +117,7 @@ def from_tokens(folder: Path, tokens: Path, precision: str = "32-true") -> Store
 def test_stored_tokens_are_the_encoders_rounded_to_float16(
     folder: Path, tmp_path: Path, precision: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    main(params(precision=precision), folder / "shards", folder / "start", tmp_path)
+    main(params(precision=precision), LocalShards(folder / "shards"), folder / "start", tmp_path)
     encoder = Fabric(accelerator="cpu", devices=1, precision=precision).setup(
         frozen_encoder(folder / "model.safetensors")
     )
@@ -133,7 +134,7 @@ def test_stored_tokens_are_the_encoders_rounded_to_float16(
 
 def test_a_second_run_writes_the_same_bytes(folder: Path, tmp_path: Path) -> None:
     for name in ("one", "two"):
-        main(params(), folder / "shards", folder / "start", tmp_path / name)
+        main(params(), LocalShards(folder / "shards"), folder / "start", tmp_path / name)
     names = sorted(path.name for path in (tmp_path / "one").iterdir())
     assert names == ["000000.npy", "000001.npy", TOKENS]
     for name in names:
@@ -155,14 +156,19 @@ def test_where_tokens_would_not_stay_the_same_none_are_stored_and_nothing_is_rea
 ) -> None:
     (tmp_path / "unread").touch()
     start = start_from(tmp_path / "unread", tmp_path / "start")
-    main(params(**changes), tmp_path / "no_shards", start, tmp_path / "tokens")
+    main(params(**changes), LocalShards(tmp_path / "no_shards"), start, tmp_path / "tokens")
     assert [path.name for path in (tmp_path / "tokens").iterdir()] == [TOKENS]
     assert reason in (tmp_path / "tokens" / TOKENS).read_text(encoding="utf-8")
 
 
 def test_a_frozen_encoder_without_weights_is_refused_before_any_training(tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match=r"encode: .*name a checkpoint in encoder\.weights"):
-        main(params(), tmp_path / "no_shards", start_from(None, tmp_path / "start"), tmp_path)
+        main(
+            params(),
+            LocalShards(tmp_path / "no_shards"),
+            start_from(None, tmp_path / "start"),
+            tmp_path,
+        )
 
 
 def test_a_full_device_says_what_to_do(
@@ -173,7 +179,7 @@ def test_a_full_device_says_what_to_do(
 
     monkeypatch.setattr(VideoMAEEncoder, "forward", fail)
     with pytest.raises(torch.OutOfMemoryError, match=r"end what else uses it, .*; CUDA out"):
-        main(params(), folder / "shards", folder / "start", tmp_path)
+        main(params(), LocalShards(folder / "shards"), folder / "start", tmp_path)
 
 
 def test_a_full_disk_is_noticed_before_anything_is_computed(
@@ -181,9 +187,9 @@ def test_a_full_disk_is_noticed_before_anything_is_computed(
 ) -> None:
     monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=6 * 2447))
     with pytest.raises(SystemExit, match="make room"):
-        main(params(), folder / "shards", folder / "start", tmp_path)
+        main(params(), LocalShards(folder / "shards"), folder / "start", tmp_path)
     monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=6 * 2448))
-    main(params(), folder / "shards", folder / "start", tmp_path)
+    main(params(), LocalShards(folder / "shards"), folder / "start", tmp_path)
 
 
 def test_no_choice_of_structure_fold_or_seed_is_a_parameter_of_the_stage() -> None:
@@ -242,7 +248,7 @@ def distance(one: dict[str, Tensor], other: dict[str, Tensor]) -> float:
 
 @pytest.fixture(scope="module")
 def tokens(folder: Path) -> Path:
-    main(params(), folder / "shards", folder / "start", folder / "tokens")
+    main(params(), LocalShards(folder / "shards"), folder / "start", folder / "tokens")
     return folder / "tokens"
 
 

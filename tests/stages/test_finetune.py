@@ -8,12 +8,14 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from hosts import Host
 from project import ROOT
 from sklearn.metrics import recall_score
 from small import NEW, NO_AUGMENTATION, NO_MIXING, start_from, task_model, video_encoder
 
 from pipeline.common.clips import Clip, read_stored, write_stored
 from pipeline.common.encoder_weights import history_in, read_history
+from pipeline.common.files import write_json
 from pipeline.common.frames import FaceTrack
 from pipeline.folds.folds import GroupFold, write_folds
 from pipeline.models.encoder import EncoderSize, VideoMAEEncoder
@@ -23,6 +25,7 @@ from pipeline.mtcae.recipe import build_model
 from pipeline.mtcae.saved import load_model, save_model
 from pipeline.store.batch import Batch
 from pipeline.store.contents import CLIPS
+from pipeline.store.folders import LocalShards, open_shards
 from pipeline.store.shards import write_shards
 from pipeline.store.stored_frames import StoredFrames
 from pipeline.store.strips import encode_strip
@@ -127,7 +130,8 @@ def write_clips(shards: Path, box: tuple[int, int, int, int]) -> None:
             boxes = np.tile(np.array(box, np.float32), (16, 1))
             points = random.uniform(8, 40, (16, 5, 2)).astype(np.float32)
             name = f"{person}{i}"
-            clip = Clip(name, f"{name}.mp4", person, CLASSES[i], content=name)
+            times = np.arange(16) / 5 + i
+            clip = Clip(name, f"{name}.mp4", person, CLASSES[i], content=name, times=times)
             labelled.append((clip, strip, FaceTrack(boxes, points, np.ones(16, np.bool_))))
     write_stored(shards / CLIPS, write_shards(shards, labelled))
 
@@ -189,9 +193,9 @@ def small(document: dict[str, Any], **changes: dict[str, object]) -> Params:
     return Params.from_document(document)
 
 
-def run(params: Params, out: str, fold: int = 1) -> None:
+def run(params: Params, out: str, fold: int = 1, shards: str = "shards") -> None:
     start, tokens = Path("start"), Path("tokens")
-    data = FoldData.read(fold, Path("shards"), start, tokens, Path("folds.csv"))
+    data = FoldData.read(fold, open_shards(shards), start, tokens, Path("folds.csv"))
     main(params, data, Path(out))
 
 
@@ -248,6 +252,28 @@ def test_a_killed_fold_goes_on_and_writes_the_same_bytes(
     assert (description["arch"], description["decoder_size"]["dropout"]) == ("cascaded", 0.1)
     metrics = json.loads((project / "whole/metrics.json").read_text(encoding="utf-8"))
     assert metrics["num_test_clips"] == 3
+    predictions = pd.read_parquet(project / "whole/predictions.parquet")
+    assert predictions["clip"].tolist() == ["f0", "f1", "f2"]
+    np.testing.assert_array_equal(
+        np.stack(predictions["times"].tolist()), np.arange(16) / 5 + [[0], [1], [2]]
+    )
+
+
+def test_a_fold_of_clips_on_a_host_is_trained_to_the_same_bytes(
+    document: dict[str, Any], project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The trainer reads before its worker does: boxes and points, for their variance.
+    params = small(document, engine={"num_workers": 1})
+    run(params, "near")
+    monkeypatch.setenv("SHARDS_CACHE", str(project / "cache"))
+    with Host() as host:
+        address = host.add_folder("/shards", project / "shards")
+        (project / "shards").rename(project / "elsewhere")
+        run(params, "far", shards=address)
+        # The manifest, and every clip of the fold once in all epochs.
+        assert len(host.requests) == 1 + 18
+    for name in FILES:
+        assert (project / "far" / name).read_bytes() == (project / "near" / name).read_bytes()
 
 
 def test_a_full_device_says_what_to_lower(
@@ -380,7 +406,9 @@ def test_stored_tokens_train_like_the_frozen_encoder_that_they_come_from(
 
     stored = small(document, **plain)
     shards, tokens = project / "shards", project / "tokens"
-    encode.main(encode.Params.from_document(document), shards, project / "start", tokens)
+    encode.main(
+        encode.Params.from_document(document), LocalShards(shards), project / "start", tokens
+    )
     run(stored, "stored")
     tables = [pd.read_parquet(f"{out}/predictions.parquet") for out in ("through", "stored")]
     columns = [f"probability_{name}" for name in CLASSES]
@@ -418,6 +446,12 @@ def test_a_model_that_has_seen_who_is_tested_cannot_start_the_fold(
     assert history_in(project / "start").groups == {"sample": ["a", "b", "c", "d", "e"]}
     with pytest.raises(SystemExit, match=r"fold 2 is not trained: .* have seen 1 of the 1 .*\(d\)"):
         run(small(document), "second", fold=2)
+    # Unless the user wants it, which goes on in the model's own history.
+    card = json.loads((project / "start/card.json").read_text(encoding="utf-8"))
+    write_json(project / "start/card.json", card | {"allow_seen": True})
+    run(small(document), "second", fold=2)
+    assert "d" in read_history(project / "second/model.safetensors").groups["sample"]
+    write_json(project / "start/card.json", card)
     run(small(document), "again", fold=1)
     assert read_history(project / "again/model.safetensors").groups == {
         "sample": ["a", "b", "c", "d", "e"]

@@ -16,6 +16,7 @@ from pipeline.common.clips import Clip, write_stored
 from pipeline.common.files import write_json
 from pipeline.common.frames import FaceTrack
 from pipeline.store.contents import CLIPS
+from pipeline.store.folders import LocalShards
 from pipeline.store.shards import write_shards
 from pipeline.store.strips import encode_strip
 from stages.report import Params, main
@@ -89,7 +90,14 @@ def write_predictions(project: Path, boxes: list[float], points: list[float]) ->
 def run(project: Path, params: Params) -> Path:
     out = project / "reports/tiny.html"
     predictions, metrics = project / "predictions.parquet", project / "metrics"
-    main(params, project / "shards", project / "baselines.parquet", predictions, metrics, out)
+    main(
+        params,
+        LocalShards(project / "shards"),
+        project / "baselines.parquet",
+        predictions,
+        metrics,
+        out,
+    )
     return out
 
 

@@ -19,7 +19,8 @@ from pipeline.common.clips import Clip, StoredClip, read_stored, write_stored
 from pipeline.common.frames import FaceTrack
 from pipeline.feed.loader import load_in_order
 from pipeline.store.batch import Batch
-from pipeline.store.contents import CLIPS, read_content
+from pipeline.store.contents import CLIPS, ClipContent
+from pipeline.store.folders import LocalShards, read_contents
 from pipeline.store.shards import LabelledClip, write_shards
 from pipeline.store.stored_frames import StoredFrames
 from pipeline.store.strips import encode_strip
@@ -65,8 +66,13 @@ def frames_of(
     folder: Path, clips: list[StoredClip], *, image_size: int = SIZE, keep_bytes: int = 0
 ) -> StoredFrames:
     return StoredFrames(
-        folder, clips, classes=CLASSES, image_size=image_size, keep_bytes=keep_bytes
+        LocalShards(folder), clips, classes=CLASSES, image_size=image_size, keep_bytes=keep_bytes
     )
+
+
+def read_content(folder: Path, clip: StoredClip) -> ClipContent:
+    [content] = read_contents(LocalShards(folder), [clip])
+    return content
 
 
 def load(source: StoredFrames, *, num_workers: int = 0) -> list[Batch]:
@@ -373,10 +379,12 @@ from pathlib import Path
 from pipeline.common.clips import read_stored
 from pipeline.feed.loader import load_in_order
 from pipeline.store.contents import CLIPS
+from pipeline.store.folders import LocalShards
 from pipeline.store.stored_frames import StoredFrames
 folder = Path(sys.argv[1])
 Path("/proc/self/clear_refs").write_text("5")
-frames = StoredFrames(folder, read_stored(folder / CLIPS), classes=["sad"], image_size=16)
+clips = read_stored(folder / CLIPS)
+frames = StoredFrames(LocalShards(folder), clips, classes=["sad"], image_size=16)
 for batch in load_in_order(frames, batch_size=8):
     pass
 print(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")))

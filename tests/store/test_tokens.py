@@ -16,6 +16,7 @@ from pipeline.common.frames import FaceTrack
 from pipeline.feed.loader import load, load_in_order
 from pipeline.models.start import EncoderTraining, token_origin, why_tokens_vary
 from pipeline.store.batch import Batch
+from pipeline.store.folders import LocalShards
 from pipeline.store.shards import LabelledClip, write_shards
 from pipeline.store.stored_frames import StoredFrames
 from pipeline.store.strips import encode_strip
@@ -23,6 +24,7 @@ from pipeline.store.tokens import (
     TOKENS,
     Origin,
     StoredTokens,
+    new_tokens,
     token_record,
     write_no_tokens,
     write_tokens,
@@ -83,7 +85,7 @@ def clips(shards: Path) -> list[StoredClip]:
 
 
 def frames_of(shards: Path, clips: list[StoredClip]) -> StoredFrames:
-    return StoredFrames(shards, clips, classes=CLASSES, image_size=SIZE)
+    return StoredFrames(LocalShards(shards), clips, classes=CLASSES, image_size=SIZE)
 
 
 def write(
@@ -93,7 +95,8 @@ def write(
     encode: Callable[[Tensor], Tensor] = encode,
 ) -> None:
     record = token_record(NUM_FRAMES, NUM_TOKENS, DIM)
-    write_tokens(out, clips, batches, encode, origin=ORIGIN, record=record)
+    with new_tokens(out, clips, ORIGIN):
+        write_tokens(out, clips, batches, encode, record)
 
 
 @pytest.fixture

@@ -1,5 +1,9 @@
+from pathlib import Path
+
 import pytest
 import torch
+from lightning_fabric import Fabric
+from tiny_training import run, without_clock
 from torch import Tensor, nn
 from torch.optim import SGD
 
@@ -34,3 +38,17 @@ def test_a_model_is_trained_on_the_inputs_that_it_is_evaluated_on(
     with fabric.autocast():
         model(inputs)
     assert model.kinds == [(kind, computed)] * 2
+
+
+@pytest.mark.gpu
+def test_a_gpu_trains_and_evaluates_like_the_cpu(tmp_path: Path) -> None:
+    results = {}
+    for fabric in (Fabric(accelerator="cpu", devices=1), launch("32-true")):
+        kind = fabric.device.type
+        run(fabric, tmp_path / kind, tmp_path / f"scratch of {kind}", random=False, ema=0.5)
+        results[kind] = torch.load(tmp_path / kind, map_location="cpu")
+    gpu, cpu = results["cuda"], results["cpu"]
+    for row, same in zip(gpu["history"], cpu["history"], strict=True):
+        assert without_clock(row) == pytest.approx(without_clock(same), rel=1e-4)
+    torch.testing.assert_close(gpu["probabilities"], cpu["probabilities"], rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(gpu["weights"], cpu["weights"], rtol=1e-4, atol=1e-6)

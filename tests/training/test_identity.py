@@ -25,14 +25,12 @@ def key(
     inputs: Mapping[str, str],
     sources: Mapping[str, str],
 ) -> str:
-    """The key of a training whose inputs and sources, by name, hold these words."""
-    for kind, files in (("data", inputs), ("code", sources)):
-        for name, words in files.items():
-            path = folder / kind / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(words, encoding="utf-8")
-    paths = [folder / "data" / name for name in inputs]
-    return training_key(params, part, paths, [Path(name) for name in sources], folder / "code")
+    """The key of a training with sources, by name, of these words."""
+    for name, words in sources.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(words, encoding="utf-8")
+    return training_key(params, part, inputs, [Path(name) for name in sources], folder)
 
 
 def test_the_same_training_has_the_same_key_wherever_its_files_lie(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ import random
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from lightning_fabric import Fabric
 from tiny_training import ENVIRONMENT, run, without_clock
 
 from pipeline.training.checkpoints import Checkpoints
+from pipeline.training.devices import launch
 
 # 3 epochs of 3 steps; a reading may come after the last step, for validation.
 NUM_STEPS = 9
@@ -43,13 +44,26 @@ def fabric() -> Fabric:
     return Fabric(accelerator="cpu", devices=1)
 
 
+@pytest.fixture(scope="module", params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def each_fabric(request: pytest.FixtureRequest, fabric: Fabric) -> Iterator[Fabric]:
+    """A CPU; and a GPU whose kernels add up in the same order every time, which takes longer."""
+    if request.param == "cpu":
+        yield fabric
+        return
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # torch refuses to multiply without it
+        torch.use_deterministic_algorithms(True)
+        yield launch("32-true")
+        torch.use_deterministic_algorithms(False)
+
+
 @pytest.fixture(scope="module", params=SETTINGS, ids=str)
 def undisturbed(
-    request: pytest.FixtureRequest, fabric: Fabric, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest, each_fabric: Fabric, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[dict[str, Any], Path]:
     """Settings, and the result of a training that nobody disturbs."""
     folder = tmp_path_factory.mktemp("undisturbed")
-    run(fabric, folder / "out.pt", folder / "scratch", **request.param)
+    run(each_fabric, folder / "out.pt", folder / "scratch", **request.param)
     return request.param, folder / "out.pt"
 
 
@@ -70,7 +84,7 @@ def same_bits(one: Path, other: Path) -> bool:
 def test_a_training_killed_at_ten_random_steps_ends_with_the_same_bits(
     save_always: bool,
     undisturbed: tuple[dict[str, Any], Path],
-    fabric: Fabric,
+    each_fabric: Fabric,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -84,11 +98,11 @@ def test_a_training_killed_at_ten_random_steps_ends_with_the_same_bits(
     for i, stop in enumerate(stops):
         out, scratch = tmp_path / f"{i}.pt", tmp_path / f"scratch{i}"
         with pytest.raises(Killed):
-            run(fabric, out, scratch, before_reading=kill_at(stop), **settings)
+            run(each_fabric, out, scratch, before_reading=kill_at(stop), **settings)
         epochs: list[float] = []
         readings: list[int] = []
         run(
-            fabric,
+            each_fabric,
             out,
             scratch,
             before_reading=lambda: readings.append(0),  # noqa: B023
@@ -104,7 +118,7 @@ def test_a_training_killed_at_ten_random_steps_ends_with_the_same_bits(
 
 def test_a_training_killed_again_and_again_ends_with_the_same_bits(
     undisturbed: tuple[dict[str, Any], Path],
-    fabric: Fabric,
+    each_fabric: Fabric,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -113,8 +127,8 @@ def test_a_training_killed_again_and_again_ends_with_the_same_bits(
     out, scratch = tmp_path / "out.pt", tmp_path / "scratch"
     for _ in range(NUM_STEPS - 1):
         with pytest.raises(Killed):
-            run(fabric, out, scratch, before_reading=kill_at(1), **settings)
-    run(fabric, out, scratch, before_reading=kill_at(1), **settings)
+            run(each_fabric, out, scratch, before_reading=kill_at(1), **settings)
+    run(each_fabric, out, scratch, before_reading=kill_at(1), **settings)
     assert same_bits(out, expected)
 
 

@@ -99,3 +99,12 @@ def test_copies_are_no_longer_than_asked_for_and_keep_their_shape() -> None:
     same, scale = shrink(copies, 150)
     assert same is copies
     assert scale == 1
+
+
+def test_a_square_whose_edge_is_the_picture_edge_but_for_rounding_is_cut_out() -> None:
+    # Its upper edge is 27.38 - 50.76 / 2 = 2 pixels from the top, by rounding a little less.
+    rows = np.arange(100, dtype=np.uint8)
+    pictures = np.broadcast_to(rows[:, None, None], (1, 100, 400, 3))
+    frame = cut(pictures, [Square(266.38, 27.38, 50.76, 0.0)], 64)[0]
+    seen = 2 + (np.arange(64) + 0.5) * 50.76 / 64 - 0.5
+    np.testing.assert_allclose(frame[2:-2, 0, 0], seen[2:-2], atol=0.6)

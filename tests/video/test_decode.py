@@ -10,7 +10,7 @@ from small import FRAMES
 from small_videos import FFMPEG, frame_numbers, numbered_video, read, refusal, render, sample
 
 from pipeline.common.frames import FrameSettings
-from pipeline.video.decode import frames_on_screen, sample_indices
+from pipeline.video.sampling import frames_on_screen, sample_indices
 from pipeline.video.streams import Timeline
 
 

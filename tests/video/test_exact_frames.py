@@ -10,7 +10,7 @@ from small_videos import FFMPEG, frame_numbers, numbered_video, read, refusal, r
 
 from pipeline.common.frames import Frames
 from pipeline.video.container import Deadline
-from pipeline.video.decode import sample_indices
+from pipeline.video.sampling import sample_indices
 from pipeline.video.streams import Stream, find_stream
 
 SOURCE = ["-f", "lavfi", "-i", "testsrc2=s=96x64:r=25,trim=end_frame=60"]

@@ -9,7 +9,7 @@ from small_videos import FFMPEG, frame_numbers, numbered_video, read, refusal, r
 
 from pipeline.video import container, decode, streams
 from pipeline.video.container import UnusableVideo
-from pipeline.video.decode import sample_indices
+from pipeline.video.sampling import sample_indices
 
 SOURCE = ["-f", "lavfi", "-i", "testsrc2=s=192x128:r=25:d=2.4"]
 OTHER_KINDS = {

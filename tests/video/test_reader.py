@@ -76,6 +76,20 @@ def test_the_frames_follow_a_face_that_moves(tmp_path: Path) -> None:
     assert np.ptp(centres[2:-2]) < 8  # pixels, of 224; in the film the face goes through 300 of 640
 
 
+def test_after_a_cut_the_square_stays_and_the_next_person_is_not_followed(tmp_path: Path) -> None:
+    one = picture(640, 360, 100, 30, 300)
+    other = np.roll(picture(640, 360, 90, 20, 330)[:, ::-1], -220, axis=1)
+    reader = FrameReader(FRAMES, FACES)
+    video = reader.read(film(tmp_path / "cut.mp4", [one] * 10 + [other] * 6))
+    assert video.shots.tolist() == [0] * 10 + [-1] * 6
+    whole = reader.read(film(tmp_path / "whole.mp4", [one] * 16)).pictures.astype(float)
+    assert np.abs(video.pictures[:10] - whole[:10]).mean() < 1
+    # The other face, which is 75 pixels further to the left, is at the edge of the square.
+    found = FaceDetector(40).detect(video.pictures[10:])
+    centres = [box[[0, 2]].mean() for frame in found for box in frame.boxes]
+    assert all(centre < 56 for centre in centres)
+
+
 def test_the_same_video_gives_the_same_frames(tmp_path: Path) -> None:
     path = film(tmp_path / "film.mp4", [picture(640, 360, 20 * t, 30, 300) for t in range(16)])
     reader = FrameReader(FRAMES, FACES)

@@ -15,8 +15,8 @@ def faces(*centres_and_sizes: tuple[float, float, float], score: float = 0.99) -
     )
 
 
-def follow(*frames: Detections) -> FaceTrack:
-    return main_face(list(frames), max_jump=1.5, max_gap=2)
+def follow(*frames: Detections, shots: list[int] | None = None) -> FaceTrack:
+    return main_face(frames, shots or [0] * len(frames), max_jump=1.5, max_gap=2)
 
 
 def test_the_larger_face_is_followed_though_the_order_of_detections_changes() -> None:
@@ -65,6 +65,21 @@ def test_certain_faces_outweigh_doubtful_ones() -> None:
     sure, doubtful = faces((60, 60, 40)), faces((150, 60, 44), score=0.5)
     both = Detections(*(np.concatenate(pair) for pair in zip(sure, doubtful, strict=True)))
     assert (follow(both, both).boxes[:, 0] == 40).all()
+
+
+def test_nobody_is_followed_over_a_cut_however_near_the_next_face_is() -> None:
+    face, larger = faces((60, 60, 40)), faces((60, 60, 50))
+    track = follow(face, face, face, face, face, larger, larger, shots=[0, 0, 0, 0, 0, 1, 1])
+    assert track.mask.tolist() == [True] * 5 + [False] * 2
+    # Nor when nobody is seen next to it.
+    track = follow(face, faces(), larger, larger, shots=[0, 0, 1, 1])
+    assert track.mask.tolist() == [False, False, True, True]
+
+
+def test_a_face_of_another_shot_than_the_clips_is_passed_over() -> None:
+    small, large = faces((60, 60, 40)), faces((60, 60, 60))
+    track = follow(small, large, large, large, shots=[2, -1, -1, -1])
+    assert track.mask.tolist() == [True, False, False, False]
 
 
 def test_a_clip_without_faces_has_an_empty_mask() -> None:

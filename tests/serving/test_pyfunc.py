@@ -19,10 +19,13 @@ from small import LOSS, NEW, task_model, video_encoder
 from pipeline.common.clips import Clip
 from pipeline.common.frames import FaceSettings, FaceTrack, FrameSettings
 from pipeline.common.imports import needed_files
+from pipeline.datasets.sample_faces import render_frames, sample_clips, write_video
 from pipeline.feed.loader import load_in_order
 from pipeline.mtcae.predictions import evaluate, predictions_table
 from pipeline.mtcae.saved import save_model
-from pipeline.serving.classifier import VideoClassifier
+from pipeline.serving.answers import columns
+from pipeline.serving.pyfunc import VideoModel
+from pipeline.store.folders import LocalShards
 from pipeline.store.shards import write_shards
 from pipeline.store.stored_frames import StoredFrames
 from pipeline.store.strips import encode_strip
@@ -39,14 +42,14 @@ FRAMES = FrameSettings(
     size=64,
     sampling="stride",
     clock="frame",
-    crop="none",
+    crop="face",
     margin=2,
     level=True,
     jpeg_quality=60,
 )
 FACES = FaceSettings(min_face_size=30, max_jump=1, max_gap=1, min_detected=0.1)
 PROBABILITIES = [f"probability_{name}" for name in CLASSES]
-CLASSIFIER = Path("pipeline/serving/classifier.py")
+PYFUNC = Path("pipeline/serving/pyfunc.py")
 # Packages that are called otherwise where they are installed than where they are imported.
 DISTRIBUTIONS = {
     "PIL": "pillow",
@@ -85,6 +88,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "frames": FRAMES.model_dump(),
         "faces": FACES.model_dump(),
         "recipes": {"evaluation": {"crops": 1}},
+        "clip_seconds": 1.6,
     }
     save_model(path, model, metadata=metadata, history=NEW)
     return path
@@ -92,13 +96,13 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def videos(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Two test pictures that move, wider than high."""
+    """Two people, who show different things."""
     folder = tmp_path_factory.mktemp("videos")
-    paths = [folder / f"{name}.mp4" for name in ("testsrc", "mandelbrot")]
-    for path in paths:
-        source = f"{path.stem}=size=160x96:rate=10"
-        command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-f", "lavfi", "-i", source]
-        subprocess.run([*command, "-t", "2", str(path)], check=True)
+    clips = sample_clips(num_subjects=2, clips_per_emotion=1)
+    chosen = [clips[0], clips[-1]]
+    paths = [folder / f"{clip.emotion}{clip.subject}.mp4" for clip in chosen]
+    for clip, path in zip(chosen, paths, strict=True):
+        write_video(render_frames(clip, seed=1), path, imageio_ffmpeg.get_ffmpeg_exe())
     return paths
 
 
@@ -117,9 +121,11 @@ def expected(
         clips.append(
             (Clip(path.stem, path.name, "s", "sad"), encode_strip(video.pictures, 60), track)
         )
-    source = StoredFrames(folder, write_shards(folder, clips), classes=CLASSES, image_size=32)
+    source = StoredFrames(
+        LocalShards(folder), write_shards(folder, clips), classes=CLASSES, image_size=32
+    )
     batches = load_in_order(source, batch_size=2)
-    model = VideoClassifier(weights).model
+    model = VideoModel(weights).predictor.models[0]
     tested = evaluate(Fabric(accelerator="cpu", devices=1), model, batches, LOSS)
     return (
         predictions_table(tested, 1, CLASSES).set_index("clip").loc[[path.stem for path in videos]]
@@ -141,9 +147,12 @@ def test_a_served_model_predicts_what_the_test_of_its_fold_did(
     package: Path, videos: list[Path], expected: pd.DataFrame
 ) -> None:
     predicted = mlflow.pyfunc.load_model(str(package)).predict(table(videos))
-    assert list(predicted.columns) == ["label", *PROBABILITIES, "problem"]
-    assert list(predicted["label"]) == list(expected["predicted"])
-    np.testing.assert_allclose(predicted[PROBABILITIES], expected[PROBABILITIES], atol=1e-6)
+    assert list(predicted.columns) == ["video", *columns(CLASSES, 1), "problem"]
+    # Every moment of a clip has the label of its only window.
+    assert list(predicted["video"]) == [str(path) for path in videos for _ in range(4)]
+    wanted = expected.loc[expected.index.repeat(4)]
+    assert list(predicted["label"]) == list(wanted["predicted"])
+    np.testing.assert_allclose(predicted[PROBABILITIES], wanted[PROBABILITIES], atol=1e-6)
     assert predicted["problem"].isna().all()
     # The two are told apart, so that a model deaf to its input would not pass.
     assert np.ptp(expected[PROBABILITIES], axis=0).max() > 0.01
@@ -154,26 +163,27 @@ def test_a_bad_video_has_a_problem_and_the_others_their_predictions(
 ) -> None:
     text = tmp_path / "text.mp4"
     text.write_text("not a video")
-    rows = [text, videos[1], tmp_path / "absent.mp4"]
-    predicted = mlflow.pyfunc.load_model(str(package)).predict(table(rows))
-    assert predicted.loc[[0, 2], ["label", *PROBABILITIES]].isna().all(axis=None)
-    assert predicted["problem"][0].startswith("text.mp4: not a readable video")
-    assert predicted["problem"][2] == "absent.mp4: no such file; check the path in the table"
-    np.testing.assert_allclose(
-        predicted.loc[1, PROBABILITIES].astype(float), expected[PROBABILITIES].iloc[1], atol=1e-6
-    )
+    absent = tmp_path / "absent.mp4"
+    predicted = mlflow.pyfunc.load_model(str(package)).predict(table([text, videos[1], absent]))
+    assert list(predicted["video"]) == [str(text), *[str(videos[1])] * 4, str(absent)]
+    bad, good = predicted.iloc[[0, 5]], predicted.iloc[1:5]
+    assert bad.drop(columns=["video", "problem"]).isna().all(axis=None)
+    assert bad["problem"].iloc[0].startswith("text.mp4: not a readable video")
+    assert bad["problem"].iloc[1] == "absent.mp4: no such file; check the path in the table"
+    wanted = expected[PROBABILITIES].iloc[[1] * 4]
+    np.testing.assert_allclose(good[PROBABILITIES].astype(float), wanted, atol=1e-6)
 
 
 def test_the_signature_asks_for_paths_and_names_the_classes(package: Path) -> None:
     signature = mlflow.pyfunc.load_model(str(package)).metadata.signature
     assert [(column.name, column.type.name) for column in signature.inputs] == [("video", "string")]
-    assert signature.outputs.input_names() == ["label", *PROBABILITIES, "problem"]
+    assert signature.outputs.input_names() == ["video", *columns(CLASSES, 1), "problem"]
 
 
 def test_a_package_holds_what_serving_imports_and_no_other_module(package: Path) -> None:
     packed = {path.relative_to(package / "code") for path in package.rglob("pipeline/**/*.py")}
     modules = {path for path in packed if path.name != "__init__.py"}
-    assert modules == needed_files(CLASSIFIER, ROOT)
+    assert modules == needed_files(PYFUNC, ROOT)
     for module in modules:
         assert (package / "code" / module).read_bytes() == (ROOT / module).read_bytes()
     packages = {folder for module in modules for folder in module.parents[:-1]}
@@ -182,7 +192,7 @@ def test_a_package_holds_what_serving_imports_and_no_other_module(package: Path)
 
 def test_a_package_requires_what_its_code_imports_and_little_else() -> None:
     imported: set[str] = set()
-    for module in needed_files(CLASSIFIER, ROOT):
+    for module in needed_files(PYFUNC, ROOT):
         for node in ast.walk(ast.parse((ROOT / module).read_text(encoding="utf-8"))):
             if isinstance(node, ast.Import):
                 imported |= {alias.name.partition(".")[0] for alias in node.names}
@@ -224,8 +234,8 @@ version = mlflow.register_model(f"runs:/{run_id}/model", "expressions")
 model = mlflow.pyfunc.load_model(f"models:/expressions/{version.version}")
 predicted = model.predict(pd.DataFrame({"video": videos}))
 import facenet_pytorch
-from pipeline.serving import classifier
-files = [classifier.__file__, facenet_pytorch.__file__]
+from pipeline.serving import pyfunc
+files = [pyfunc.__file__, facenet_pytorch.__file__]
 print(json.dumps([version.version, files, predicted.to_dict("list")]))
 """
 
@@ -272,9 +282,10 @@ def test_a_logged_model_is_registered_and_loaded_far_from_the_project(
     for module in modules:
         assert not Path(module).is_relative_to(ROOT)
         assert not Path(module).is_relative_to(sys.prefix)
-    assert predicted["label"] == list(expected["predicted"])
+    wanted = expected.loc[expected.index.repeat(4)]
+    assert predicted["label"] == list(wanted["predicted"])
     found = pd.DataFrame(predicted)[PROBABILITIES]
-    np.testing.assert_allclose(found, expected[PROBABILITIES], atol=1e-6)
+    np.testing.assert_allclose(found, wanted[PROBABILITIES], atol=1e-6)
 
     # Once more without news adds nothing.
     experiment = client.get_experiment_by_name("dfer-sample")

@@ -1,0 +1,240 @@
+"""Trained models on their own: from a video to people and their expressions over time.
+
+    from pipeline.serving.predictor import load_model
+
+    prediction = load_model("runs/fold1").predict("interview.mp4")
+    prediction.table  # a row for each person and moment
+
+Packed into every model that MLflow keeps (pipeline/tracking/packaging.py), and run there without
+the rest of the project.
+
+Shape letters: M models, P points of a window, S side of a stored frame, C classes.
+"""
+
+from collections.abc import Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import torch
+
+from pipeline.common.frames import FaceSettings, FaceTrack, FrameSettings
+from pipeline.mtcae.model import Predictions
+from pipeline.mtcae.saved import load_model as load_saved
+from pipeline.mtcae.view_mean import ViewMean
+from pipeline.serving.answers import Answers, Moment, columns, summary
+from pipeline.serving.people import People
+from pipeline.serving.places import Array, Places
+from pipeline.serving.sight import Eye, Window
+from pipeline.serving.windows import WindowChoice
+from pipeline.store.strips import decode_strip, encode_strip
+from pipeline.video.crops import Square, cut, face_squares
+
+# People of one window that a model takes at once.
+_BATCH = 8
+# From one window to the next, as a share of a window.
+_HOP = 0.25
+
+
+class VideoPrediction(NamedTuple):
+    """What was said of a video.
+
+    Attributes:
+        table: A row for each person and moment; `pipeline.serving.answers.columns` are in it.
+        summary: The video's length, its windows, its people; for JSON.
+    """
+
+    table: pd.DataFrame
+    summary: dict[str, Any]
+
+
+class Predictor:
+    """Models that answer together, each as its test asked it.
+
+    Args:
+        weights: Of each model what `save_model` wrote, model.safetensors, or its folder.
+        device: Where the models run; faces are found on the CPU.
+
+    Raises:
+        FileNotFoundError: A model is not there.
+        ValueError: No model, one that cannot be read, or models that were trained on other classes
+            or on frames that were read in another way.
+    """
+
+    def __init__(self, weights: Sequence[Path], device: torch.device) -> None:
+        paths = [path / "model.safetensors" if path.is_dir() else path for path in weights]
+        loaded = [load_saved(path) for path in paths]
+        if not loaded:
+            raise ValueError("no model to predict with")
+        described = loaded[0][1]
+        for key in ("classes", "frames", "faces"):
+            for path, (_, other) in zip(paths, loaded, strict=True):
+                if other[key] != described[key]:
+                    raise ValueError(
+                        f"{paths[0]} and {path} cannot answer together: {key} of their trainings "
+                        "are not the same"
+                    )
+        self.device = device
+        self.models = [
+            ViewMean(
+                model,
+                num_frames=model.encoder.num_frames,
+                num_crops=description["recipes"]["evaluation"]["crops"],
+            )
+            .to(device)
+            .eval()
+            for model, description in loaded
+        ]
+        self.image_sizes = [model.encoder.size.image_size for model, _ in loaded]
+        self.classes: list[str] = described["classes"]
+        self.clip_seconds = float(np.median([other["clip_seconds"] for _, other in loaded]))
+        self.frames = FrameSettings.model_validate(described["frames"])
+        self.faces = FaceSettings.model_validate(described["faces"])
+        self.eye = Eye(self.frames, self.faces)
+
+    def columns(self) -> list[str]:
+        """Of the table of a video."""
+        return columns(self.classes, len(self.models))
+
+    def windows(self, length: float | None = None, hop: float | None = None) -> WindowChoice:
+        """Windows of `length` seconds that start `hop` seconds after one another.
+
+        By default they are as long as the training clips, in the median, and start a quarter of
+        their length after one another.
+
+        Raises:
+            ValueError: They do not overlap, or the training clips declared no length.
+        """
+        length = self.clip_seconds if length is None else length
+        if not length:
+            raise ValueError(
+                "the clips that the model was trained on declared no length: choose one"
+            )
+        return WindowChoice(length, _HOP * length if hop is None else hop)
+
+    def predict(
+        self,
+        video: str | PathLike[str],
+        windows: WindowChoice | None = None,
+        *,
+        num_threads: int = 1,
+        progress: bool = False,
+    ) -> VideoPrediction:
+        """Everybody in a video or picture, over time.
+
+        Args:
+            video: The file.
+            windows: Over which a model looks; by default those of `windows`.
+            num_threads: That decode the video.
+            progress: Whether to show a bar with the time that is left.
+
+        Raises:
+            UnusableVideo: The video cannot be used; the message says why.
+        """
+        path = Path(video)
+        choice = windows or self.windows()
+        sight = self.eye.look(path, choice, num_threads=num_threads, progress=progress)
+        people, answers = People(self.faces), Answers(self.classes, len(self.models))
+        for window in sight.windows:
+            self._answer(window, people, sight.aspect, answers)
+        table = answers.table()
+        step = sight.seconds / sight.places.num_points
+        return VideoPrediction(
+            table,
+            {
+                "video": path.name,
+                "seconds": round(sight.seconds, 3),
+                "frames": sight.num_frames,
+                "window_seconds": round(step * sight.places.size, 3),
+                "step_seconds": round(step, 6),
+                "windows": len(sight.places.starts),
+                "models": len(self.models),
+                "people": summary(table, self.classes, step=step),
+            },
+        )
+
+    def _answer(self, window: Window, people: People, aspect: float, answers: Answers) -> None:
+        """Ask the models about everybody in a window."""
+        found = people.follow(window.first, window.found, window.shots)
+        if self.frames.crop != "face":
+            # Such a model sees the whole frame, and was trained on its most prominent person.
+            found = found[:1]
+        height, width = window.pictures.shape[1:3]
+        places = Places(width, height, self.frames.crop, aspect)
+        tracks = [_enlarged(person.track, window.scale) for person in found]
+        squares = [self._squares(track) for track in tracks]
+        strips = [self._strip(window.pictures, one) for one in squares]
+        said = [
+            answer
+            for start in range(0, len(strips), _BATCH)
+            for answer in self._ask(strips[start : start + _BATCH])
+        ]
+        for person, track, own, answer in zip(found, tracks, squares, said, strict=True):
+            for i in np.flatnonzero(person.own):
+                moment = answers.at(
+                    window.first + int(i),
+                    person.number,
+                    Moment(
+                        float(window.seconds[i]),
+                        places.box(track.boxes[i]),
+                        places.points(track.points[i]),
+                    ),
+                )
+                moment.probabilities.append(answer.probabilities)
+                moment.spans.append(window.span)
+                if answer.boxes is not None and answer.points is not None:
+                    moment.model_boxes.append(places.box_of_model(answer.boxes[i], own[i]))
+                    moment.model_points.append(places.points_of_model(answer.points[i], own[i]))
+
+    def _squares(self, track: FaceTrack) -> list[Square]:
+        """What a model sees of each picture."""
+        if self.frames.crop == "face":
+            return face_squares(track, margin=self.frames.margin, level=self.frames.level)
+        size = self.frames.size
+        return [Square(size / 2, size / 2, size, 0.0)] * len(track.mask)
+
+    def _strip(self, pictures: npt.NDArray[np.uint8], squares: Sequence[Square]) -> bytes:
+        frames = pictures
+        if self.frames.crop == "face":
+            frames = cut(pictures, squares, self.frames.size)
+        # In training every clip has been a JPEG, which leaves its traces.
+        return encode_strip(frames, self.frames.jpeg_quality)
+
+    @torch.no_grad()
+    def _ask(self, strips: Sequence[bytes]) -> "list[_Answer]":
+        """What the models say of each of some people."""
+        said: list[Predictions] = []
+        for model, size in zip(self.models, self.image_sizes, strict=True):
+            frames = np.stack([decode_strip(strip, size) for strip in strips])
+            said.append(model(torch.from_numpy(frames).permute(0, 1, 4, 2, 3).to(self.device)))
+        probabilities = torch.stack([one.logits.float().softmax(dim=1) for one in said], dim=1)
+        boxes = [one.boxes.float() for one in said if one.boxes is not None]
+        points = [one.points.float() for one in said if one.points is not None]
+        return [
+            _Answer(
+                probabilities[i].cpu().numpy(),
+                torch.stack(boxes).mean(dim=0)[i].cpu().numpy() if boxes else None,
+                torch.stack(points).mean(dim=0)[i].cpu().numpy() if points else None,
+            )
+            for i in range(len(strips))
+        ]
+
+
+class _Answer(NamedTuple):
+    """Of one person in one window: (M, C), and the models' means of (P, 4) and (P, 5, 2)."""
+
+    probabilities: Array
+    boxes: Array | None
+    points: Array | None
+
+
+def _enlarged(track: FaceTrack, scale: float) -> FaceTrack:
+    return FaceTrack(track.boxes / scale, track.points / scale, track.mask)
+
+
+def load_model(*weights: str | PathLike[str], device: str = "cpu") -> Predictor:
+    """A model, or several of one experiment that answer together; see `Predictor`."""
+    return Predictor([Path(path) for path in weights], torch.device(device))
