@@ -34,6 +34,7 @@ from pipeline.affect.rendered_plan import (
 )
 from pipeline.affect.s_aff_wild2 import Annotations, read_annotations
 from pipeline.affect.submission import Answer, read_test_list, write_submission
+from pipeline.common.workers import Folders
 
 LARGE = Settings(num_videos=30, num_frames=30, seed=2)
 SMALL = Settings(num_videos=6, num_frames=4, seed=2)
@@ -45,7 +46,9 @@ BROWS, MOUTH = np.s_[15:50], np.s_[60:95]
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The small set; rendered in this process, which is quicker than to start others."""
 
-    def in_order(function: Callable[[Any], Any], items: list[Any], description: str) -> list[Any]:
+    def in_order(
+        function: Callable[[Any], Any], items: list[Any], description: str, folders: Folders
+    ) -> list[Any]:
         return [function(item) for item in items]
 
     path = tmp_path_factory.mktemp("rendered")
