@@ -1,5 +1,6 @@
 # make repro         set up, run the pipeline, print the table
 # make pretrain      set up, pre-train the tiny encoder on rendered faces (docs/pretraining.md)
+# make affect        set up, train EMMA on rendered faces, print the table (docs/affect.md)
 # make test          set up, run every check
 # make ablation      run the six structures as DVC experiments, print Table I; SEEDS=3: with three seeds
 # make experiments   list the DVC experiments with the columns that matter
@@ -11,7 +12,7 @@ SEEDS ?= 1
 VENV := .venv
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: repro pretrain test ablation experiments ui
+.PHONY: repro pretrain affect test ablation experiments ui
 
 repro: $(VENV)/.run
 	dvc repro
@@ -22,6 +23,11 @@ pretrain: $(VENV)/.run
 	dvc repro pretrain/dvc.yaml
 	@echo
 	@cat pretrain/metrics/summary.json
+
+affect: $(VENV)/.run
+	dvc repro affect/dvc.yaml
+	@echo
+	@cat affect/metrics/table.md
 
 ablation: $(VENV)/.run
 	python -m commands.ablation --seeds $(SEEDS)

@@ -13,8 +13,9 @@ from small import image_encoder
 from tiny_training import ENGINE, SameBatches, steady_adamw
 from torch import Tensor, nn
 
+from pipeline.affect.choices import VAInput
 from pipeline.affect.cnn import NoCNN, ScoreSource
-from pipeline.affect.emma import EMMA, HeadSize, VAInput
+from pipeline.affect.emma import EMMA, HeadSize
 from pipeline.affect.labels import AUS, EXPRESSIONS
 from pipeline.affect.losses import LossSettings
 from pipeline.affect.task import EMMATask

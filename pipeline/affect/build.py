@@ -6,8 +6,9 @@ from typing import Annotated
 from pydantic import Field, PositiveFloat
 from torch.optim import AdamW
 
+from pipeline.affect.choices import VAInput
 from pipeline.affect.cotex import CoTEXSettings, MaskedCoTEX
-from pipeline.affect.emma import EMMA, HeadSize, VAInput
+from pipeline.affect.emma import EMMA, HeadSize
 from pipeline.affect.labels import AUS
 from pipeline.common.params import Section
 from pipeline.models.checkpoints import load_image_encoder

@@ -7,16 +7,15 @@ Source: Affective Behaviour Analysis Using Pretrained Model with Facial Prior (a
 section 3; the readings taken where the paper is silent are listed in docs/affect.md.
 """
 
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from pydantic import PositiveInt
 from torch import Tensor, nn
 
+from pipeline.affect.choices import VAInput
 from pipeline.common.params import Section
 from pipeline.models.image_encoder import ImageEncoder
-
-VAInput = Literal["vit_scores", "cnn_scores", "both", "features"]
 
 
 class HeadSize(Section):

@@ -92,6 +92,20 @@ def evaluation_of(asked: Asked) -> Evaluation:
     )
 
 
+def expressions_of(asked: Asked) -> Evaluation:
+    """What CoTEX says: views (N, V, C), whose logits are summed; of the rest it says nothing."""
+    logits = asked.said[0].double().sum(dim=1)
+    count = len(logits)
+    return Evaluation(
+        asked.truth.ids,
+        asked.truth.groups,
+        truth_from(asked.truth.targets),
+        np.zeros((count, 2)),
+        logits.softmax(dim=1).numpy(),
+        np.zeros((count, len(AUS))),
+    )
+
+
 def predictions_table(
     evaluation: Evaluation, answers: Answers, fold: int, classes: Sequence[str]
 ) -> pd.DataFrame:

@@ -58,17 +58,17 @@ def write_set(settings: Settings, folder: Path) -> None:
     _write(folder / TEST_LIST, repeated, header=HEADER[0])
 
 
-def draw_frame(video: Video, number: int, seed: int) -> npt.NDArray[np.uint8]:
-    """Frame `number`, from 0, as RGB (112, 112, 3)."""
+def draw_frame(video: Video, number: int, seed: int, side: int = SIDE) -> npt.NDArray[np.uint8]:
+    """Frame `number`, from 0, as RGB (side, side, 3)."""
     frame, person = video.frames[number], cast_person(seed, video.subject)
     random = np.random.default_rng((seed, video.subject, number))
     # What is left of the pose after the face was aligned.
     pose = 0.3 * person.pose + random.uniform(-1, 1, size=3) * (1.5, 1.5, 0.015)
-    side = SIDE * _SUPERSAMPLING
-    along = (np.arange(side, dtype=np.float32) + np.float32(0.5)) * np.float32(_VIEW / side)
+    fine = side * _SUPERSAMPLING
+    along = (np.arange(fine, dtype=np.float32) + np.float32(0.5)) * np.float32(_VIEW / fine)
     x, y = np.meshgrid(along - _VIEW // 2, along - (_VIEW // 2 - _VIEW_Y))
     drawn = draw_face(person, pose, _movement(frame), frame.opening, x, y).astype(np.uint16)
-    blocks = drawn.reshape(SIDE, _SUPERSAMPLING, SIDE, _SUPERSAMPLING, 3)
+    blocks = drawn.reshape(side, _SUPERSAMPLING, side, _SUPERSAMPLING, 3)
     picture = (blocks.sum(axis=(1, 3)) // _SUPERSAMPLING**2).astype(np.uint8)
     return np.ascontiguousarray(picture[:, ::-1]) if person.mirrored else picture
 

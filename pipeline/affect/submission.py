@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from pipeline.affect.labels import EXPRESSIONS
+from pipeline.affect.labels import EXPRESSIONS, LabelledImage
+from pipeline.affect.metrics import Answers, Truth, constant_answers
 from pipeline.affect.s_aff_wild2 import HEADER, read_cells
 from pipeline.common.files import atomic_path
 
@@ -30,6 +31,39 @@ class Answer(NamedTuple):
     arousal: float
     expression: str
     aus: tuple[bool, ...]
+
+
+def answers_by_path(
+    images: Sequence[LabelledImage], answers: Answers, classes: Sequence[str]
+) -> dict[str, Answer]:
+    """What is said of some images, by their paths."""
+    return {
+        image.path: Answer(*numbers, classes[label], tuple(map(bool, units)))
+        for image, numbers, label, units in zip(
+            images,
+            answers.valence_arousal.tolist(),
+            answers.expression,
+            answers.aus.tolist(),
+            strict=True,
+        )
+    }
+
+
+def fill_in(
+    found: Mapping[str, Answer], listed: Sequence[str], training: Truth
+) -> dict[str, Answer]:
+    """With answers of a constant predictor for listed images that are not there.
+
+    Args:
+        found: Answers by path.
+        listed: Of `read_test_list`.
+        training: Whose frequencies the constant predictor knows.
+    """
+    said = constant_answers(training, 1, len(EXPRESSIONS))
+    valence, arousal = said.valence_arousal[0].tolist()
+    units = tuple(bool(active) for active in said.aus[0])
+    constant = Answer(valence, arousal, EXPRESSIONS[int(said.expression[0])], units)
+    return {path: found.get(path, constant) for path in listed}
 
 
 def write_submission(file: Path, listed: Sequence[str], answers: Mapping[str, Answer]) -> None:

@@ -7,9 +7,10 @@ from timm import create_model
 from torch import Tensor, nn
 from torchvision.models import resnet18
 
+from pipeline.affect.choices import VAInput
 from pipeline.affect.cotex import MaskedCoTEX
 from pipeline.affect.dan import DAN
-from pipeline.affect.emma import EMMA, HeadSize, VAInput
+from pipeline.affect.emma import EMMA, HeadSize
 from pipeline.models.image_encoder import ImageEncoder, ImageEncoderSize
 
 BASE = ImageEncoderSize(image_size=224, patch_size=16, dim=768, depth=12, num_heads=12)
