@@ -109,8 +109,9 @@ def cut_out(picture: Tensor, top: int, left: int, window: int, side: int) -> Ten
     """A square of a picture (3, S, S), scaled to (3, P, P)."""
     size = [side, side]
     if window == side:
-        return F.crop(picture, top, left, window, window)
-    return F.resized_crop(picture, top, left, window, window, size, antialias=True)
+        return picture[:, top : top + side, left : left + side]
+    cut: Tensor = F.resized_crop(picture, top, left, window, window, size, antialias=True)
+    return cut
 
 
 def change(
@@ -119,7 +120,7 @@ def change(
     """A picture (3, S, S) as a training sees it, (3, P, P)."""
     window = round(settings.crop * picture.shape[-1])
     top, left = random.integers(picture.shape[-1] - window + 1, size=2).tolist()
-    changed = cut_out(picture, top, left, window, side)
+    changed: Tensor = cut_out(picture, top, left, window, side)
     if random.random() < settings.flip_probability:
         changed = F.hflip(changed)
     if random.random() >= settings.jitter_probability:
@@ -134,7 +135,8 @@ def change(
     changed = F.adjust_contrast(changed, contrast)
     changed = F.adjust_saturation(changed, saturation)
     turn = settings.hue * random.uniform(-1, 1)
-    return F.adjust_hue(changed, turn) if settings.hue else changed
+    turned: Tensor = F.adjust_hue(changed, turn) if settings.hue else changed
+    return turned
 
 
 class PictureBatches:

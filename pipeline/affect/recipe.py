@@ -1,10 +1,11 @@
 """How an affect model is trained: a preset of `recipes`, and the model and task at its start."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, Protocol
 
 from pydantic import Field, NonNegativeInt, PositiveInt
+from torch import Tensor, nn
 
 from pipeline.affect.build import (
     EncoderTraining,
@@ -24,6 +25,7 @@ from pipeline.common.params import Section
 from pipeline.store.batch import Batch
 from pipeline.training.loop import EngineSettings
 from pipeline.training.optim import ScheduleSettings
+from pipeline.training.task import Task
 
 
 class ModelPreset(ModelSize):
@@ -120,9 +122,17 @@ def build(system: System, va_input: VAInput, start: Start, num_classes: int) -> 
     )
 
 
+class AffectTask(Task[Batch, Any], Protocol):
+    """That of either system."""
+
+    def answer(self, module: nn.Module) -> Callable[[Batch], tuple[Tensor, ...]]:
+        """How the model is asked about a batch."""
+        ...
+
+
 def make_task(
     system: System, start: Start, training: Pictures, validation: Iterable[Batch]
-) -> EMMATask | CoTEXTask:
+) -> AffectTask:
     """Losses and validation.
 
     Args:

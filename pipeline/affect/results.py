@@ -98,7 +98,7 @@ def write_fold(
         table = pd.DataFrame(history).drop(columns=[*MEASURED])
         table.to_csv(temporary, index=False, float_format="%.6g")
     found = score(tested.answers, evaluation.truth, len(classes))
-    metrics = metrics_of(found) | more
+    metrics = {**metrics_of(found), **more}
     write_json(out / METRICS, metrics)
     thresholds = dict(zip(map(str, AUS), tested.tuning.thresholds.tolist(), strict=True))
     write_json(out / TUNING, {"thresholds": thresholds, "radius": tested.tuning.radius})

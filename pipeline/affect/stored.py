@@ -14,7 +14,7 @@ import json
 from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 from pydantic import PositiveInt
@@ -173,7 +173,7 @@ def _write_array(
         _write_header(opened, (len(good), *shape))
 
 
-def _write_header(file: object, shape: tuple[int, ...]) -> None:
+def _write_header(file: BinaryIO, shape: tuple[int, ...]) -> None:
     """Of the same length for every number of pictures: NumPy leaves room for it to grow."""
     described = {"descr": "|u1", "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(file, described)

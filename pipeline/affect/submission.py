@@ -38,8 +38,8 @@ def answers_by_path(
 ) -> dict[str, Answer]:
     """What is said of some images, by their paths."""
     return {
-        image.path: Answer(*numbers, classes[label], tuple(map(bool, units)))
-        for image, numbers, label, units in zip(
+        image.path: Answer(valence, arousal, classes[label], tuple(map(bool, units)))
+        for image, (valence, arousal), label, units in zip(
             images,
             answers.valence_arousal.tolist(),
             answers.expression,

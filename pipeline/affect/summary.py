@@ -12,7 +12,7 @@ import pandas as pd
 
 from pipeline.affect.intervals import GroupSums, Interval, group_sums, intervals
 from pipeline.affect.labels import AUS
-from pipeline.affect.metrics import Answers, Scores, Truth, prevalence, score
+from pipeline.affect.metrics import Answers, Numbers, Scores, Truth, prevalence, score
 
 # Columns of the tables, and how they are headed.
 TITLES = {
@@ -61,7 +61,7 @@ def pool(tables: Sequence[pd.DataFrame], classes: Sequence[str]) -> Pooled:
         raise ValueError(f"{twice} is tested in two folds")
     numbers = {name: number for number, name in enumerate(classes)}
 
-    def columns(kind: str, names: Sequence[str]) -> np.ndarray[tuple[int, ...], np.dtype]:  # type: ignore[type-arg]
+    def columns(kind: str, names: Sequence[str]) -> Numbers:
         return table[[f"{kind}_{name}" for name in names]].astype(float).to_numpy()
 
     actual, units = columns("actual", ["valence", "arousal"]), [f"au{unit}" for unit in AUS]
@@ -70,14 +70,14 @@ def pool(tables: Sequence[pd.DataFrame], classes: Sequence[str]) -> Pooled:
     truth = Truth(
         np.nan_to_num(actual),
         ~np.isnan(actual),
-        labels.fillna(0).to_numpy(np.int64),
+        labels.fillna(0).to_numpy().astype(np.int64),
         labels.notna().to_numpy(),
         np.nan_to_num(active) > 0,
         ~np.isnan(active),
     )
     answers = Answers(
         columns("predicted", ["valence", "arousal"]),
-        table["predicted"].map(numbers).to_numpy(np.int64),
+        table["predicted"].map(numbers).to_numpy().astype(np.int64),
         columns("predicted", units) > 0,
     )
     return Pooled(table["group"].tolist(), truth, answers)

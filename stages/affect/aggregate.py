@@ -122,6 +122,11 @@ def finite(values: dict[str, float]) -> dict[str, float]:
     return {name: round(value, 6) for name, value in values.items() if isfinite(value)}
 
 
+def rows_of(history: pd.DataFrame) -> list[dict[str, float]]:
+    """A dict per epoch."""
+    return [{str(name): value for name, value in row.items()} for row in history.to_dict("records")]
+
+
 def fold_table(files: dict[int, dict[int, FoldFiles]]) -> pd.DataFrame:
     """A row of scores per training."""
     rows = [
@@ -185,10 +190,7 @@ def track(
         described = {k: v for k, v in first.description.items() if k not in ("fold", "metrics")}
         log_experiment(
             AffectExperiment.of(described, sha256_of(manifest)),
-            {
-                fold: LoggedFold(one.history.to_dict("records"), one.metrics)
-                for fold, one in folds.items()
-            },
+            {fold: LoggedFold(rows_of(one.history), one.metrics) for fold, one in folds.items()},
             finite({name: one.value for name, one in model.items()}),
             artifacts,
             {},

@@ -21,7 +21,7 @@ from pipeline.affect.emma import EMMA
 from pipeline.affect.feed import PictureBatches, Pictures
 from pipeline.affect.image_folds import ImageFold, read_fold, refuse_leaks, refuse_seen
 from pipeline.affect.predictions import Evaluation, ask, evaluation_of, expressions_of
-from pipeline.affect.recipe import ModelPreset, Recipe, Start, build, make_task
+from pipeline.affect.recipe import AffectTask, ModelPreset, Recipe, Start, build, make_task
 from pipeline.affect.results import (
     SUBMISSION,
     Tested,
@@ -40,7 +40,7 @@ from pipeline.affect.stored import (
     read_stored,
 )
 from pipeline.affect.submission import answers_by_path, fill_in, write_submission
-from pipeline.affect.task import CoTEXTask, EMMATask
+from pipeline.affect.task import EMMATask
 from pipeline.affect.tuning import UNTUNED, Frames, Tuning, check_groups, frames_of, tune
 from pipeline.common.encoder_weights import (
     CARD,
@@ -195,7 +195,7 @@ class FoldTraining:
         self,
         fabric: Fabric,
         model: EMMA | MaskedCoTEX,
-        task: EMMATask | CoTEXTask,
+        task: AffectTask,
         training: Pictures,
         checkpoints: Checkpoints,
         log: RunLog,
@@ -234,7 +234,7 @@ class FoldTraining:
             lambda row: log.metrics(row, int(row["epoch"])),
         )
 
-    def test(self, fabric: Fabric, model: EMMA | MaskedCoTEX, task: EMMATask | CoTEXTask) -> Tested:
+    def test(self, fabric: Fabric, model: EMMA | MaskedCoTEX, task: AffectTask) -> Tested:
         """What the model says of the test pictures; thresholds and smoothing by validation."""
         model.eval()
         tested_part, validation_part = self.part("test"), self.part("validation")
@@ -260,7 +260,7 @@ class FoldTraining:
         self,
         fabric: Fabric,
         model: EMMA | MaskedCoTEX,
-        task: EMMATask | CoTEXTask,
+        task: AffectTask,
         pictures: Pictures,
     ) -> Evaluation:
         """What the model says of some pictures."""
@@ -290,7 +290,7 @@ class FoldTraining:
         self,
         fabric: Fabric,
         model: EMMA | MaskedCoTEX,
-        task: EMMATask | CoTEXTask,
+        task: AffectTask,
         tuning: Tuning,
         out: Path,
     ) -> None:
