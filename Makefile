@@ -1,6 +1,7 @@
 # make repro         set up, run the pipeline, print the table
 # make pretrain      set up, pre-train the tiny encoder on rendered faces (docs/pretraining.md)
 # make affect        set up, train EMMA on rendered faces, print the table (docs/affect.md)
+# make affect-ablation   what the parts of these models are worth: two tables; SEEDS=3: with three seeds
 # make test          set up, run every check
 # make ablation      run the six structures as DVC experiments, print Table I; SEEDS=3: with three seeds
 # make experiments   list the DVC experiments with the columns that matter
@@ -12,7 +13,7 @@ SEEDS ?= 1
 VENV := .venv
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: repro pretrain affect test ablation experiments ui
+.PHONY: repro pretrain affect affect-ablation test ablation experiments ui
 
 repro: $(VENV)/.run
 	dvc repro
@@ -28,6 +29,9 @@ affect: $(VENV)/.run
 	dvc repro affect/dvc.yaml
 	@echo
 	@cat affect/metrics/table.md
+
+affect-ablation: affect
+	python -m commands.affect_ablation --seeds $(SEEDS)
 
 ablation: $(VENV)/.run
 	python -m commands.ablation --seeds $(SEEDS)

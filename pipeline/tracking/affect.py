@@ -1,10 +1,13 @@
 """What tells one training of an affect model in MLflow from another."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Self
 
 from pipeline.affect.choices import Choices
+from pipeline.affect.trainings import Trainings, rows_of
 from pipeline.tracking.experiment import TrackedExperiment
+from pipeline.tracking.observer import FoldFiles, log_experiment
 
 
 class AffectExperiment(TrackedExperiment):
@@ -32,3 +35,27 @@ class AffectExperiment(TrackedExperiment):
         words += [self.choices[name] for name in ("model", "init", "recipe")]
         words += [f"seed {self.choices['seed']}", f"({self.params_digest[:4]})"]
         return " ".join(map(str, words))
+
+
+def log_trainings(
+    files: Trainings, summary: Mapping[str, float], data_digest: str, artifacts: list[Path]
+) -> None:
+    """Close the run of each seed.
+
+    Args:
+        files: Of all folds.
+        summary: Scores over all of them.
+        data_digest: SHA-256 of the set's manifest.
+        artifacts: Tables to attach.
+    """
+    for folds in files.values():
+        of_all = next(iter(folds.values())).description
+        training = {key: value for key, value in of_all.items() if key not in ("fold", "metrics")}
+        log_experiment(
+            AffectExperiment.of(training, data_digest),
+            {fold: FoldFiles(rows_of(one.history), one.metrics) for fold, one in folds.items()},
+            summary,
+            artifacts,
+            {},
+            {"folds": sorted(folds)},
+        )

@@ -3,7 +3,7 @@
 import argparse
 from math import isfinite
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
 import pandas as pd
 from pydantic import Field
@@ -11,21 +11,26 @@ from pydantic import Field
 from pipeline.affect.choices import Choices
 from pipeline.affect.intervals import Interval
 from pipeline.affect.published import PUBLISHED_ROWS
-from pipeline.affect.results import FoldFiles, read_fold_files
 from pipeline.affect.summary import (
     TITLES,
-    Pooled,
     class_table,
     intervals_of,
-    pool,
     score_row,
+)
+from pipeline.affect.trainings import (
+    Found,
+    Trainings,
+    finite,
+    first_of,
+    fold_table,
+    history_table,
+    pool_all,
+    read_trainings,
 )
 from pipeline.common.files import atomic_path, sha256_of, write_json
 from pipeline.common.params import StageParams, load_params
 from pipeline.evaluation.markdown import markdown_table
-from pipeline.tracking.affect import AffectExperiment
-from pipeline.tracking.observer import FoldFiles as LoggedFold
-from pipeline.tracking.observer import log_experiment
+from pipeline.tracking.affect import log_trainings
 
 
 class Params(Choices, StageParams):
@@ -35,25 +40,8 @@ class Params(Choices, StageParams):
     seeds: Annotated[list[int], Field(min_length=1)]
 
 
-class Found(NamedTuple):
-    """What was found of all trainings.
-
-    Attributes:
-        model: Pooled answers of each seed.
-        constant: Pooled answers of the constant predictor.
-        classes: Expressions.
-    """
-
-    model: list[Pooled]
-    constant: Pooled
-    classes: list[str]
-
-
 def main(params: Params, runs: Path, manifest: Path, out: Path) -> None:
-    files = {
-        seed: {fold: read_fold_files(runs / f"fold{fold}-seed{seed}") for fold in params.folds}
-        for seed in params.seeds
-    }
+    files = read_trainings(runs, params.seeds, params.folds)
     try:
         found = pool_all(files)
     except ValueError as error:
@@ -78,7 +66,12 @@ def main(params: Params, runs: Path, manifest: Path, out: Path) -> None:
     with atomic_path(out / "table.md") as temporary:
         text = page(params, model, constant, tables, found)
         temporary.write_text(text, encoding="utf-8")
-    track(params, files, model, manifest, [out / "table.md", out / "classes.csv"])
+    log_trainings(
+        files,
+        finite({name: one.value for name, one in model.items()}),
+        sha256_of(manifest),
+        [out / "table.md", out / "classes.csv"],
+    )
     said = " and ".join(
         f"{title} {model[key].value:.3f} (constant {constant[key].value:.3f})"
         for key, title in TITLES.items()
@@ -87,24 +80,15 @@ def main(params: Params, runs: Path, manifest: Path, out: Path) -> None:
     print(f"aggregate: {said} over {len(set(found.constant.groups))} groups; see {out}/table.md")
 
 
-def pool_all(files: dict[int, dict[int, FoldFiles]]) -> Found:
-    """The test pictures of all folds, of each seed."""
-    first = next(iter(next(iter(files.values())).values()))
-    classes: list[str] = first.description["classes"]
-    model = [pool([one.predictions for one in folds.values()], classes) for folds in files.values()]
-    folds = next(iter(files.values()))
-    return Found(model, pool([one.constant for one in folds.values()], classes), classes)
-
-
 def summary(
     params: Params,
-    files: dict[int, dict[int, FoldFiles]],
+    files: Trainings,
     model: dict[str, Interval],
     constant: dict[str, Interval],
     found: Found,
 ) -> dict[str, Any]:
     """The content of summary.json, without what is no number."""
-    first = next(iter(next(iter(files.values())).values()))
+    first = first_of(files)
     return {
         **finite({name: one.value for name, one in model.items()}),
         "low": finite({name: one.low for name, one in model.items()}),
@@ -116,37 +100,6 @@ def summary(
         "folds": len(params.folds),
         "seeds": len(params.seeds),
     }
-
-
-def finite(values: dict[str, float]) -> dict[str, float]:
-    return {name: round(value, 6) for name, value in values.items() if isfinite(value)}
-
-
-def rows_of(history: pd.DataFrame) -> list[dict[str, float]]:
-    """A dict per epoch."""
-    return [{str(name): value for name, value in row.items()} for row in history.to_dict("records")]
-
-
-def fold_table(files: dict[int, dict[int, FoldFiles]]) -> pd.DataFrame:
-    """A row of scores per training."""
-    rows = [
-        {"seed": seed, "fold": fold, **one.metrics}
-        for seed, folds in files.items()
-        for fold, one in folds.items()
-    ]
-    return pd.DataFrame(rows).drop(columns="num_parameters").round(4)
-
-
-def history_table(files: dict[int, dict[int, FoldFiles]]) -> pd.DataFrame:
-    """A row per training and epoch, for the plots."""
-    return pd.concat(
-        [
-            one.history.assign(training=f"fold {fold}, seed {seed}")
-            for seed, folds in files.items()
-            for fold, one in folds.items()
-        ],
-        ignore_index=True,
-    )
 
 
 def page(
@@ -175,27 +128,6 @@ def page(
         published = pd.DataFrame(PUBLISHED_ROWS).astype(object)
         parts += ["## Published", markdown_table(published.where(published.notna(), "-"))]
     return "\n\n".join(parts) + "\n"
-
-
-def track(
-    params: Params,
-    files: dict[int, dict[int, FoldFiles]],
-    model: dict[str, Interval],
-    manifest: Path,
-    artifacts: list[Path],
-) -> None:
-    """Close the MLflow run of each seed."""
-    for folds in files.values():
-        first = next(iter(folds.values()))
-        described = {k: v for k, v in first.description.items() if k not in ("fold", "metrics")}
-        log_experiment(
-            AffectExperiment.of(described, sha256_of(manifest)),
-            {fold: LoggedFold(rows_of(one.history), one.metrics) for fold, one in folds.items()},
-            finite({name: one.value for name, one in model.items()}),
-            artifacts,
-            {},
-            {"folds": params.folds},
-        )
 
 
 if __name__ == "__main__":

@@ -201,5 +201,6 @@ if __name__ == "__main__":
     parser.add_argument("people", type=Path)
     parser.add_argument("source", type=Path)
     parser.add_argument("out", type=Path)
+    parser.add_argument("--params", type=Path, default=Path("affect/params.yaml"))
     args = parser.parse_args()
-    main(load_params(Params, Path("affect/params.yaml")), args.people, args.source, args.out)
+    main(load_params(Params, args.params), args.people, args.source, args.out)

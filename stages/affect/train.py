@@ -352,9 +352,10 @@ if __name__ == "__main__":
     parser.add_argument("seed", type=int)
     for name in (*Inputs._fields, "out"):
         parser.add_argument(name, type=Path)
+    parser.add_argument("--params", type=Path, default=Path("affect/params.yaml"))
     args = parser.parse_args()
     main(
-        load_params(Params, Path("affect/params.yaml")),
+        load_params(Params, args.params),
         args.fold,
         args.seed,
         Inputs(*(getattr(args, name) for name in Inputs._fields)),
