@@ -117,7 +117,7 @@ def test_expressions_alone_are_scored_alone(system: str, at: Path) -> None:
 def test_a_prior_that_has_seen_a_tested_group_is_refused(at: Path) -> None:
     tested = make_folds(images(), SPLIT)[0].groups(images(), "test")
     seen = NEW.with_groups(IDENTITY, tested[:1])
-    with pytest.raises(SystemExit, match=f"its prior has seen 1 of the .* {tested[0]}"):
+    with pytest.raises(SystemExit, match=rf"its prior has seen 1 of the .*\({tested[0]}\)"):
         train.main(params(), 1, 1, make_inputs(at, seen), at / "out")
     # The other fold does not test it.
     train.main(params(), 2, 1, make_inputs(at, seen), at / "out")
