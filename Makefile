@@ -1,4 +1,5 @@
 # make repro         set up, run the pipeline, print the table
+# make final         run the pipeline, then train one model on everybody for use: runs/final
 # make pretrain      set up, pre-train the tiny encoder on rendered faces (docs/pretraining.md)
 # make affect        set up, train EMMA on rendered faces, print the table (docs/affect.md)
 # make affect-ablation   what the parts of these models are worth: two tables; SEEDS=3: with three seeds
@@ -6,19 +7,25 @@
 # make ablation      run the six structures as DVC experiments, print Table I; SEEDS=3: with three seeds
 # make experiments   list the DVC experiments with the columns that matter
 # make ui            MLflow's pages at http://127.0.0.1:5000
+# make demo          a page to try the models on, at http://127.0.0.1:7860; MODEL="runs/fold1 runs/fold2"
 # PYTHON=...         the interpreter to build the virtual environment with (3.11 or newer)
 
 PYTHON ?= python3
 SEEDS ?= 1
+MODEL ?= runs/final
 VENV := .venv
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: repro pretrain affect affect-ablation test ablation experiments ui
+.PHONY: repro final pretrain affect affect-ablation test ablation experiments ui demo
 
 repro: $(VENV)/.run
 	dvc repro
 	@echo
 	@cat metrics/table.md
+
+final: $(VENV)/.run
+	dvc repro
+	python -m commands.final
 
 pretrain: $(VENV)/.run
 	dvc repro pretrain/dvc.yaml
@@ -44,7 +51,10 @@ experiments: $(VENV)/.run
 ui: $(VENV)/.run
 	python -m commands.ui
 
-test: $(VENV)/.test
+demo: $(VENV)/.demo
+	python -m commands.demo --model $(MODEL)
+
+test: $(VENV)/.test $(VENV)/.demo
 	ruff format --check .
 	ruff check .
 	mypy
@@ -63,4 +73,9 @@ $(VENV)/.run: requirements.txt constraints.txt | $(VENV)/bin/python
 
 $(VENV)/.test: requirements-dev.txt $(VENV)/.run
 	python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt -c constraints.txt
+	touch $@
+
+# Gradio, too, pins older versions than those that it works with.
+$(VENV)/.demo: requirements-demo.txt $(VENV)/.run
+	python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-demo.txt
 	touch $@

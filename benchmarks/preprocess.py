@@ -86,7 +86,7 @@ def run_stage(folder: Path, module: str, *arguments: str) -> StageRun:
     with subprocess.Popen(command, cwd=folder, env=environment, stdout=sys.stderr) as process:
         while process.poll() is None:
             peak = max(peak, memory_bytes(process.pid))
-            time.sleep(0.1)
+            time.sleep(0.5)  # Looking takes time of a core, too.
     if process.returncode:
         raise SystemExit(f"{module} failed; its messages are above")
     return StageRun(time.perf_counter() - started, peak)
@@ -174,7 +174,7 @@ def compare(videos: list[Path], folder: Path) -> None:
     n, cores = len(few := videos * math.ceil(NUM_CLIPS / len(videos))), num_cores()
     starts = run_stages(few[:cores], folder / "start")
     runs, runs_4n = run_stages(few, folder / "few"), run_stages(few * 4, folder / "many")
-    threads, smallest = torch.get_num_threads(), params["faces"]["min_face_size"]
+    threads, smallest = cores, params["faces"]["min_face_size"]
     default = run_naive(videos, params, min_face_size=DEFAULT_MIN_FACE_SIZE, num_threads=threads)
     same = run_naive(videos, params, min_face_size=smallest, num_threads=1)
 

@@ -127,6 +127,15 @@ def read_predictions(experiment: FinishedExperiment, folder: str = "predictions"
         ) from error
 
 
+def has_predictions(experiment: FinishedExperiment) -> bool:
+    """Whether they are here; those that are committed may be of another machine."""
+    try:
+        read_predictions(experiment)
+    except FileNotFoundError:
+        return False
+    return True
+
+
 def present_state(params: dict[str, Any]) -> str:
     """All that decides the results besides parameters and commit, as a text that can be compared.
 
@@ -154,15 +163,12 @@ def committed_trial(params: dict[str, Any]) -> Trial | None:
     """The trial that is committed with its results, if these are of the present state."""
     if _git("status", "--porcelain", "--", ".", *_INPUTS):
         return None
-    if subprocess.run(["dvc", "status", "--quiet"], check=False).returncode:
+    # Of this pipeline alone: that of pre-training may never have been run.
+    if subprocess.run(["dvc", "status", "--quiet", "dvc.yaml"], check=False).returncode:
         return None  # Other data or weights, or a fresh clone: it was run elsewhere.
     for trial, experiment in finished_experiments(params).items():
         if experiment.name == COMMITTED:
-            try:
-                read_predictions(experiment)
-            except FileNotFoundError:
-                return None
-            return trial
+            return trial if has_predictions(experiment) else None
     return None
 
 

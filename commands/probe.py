@@ -10,58 +10,28 @@ every seed. The recipe must change no clip: it is `paper` unless another one is 
 
 import argparse
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import yaml
 
 from commands.probing import Params, Probe
+from commands.start_table import rests_on, start_table
 from pipeline.acquire.http import DownloadFailed
 from pipeline.acquire.weights import provide
 from pipeline.common.files import atomic_path
 from pipeline.common.hosts import RetryPolicy
-from pipeline.evaluation.comparison import System, compare
-from pipeline.evaluation.markdown import markdown_table
+from pipeline.evaluation.comparison import System
 
 
 def table_of(systems: Sequence[System], baselines: pd.DataFrame, params: Params) -> str:
     """The encoders in Markdown, the first one of them the reference."""
-    found = compare(
-        systems,
-        params.classes,
-        "",
-        dict.fromkeys(systems[0].seeds, baselines),
-        reference=systems[0].name,
-    )
-    rows = [
-        {
-            "encoder": row["structure"],
-            "UAR": _interval(row, "uar_pooled"),
-            f"difference to {systems[0].name}": _interval(row, "uar_difference"),
-            "p (Holm)": "" if pd.isna(row.get("uar_p")) else f"{row['uar_p']:.3f}",
-            "WAR": _interval(row, "war_pooled"),
-        }
-        for row in found.to_dict("records")
-    ]
-    first = systems[0].trainings[0]
-    heading = (
+    table = start_table(systems, params.classes, dict.fromkeys(systems[0].seeds, baselines))
+    return (
         f"Frozen encoders, {params.structure.name} heads, recipe {params.recipe}, model "
-        f"{params.model}, on {params.dataset}: {len(first)} clips of {first['subject'].nunique()} "
-        f"subjects in {len(params.folds)} folds, seeds {', '.join(map(str, systems[0].seeds))}. "
-        "Per cent, mean over the seeds, with 95 % intervals over subjects."
+        f"{params.model}, on {params.dataset}: {rests_on(systems, len(params.folds))}\n\n{table}\n"
     )
-    return f"{heading}\n\n{markdown_table(pd.DataFrame(rows))}\n"
-
-
-def _interval(row: Mapping[Any, Any], name: str) -> str:
-    value, low, high = (row.get(f"{name}{end}", float("nan")) for end in ("", "_low", "_high"))
-    if pd.isna(value):
-        return ""
-    sign = "+" if "difference" in name else ""
-    ends = "" if pd.isna(low) else f" ({100 * low:{sign}.1f} to {100 * high:{sign}.1f})"
-    return f"{100 * value:{sign}.1f}{ends}"
 
 
 def starts(

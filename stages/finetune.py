@@ -1,14 +1,11 @@
 """Stage finetune: train one fold, and predict its test subjects once with the best epoch."""
 
 import argparse
-import math
 import os
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
-from itertools import islice
 from pathlib import Path
-from typing import Annotated
 
 if __name__ == "__main__":
     # Before torch is imported: threads of GNU OpenMP that wait for one another go to sleep soon
@@ -16,71 +13,40 @@ if __name__ == "__main__":
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 import torch
-from lightning_fabric import Fabric, seed_everything
+from lightning_fabric import Fabric
 
-from pipeline.common.encoder_weights import ALLOW_SEEN, CARD, card_in, checkpoint_in, history_in
-from pipeline.common.files import project_root, sha256_in, sha256_of
-from pipeline.common.frames import FaceSettings, FrameSettings
-from pipeline.common.imports import OBSERVERS, needed_files
+from pipeline.common.encoder_weights import ALLOW_SEEN, card_in, history_in
 from pipeline.common.memory import memory_advice
-from pipeline.common.params import Preset, StageParams, load_params
-from pipeline.feed.batches import (
-    LabelledSource,
-    MiddleSegment,
-    TrainingBatches,
-    evaluation_batches,
-)
+from pipeline.common.params import load_params
+from pipeline.feed.batches import MiddleSegment, evaluation_batches
 from pipeline.feed.order import Rank
 from pipeline.folds.folds import refuse_leaks
 from pipeline.folds.seen import refuse_seen
-from pipeline.models.start import token_origin
+from pipeline.mtcae.assembly import TrainingParams, assemble, start_model
 from pipeline.mtcae.fold_data import FoldData
-from pipeline.mtcae.loss import in_fractions
-from pipeline.mtcae.model import MTCAE, ModelSize
+from pipeline.mtcae.model import MTCAE
 from pipeline.mtcae.optimistic import Optimistic
 from pipeline.mtcae.predictions import Evaluation, evaluate
-from pipeline.mtcae.recipe import Recipe, build_model
 from pipeline.mtcae.results import fold_result, in_words, write_tables
 from pipeline.mtcae.saved import save_model
-from pipeline.mtcae.structures import Choices
+from pipeline.mtcae.scratch import ADVICE, manifest_digest, scratch_folder
 from pipeline.mtcae.task import MTCAETask
 from pipeline.mtcae.view_mean import ViewMean
-from pipeline.store.contents import CLIPS
 from pipeline.store.folders import open_shards
-from pipeline.store.tokens import TOKENS
 from pipeline.tracking.experiment import TrackedExperiment
 from pipeline.tracking.observer import track_fold
 from pipeline.training.checkpoints import Checkpoints
 from pipeline.training.devices import end_together, launch
 from pipeline.training.history import Epoch
-from pipeline.training.identity import training_key
 from pipeline.training.loop import Training, train
-from pipeline.training.optim import adamw, make_schedule
-
-# Without workers decoding delays the training; of a small data set it is then done once.
-KEEP_BYTES = 256 * 2**20
-# Clips from which the variance of boxes and points is taken.
-SCALE_CLIPS = 256
-# Where a device's memory is full.
-ADVICE = (
-    "lower engine.micro_batch_size of the recipe (the result stays the same, but for mixup and "
-    "cutmix), set its encoder.checkpointing to true if the encoder is trained, or choose a smaller "
-    "model; the training then starts afresh"
-)
+from pipeline.training.optim import make_schedule
 
 
-class Params(Choices, StageParams):
+class Params(TrainingParams):
     """Exactly this stage's `params` in dvc.yaml."""
 
-    # Saved with the model too, so that a video can be read as the training clips were.
-    frames: FrameSettings
-    faces: FaceSettings
-    classes: Annotated[list[str], Preset("datasets", chosen_by="dataset", key="classes")]
-    models: Annotated[ModelSize, Preset("models", chosen_by="model")]
-    recipes: Annotated[Recipe, Preset("recipes", chosen_by="recipe")]
 
-
-def main(params: Params, data: FoldData, out: Path) -> None:
+def main(params: TrainingParams, data: FoldData, out: Path) -> None:
     try:
         refuse_leaks(data.fold, data.clips)
         if ALLOW_SEEN not in card_in(data.start):
@@ -88,21 +54,8 @@ def main(params: Params, data: FoldData, out: Path) -> None:
     except ValueError as error:
         raise SystemExit(f"finetune: {error}") from error
     fabric = launch(params.recipes.engine.precision)
-    root = Path(__file__).parents[1]
-    with data.shards.open(CLIPS) as file:
-        manifest = sha256_in(file)
-    key = training_key(
-        params.model_dump(mode="json"),
-        data.fold._asdict(),
-        {
-            CLIPS: manifest,
-            TOKENS: sha256_of(data.tokens / TOKENS),
-            CARD: sha256_of(data.start / CARD),
-        },
-        needed_files(Path(__file__).relative_to(root), root, without=[OBSERVERS]),
-        root,
-    )
-    scratch = project_root(Path()) / ".scratch/finetune" / key
+    manifest = manifest_digest(data)
+    scratch = scratch_folder(Path(__file__), params, data, manifest, data.fold._asdict())
     checkpoints = Checkpoints(scratch, writer=fabric.is_global_zero)
     with end_together(fabric), memory_advice(ADVICE), ExitStack() as stack:
         log = None
@@ -123,7 +76,7 @@ def main(params: Params, data: FoldData, out: Path) -> None:
 
 
 def fit_and_test(
-    params: Params,
+    params: TrainingParams,
     fabric: Fabric,
     data: FoldData,
     out: Path,
@@ -131,15 +84,7 @@ def fit_and_test(
     on_epoch: Callable[[Epoch], None],
 ) -> dict[str, float]:
     """Train the fold; model, history, predictions and the returned metrics go into `out`."""
-    seed_everything(params.seed, verbose=False)
-    model = build_model(
-        params.structure,
-        params.models,
-        params.recipes.encoder,
-        checkpoint_in(data.start),
-        num_frames=params.frames.num_frames,
-        num_classes=len(params.classes),
-    )
+    model = start_model(params, data)
     training, test, optimistic = fit(params, fabric, data, model, checkpoints, on_epoch)
     times = {clip.clip: clip.times for clip in data.clips}
     result = fold_result(test, data.fold.number, params.classes, times, optimistic)
@@ -167,7 +112,7 @@ def fit_and_test(
 
 
 def fit(
-    params: Params,
+    params: TrainingParams,
     fabric: Fabric,
     data: FoldData,
     model: MTCAE,
@@ -176,27 +121,8 @@ def fit(
 ) -> tuple[Training, Evaluation, Optimistic | None]:
     """Train the model, and predict the test clips with its best epoch."""
     recipe, engine = params.recipes, params.recipes.engine
-    stored = not recipe.why_tokens_vary(params.frames.segments)
-    # Of stored tokens the decoders are trained alone.
-    trained = model.tasks if stored else model
-
-    def open_part(part: str) -> LabelledSource:
-        if stored:
-            weights = checkpoint_in(data.start)
-            origin = token_origin(model.encoder, weights, engine.precision)
-            return data.stored_tokens(part, classes=params.classes, origin=origin)
-        return data.frames(
-            part,
-            classes=params.classes,
-            image_size=model.encoder.size.image_size,
-            segments=params.frames.segments,
-            keep_bytes=0 if engine.num_workers else KEEP_BYTES,
-        )
-
-    if engine.compile:
-        # Every size of a batch, of which there are few, gets kernels of its own.
-        trained.compile(dynamic=False)
     rank = Rank(fabric.global_rank, fabric.world_size)
+    trained, batches, loss, optimizer, open_part = assemble(params, rank, data, model)
     batches_of = partial(
         evaluation_batches,
         batch_size=min(engine.micro_batch_size, engine.batch_size),
@@ -206,20 +132,6 @@ def fit(
     views = partial(
         ViewMean, num_frames=params.frames.num_frames, num_crops=recipe.evaluation.crops
     )
-    training_batches = partial(
-        TrainingBatches,
-        open_part("train"),
-        recipe.augment,
-        batch_size=engine.batch_size,
-        class_balanced=engine.class_balanced,
-        min_steps=engine.min_steps,
-        seed=params.seed,
-    )
-    batches = training_batches(rank=rank, num_workers=engine.num_workers)
-    # The same batches on every device.
-    every = training_batches(rank=Rank(), num_workers=0).starting_at(epoch=1, step=0)
-    some = islice(every, min(math.ceil(SCALE_CLIPS / engine.batch_size), batches.steps_per_epoch))
-    loss = in_fractions(recipe.loss, some)
     task = MTCAETask(
         loss,
         recipe.mix,
@@ -229,12 +141,8 @@ def fit(
         tested=batches_of(open_part("test")) if recipe.evaluation.optimistic else None,
         views=views,
     )
-    optimizer = adamw(
-        trained, recipe.optimizer, (lambda name: 0) if stored else model.layers_from_output
-    )
-    steps = batches.steps_per_epoch
     schedule = make_schedule(
-        recipe.schedule, optimizer, epochs=engine.epochs, steps_per_epoch=steps
+        recipe.schedule, optimizer, epochs=engine.epochs, steps_per_epoch=batches.steps_per_epoch
     )
     torch.manual_seed(params.seed + fabric.global_rank)  # Devices drop out differently.
     training = train(

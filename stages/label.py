@@ -3,7 +3,8 @@
 from pipeline.common.workers import Folders, import_for_workers, map_in_processes
 
 if __name__ == "__main__":
-    import_for_workers("stages.label")  # Beside the imports that follow.
+    # Beside the imports that follow.
+    import_for_workers("pipeline.common.params", "pipeline.store.shards", "pipeline.video.faces")
 
 import argparse
 import json

@@ -7,7 +7,8 @@ here, in the pictures of the video.
 from pipeline.common.workers import Folders, import_for_workers, map_in_processes
 
 if __name__ == "__main__":
-    import_for_workers("stages.sample")  # Beside the imports that follow.
+    # Beside the imports that follow.
+    import_for_workers("pipeline.common.params", "pipeline.store.strips", "pipeline.video.reader")
 
 import argparse
 import hashlib

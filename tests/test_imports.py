@@ -28,6 +28,7 @@ LAYERS = [
     "affect",
     "evaluation",
     "serving",
+    "export",
     "tracking",
 ]
 # The engine knows no model, loss, score or store, although these come before it; a system knows no
@@ -132,7 +133,7 @@ def test_importing_the_project_changes_nothing_around_it() -> None:
     program = f"""
 import atexit, importlib, logging, os, signal, threading
 import torch, lightning_fabric, mlflow, pandas, sklearn, timm, webdataset, dvc.api, facenet_pytorch
-import matplotlib, scipy.stats, skimage.data, transformers, distributed
+import matplotlib, scipy.stats, skimage.data, transformers, distributed, onnxruntime
 registered = []
 atexit.register = lambda function, *_, **__: registered.append(function) or function
 def state():

@@ -7,10 +7,10 @@ people where the seeds are the same.
 from functools import partial
 
 from pipeline.affect.labels import LabelledImage
-from pipeline.affect.pictures import Picture
 from pipeline.affect.rendered import draw_frame
 from pipeline.affect.rendered_plan import Settings, Video, plan_videos
 from pipeline.affect.s_aff_wild2 import group_of
+from pipeline.affect.stored import Picture
 from pipeline.common.workers import map_in_processes
 
 

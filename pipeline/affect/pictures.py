@@ -1,4 +1,4 @@
-"""Image files as RGB pixels, whatever colours they are stored in.
+"""An image file as the square of RGB pixels that is stored.
 
 Shape letters: S side of a square picture in pixels.
 """
@@ -6,43 +6,19 @@ Shape letters: S side of a square picture in pixels.
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
-from PIL import Image, ImageOps
+from PIL import Image
 
-Picture = npt.NDArray[np.uint8]
-"""RGB (S, S, 3)."""
-
-# Each further format is one more way in.
-_FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF")
-# A picture with more pixels is refused before it is decoded.
-MAX_PIXELS = 50_000_000
-# Modes of 16 bits, of which PIL would keep the lower eight.
-_WIDE = ("I", "I;16", "I;16B", "I;16L", "I;16N")
+from pipeline.affect.stored import Picture
+from pipeline.video.picture_file import open_picture
 
 
 def read_picture(file: Path, side: int) -> Picture:
-    """The picture upright, in RGB and of S x S pixels; another shape is stretched.
-
-    Grey, CMYK, palette and 16-bit pictures become RGB; of transparency nothing remains.
+    """The picture upright and of S x S pixels; another shape is stretched.
 
     Raises:
-        ValueError: It is no picture, damaged, or too large.
+        ValueError: See `open_picture`.
     """
-    try:
-        with Image.open(file, formats=_FORMATS) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise OSError(f"{image.width} x {image.height} pixels are too many")
-            upright = ImageOps.exif_transpose(image)
-            colours = _narrow(upright) if upright.mode in _WIDE else upright.convert("RGB")
-    # Pillow raises SyntaxError for broken chunks of a PNG.
-    except (OSError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{file} cannot be read as a picture: {error}") from error
+    colours = open_picture(file)
     if colours.size != (side, side):
         colours = colours.resize((side, side), Image.Resampling.BICUBIC)
     return np.asarray(colours, np.uint8)
-
-
-def _narrow(image: Image.Image) -> Image.Image:
-    """The upper eight of 16 bits."""
-    values = np.asarray(image).astype(np.int64)
-    return Image.fromarray((values.clip(0, 65535) // 257).astype(np.uint8)).convert("RGB")

@@ -11,25 +11,23 @@ Shape letters: N images, S side in pixels.
 """
 
 import json
-from collections.abc import Iterable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 from pydantic import PositiveInt
 
 from pipeline.affect.labels import LabelledImage, read_images, write_images
-from pipeline.affect.pictures import Picture, read_picture
-from pipeline.common.clips import Refusal
 from pipeline.common.files import atomic_path, write_json
 from pipeline.common.params import Section
-from pipeline.common.workers import Folders, map_in_processes
+
+Picture = npt.NDArray[np.uint8]
+"""RGB (S, S, 3)."""
 
 IMAGES, PIXELS, CARD = "images.parquet", "pixels.npy", "set.json"
 CHALLENGE, LISTED = "challenge", "listed.json"
-# Pictures that a process reads before it hands them over.
-_AT_ONCE = 64
 
 
 class SetCard(Section):
@@ -58,37 +56,6 @@ class StoredSet(NamedTuple):
     card: SetCard
     images: list[LabelledImage]
     pixels: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]
-
-
-class Broken(NamedTuple):
-    """An image that is no picture."""
-
-    image: LabelledImage
-    refusal: Refusal
-
-
-def store_pictures(
-    folder: Path, root: Path, images: Sequence[LabelledImage], side: int
-) -> tuple[list[LabelledImage], list[Broken]]:
-    """Decode the images, and write manifest and pixels of those that can be.
-
-    Args:
-        folder: To write.
-        root: Of the images.
-        images: As their lists name them.
-        side: S.
-    """
-    parts = [list(images[i : i + _AT_ONCE]) for i in range(0, len(images), _AT_ONCE)]
-    read = partial(_read_part, root=root, side=side)
-    good: list[LabelledImage] = []
-    broken: list[Broken] = []
-    folder.mkdir(parents=True, exist_ok=True)
-    with atomic_path(folder / PIXELS) as temporary:
-        results = map_in_processes(read, parts, "pictures", folders=Folders(read=[root]))
-        found = _sorted_apart(results, parts, good, broken)
-        _write_array(temporary, found, len(images), side, good)
-    write_images(folder / IMAGES, good)
-    return good, broken
 
 
 def write_drawn(folder: Path, images: Sequence[LabelledImage], pixels: Sequence[Picture]) -> None:
@@ -131,49 +98,3 @@ def read_challenge_list(folder: Path) -> list[str]:
     """What `write_challenge_list` wrote."""
     listed: list[str] = json.loads((folder / LISTED).read_text(encoding="utf-8"))
     return listed
-
-
-def _read_part(part: list[LabelledImage], root: Path, side: int) -> list[Picture | Refusal]:
-    """Pictures, or why there is none."""
-    found: list[Picture | Refusal] = []
-    for image in part:
-        try:
-            found.append(read_picture(root / image.path, side))
-        except ValueError as error:
-            found.append(Refusal("unreadable", str(error)))
-    return found
-
-
-def _sorted_apart(
-    results: Iterable[list[Picture | Refusal]],
-    parts: Sequence[Sequence[LabelledImage]],
-    good: list[LabelledImage],
-    broken: list[Broken],
-) -> Iterable[Picture]:
-    for part, found in zip(parts, results, strict=True):
-        for image, one in zip(part, found, strict=True):
-            if isinstance(one, Refusal):
-                broken.append(Broken(image, one))
-            else:
-                good.append(image)
-                yield one
-
-
-def _write_array(
-    file: Path, pictures: Iterable[Picture], most: int, side: int, good: Sequence[LabelledImage]
-) -> None:
-    """Write pictures one after the other; how many there are is known only after the last one."""
-    shape = (side, side, 3)
-    with file.open("wb") as opened:
-        start = opened.tell()
-        _write_header(opened, (most, *shape))
-        for picture in pictures:
-            opened.write(picture.tobytes())
-        opened.seek(start)
-        _write_header(opened, (len(good), *shape))
-
-
-def _write_header(file: BinaryIO, shape: tuple[int, ...]) -> None:
-    """Of the same length for every number of pictures: NumPy leaves room for it to grow."""
-    described = {"descr": "|u1", "fortran_order": False, "shape": shape}
-    np.lib.format.write_array_header_1_0(file, described)

@@ -26,14 +26,15 @@ def num_cores() -> int:
     return len(os.sched_getaffinity(0))
 
 
-def import_for_workers(module: str) -> None:
-    """Let a server import a module, beside what this process does next.
+def import_for_workers(*modules: str) -> None:
+    """Let a server import modules, beside what this process does next.
 
-    The processes of `map_in_processes` are forked from that server, so that the module and all that
-    it imports (torch takes seconds) is there once, in time and in memory.
+    The processes of `map_in_processes` are forked from that server, so that these modules and all
+    that they import (torch takes seconds) are there once, in time and in memory. The module that is
+    run cannot be one of them: Python warns where it finds it imported.
     """
     if not os.environ.get(_CLUSTER):
-        multiprocessing.set_forkserver_preload([module])
+        multiprocessing.set_forkserver_preload(list(modules))
         forkserver.ensure_running()
 
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 # What of a model's description is of its fold, and not of the experiment.
-_OF_ONE_FOLD = ("fold", "metrics", "clip_seconds")
+OF_ONE_FOLD = ("fold", "metrics", "clip_seconds")
 
 
 class TrainedFold(NamedTuple):
@@ -33,7 +33,7 @@ def read_fold_files(folder: Path) -> TrainedFold:
         pd.read_csv(folder / "history.csv"),
         json.loads((folder / "metrics.json").read_text(encoding="utf-8")),
         pd.read_parquet(folder / "predictions.parquet"),
-        {name: value for name, value in metadata.items() if name not in _OF_ONE_FOLD},
+        {name: value for name, value in metadata.items() if name not in OF_ONE_FOLD},
         folder / "model.safetensors",
     )
 

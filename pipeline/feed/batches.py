@@ -27,13 +27,13 @@ class LabelledSource(Source, Protocol):
     segments: int
 
 
-class TrainingBatches:
+class EpochBatches:
     """One device's batches, epoch after epoch.
 
     Args:
-        source: Of the training subjects.
-        augment: Changes to single clips, and how many copies of each a step takes.
-        batch_size: Clips per step, on all devices together.
+        samples: Their batches by `Share`.
+        labels: (N,) class indices of the samples.
+        batch_size: Samples per step, on all devices together.
         class_balanced: See `epoch_order`.
         min_steps: Fewest steps of an epoch, which goes through few samples several times.
         seed: Of the training.
@@ -46,8 +46,8 @@ class TrainingBatches:
 
     def __init__(
         self,
-        source: LabelledSource,
-        augment: AugmentSettings,
+        samples: Dataset[Batch],
+        labels: Numbers,
         *,
         batch_size: int,
         class_balanced: bool,
@@ -56,10 +56,10 @@ class TrainingBatches:
         rank: Rank,
         num_workers: int,
     ) -> None:
-        self.passes = num_passes(len(source), batch_size=batch_size, min_steps=min_steps)
-        self.steps_per_epoch = num_steps(self.passes * len(source), batch_size)
-        self.samples = _AugmentedSamples(source, augment, seed)
-        self.labels = source.labels
+        self.passes = num_passes(len(labels), batch_size=batch_size, min_steps=min_steps)
+        self.steps_per_epoch = num_steps(self.passes * len(labels), batch_size)
+        self.samples = samples
+        self.labels = labels
         self.batch_size = batch_size
         self.class_balanced = class_balanced
         self.seed = seed
@@ -81,7 +81,7 @@ class TrainingBatches:
 class _Steps:
     """The shares of a device, from a step on."""
 
-    def __init__(self, batches: TrainingBatches, epoch: int, step: int) -> None:
+    def __init__(self, batches: EpochBatches, epoch: int, step: int) -> None:
         self.batches = batches
         self.epoch = epoch
         self.step = step
@@ -98,6 +98,39 @@ class _Steps:
             )
             yield from shares(order, epoch=epoch, batch_size=own.batch_size, rank=own.rank)[step:]
             epoch, step = epoch + 1, 0
+
+
+class TrainingBatches(EpochBatches):
+    """Batches of labelled clips, in which the clips are changed.
+
+    Args:
+        source: Of the training subjects.
+        augment: Changes to single clips, and how many copies of each a step takes.
+        batch_size: And the others: see `EpochBatches`.
+    """
+
+    def __init__(
+        self,
+        source: LabelledSource,
+        augment: AugmentSettings,
+        *,
+        batch_size: int,
+        class_balanced: bool,
+        min_steps: int,
+        seed: int,
+        rank: Rank,
+        num_workers: int,
+    ) -> None:
+        super().__init__(
+            _AugmentedSamples(source, augment, seed),
+            source.labels,
+            batch_size=batch_size,
+            class_balanced=class_balanced,
+            min_steps=min_steps,
+            seed=seed,
+            rank=rank,
+            num_workers=num_workers,
+        )
 
 
 def evaluation_batches(

@@ -5,7 +5,6 @@ All of it is a function of the seed, the epoch and the sample's name.
 
 import hashlib
 import warnings
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -13,12 +12,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from pipeline.feed.loader import load
-from pipeline.feed.order import Rank, Share, epoch_order, num_passes, num_steps, shares
+from pipeline.feed.batches import EpochBatches
+from pipeline.feed.order import Rank, Share
 from pipeline.pretrain.crops import AugmentSettings, augment
 from pipeline.pretrain.masks import MASK, Masking, with_masks
-from pipeline.pretrain.sources import SampleSource, Unusable
+from pipeline.pretrain.sources import SampleSource
 from pipeline.store.batch import Batch, Target
+from pipeline.video.container import UnusableVideo
 
 # Where a batch's targets say which of its samples could not be read: `values` (B,) booleans.
 SKIPPED = "skipped"
@@ -38,21 +38,14 @@ class Form(NamedTuple):
     masking: Masking
 
 
-class PretrainBatches:
-    """One device's batches, epoch after epoch.
+class PretrainBatches(EpochBatches):
+    """Batches of unlabelled samples, other parts of which are drawn in every epoch.
 
     Args:
         source: Of the samples that are trained on.
         form: What the model is told of a sample.
         settings: What is changed in it.
-        batch_size: Samples per step, on all devices together.
-        min_steps: Fewest steps of an epoch, which goes through few samples several times.
-        seed: Of the training.
-        rank: The device.
-        num_workers: Processes of this device that read and decode.
-
-    Attributes:
-        steps_per_epoch: Batches of an epoch.
+        batch_size: And the others: see `EpochBatches`.
     """
 
     def __init__(
@@ -67,42 +60,16 @@ class PretrainBatches:
         rank: Rank,
         num_workers: int,
     ) -> None:
-        self.samples = _DrawnSamples(source, form, settings, seed)
-        self.num_samples = len(source)
-        self.passes = num_passes(len(source), batch_size=batch_size, min_steps=min_steps)
-        self.steps_per_epoch = num_steps(self.passes * len(source), batch_size)
-        self.batch_size = batch_size
-        self.seed = seed
-        self.rank = rank
-        self.num_workers = num_workers
-
-    def starting_at(self, epoch: int, step: int) -> Iterator[Batch]:
-        """The batches from a step on, without end; nothing that comes before it is read.
-
-        Args:
-            epoch: From 1.
-            step: Steps of that epoch which were taken before.
-        """
-        return iter(load(self.samples, _Steps(self, epoch, step), num_workers=self.num_workers))
-
-
-class _Steps:
-    """The shares of a device, from a step on."""
-
-    def __init__(self, batches: PretrainBatches, epoch: int, step: int) -> None:
-        self.batches = batches
-        self.epoch = epoch
-        self.step = step
-
-    def __iter__(self) -> Iterator[Share]:
-        own, epoch, step = self.batches, self.epoch, self.step
-        unlabelled = np.zeros(own.num_samples, np.int64)
-        while True:
-            order = epoch_order(
-                unlabelled, seed=own.seed, epoch=epoch, class_balanced=False, passes=own.passes
-            )
-            yield from shares(order, epoch=epoch, batch_size=own.batch_size, rank=own.rank)[step:]
-            epoch, step = epoch + 1, 0
+        super().__init__(
+            _DrawnSamples(source, form, settings, seed),
+            np.zeros(len(source), np.int64),
+            batch_size=batch_size,
+            class_balanced=False,
+            min_steps=min_steps,
+            seed=seed,
+            rank=rank,
+            num_workers=num_workers,
+        )
 
 
 class _DrawnSamples(Dataset[Batch]):
@@ -175,7 +142,7 @@ def _read(
     """What the model sees of a sample; None where it cannot be read."""
     try:
         pictures = source.read(number, random)
-    except Unusable as error:
+    except UnusableVideo as error:
         warnings.warn(f"skipped {source.path(number)}: {error}", stacklevel=2)
         return None
     frames = augment(pictures, settings, form.size, random or np.random.default_rng(0))

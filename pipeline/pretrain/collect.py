@@ -23,10 +23,10 @@ from pipeline.pretrain.manifest import (
     Span,
     write_manifest,
 )
-from pipeline.pretrain.picture_files import UnusablePicture, read_picture
 from pipeline.pretrain.spans import FaceSearch, FoundVideo, look_at
 from pipeline.video.container import UnusableVideo
 from pipeline.video.faces import FaceDetector
+from pipeline.video.picture_file import open_picture
 
 # Files that are looked at before the processes start anew: what waits for them takes memory.
 _AT_ONCE = 20_000
@@ -154,8 +154,8 @@ def _look_at_video(file: ListedFile, folder: Path, search: FaceSearch) -> FoundV
 
 def _look_at_picture(file: ListedFile, folder: Path) -> Refusal | None:
     try:
-        read_picture(folder / file.path, _TRIED_SIDE)
-    except UnusablePicture as error:
+        open_picture(folder / file.path, _TRIED_SIDE)
+    except UnusableVideo as error:
         return error.refusal
     return None
 

@@ -131,3 +131,18 @@ def random_area_crop(width: int, height: int, random: np.random.Generator) -> Re
             left, top = random.integers([width - crop_width + 1, height - crop_height + 1]).tolist()
             return Rectangle(left, top, crop_width, crop_height)
     return centre_square(width, height)
+
+
+def shrink_to(pictures: Frames, shorter_side: int) -> Frames:
+    """Pictures (T, H, W, 3) whose shorter side is at most that long."""
+    height, width = pictures.shape[1:3]
+    scale = shorter_side / min(height, width)
+    if scale >= 1:
+        return pictures
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    return np.stack(
+        [
+            np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.BICUBIC))
+            for picture in pictures
+        ]
+    )

@@ -11,36 +11,16 @@ from typing import NamedTuple
 
 import av
 from av.container import InputContainer
-from av.stream import Discard
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from pipeline.common.frames import FrameSettings
-from pipeline.video.container import (
-    MAX_PIXELS,
-    Deadline,
-    UnusableVideo,
-    open_video,
-    too_large,
-    unreadable,
-)
+from pipeline.video.container import Deadline, UnusableVideo, unreadable
+from pipeline.video.decode import open_stream
 from pipeline.video.pictures import Converter, Picture
 
 # How much earlier to begin where the first jump does not give all frames: it may land behind them,
 # or at a picture that refers to earlier ones. In seconds.
 _LEADS_S = (0, 10, 100)
-# A converter wants them; only the crop counts, which here leaves a picture as it is shown.
-_AS_SHOWN = FrameSettings(
-    num_frames=1,
-    segments=1,
-    size=8,
-    sampling="uniform",
-    clock="frame",
-    crop="face",
-    margin=1,
-    level=False,
-    jpeg_quality=95,
-)
 
 
 class VideoTrack(NamedTuple):
@@ -76,7 +56,7 @@ def read_moments(path: Path, track: VideoTrack, points: Sequence[int]) -> list[P
     found: dict[int, Picture] = {}
     for lead in _LEADS_S if track.is_timed else (0,):
         found = {}
-        converter = Converter(_AS_SHOWN, track.pixel_aspect)
+        converter = Converter(track.pixel_aspect)
         for point, frame in frames_from(path, track, points[0], lead, deadline):
             if point > points[0] and not found:
                 break  # It begins too late.
@@ -112,31 +92,14 @@ def frames_from(
     Raises:
         UnusableVideo: Not a video any more, too slow, or larger than 7680 x 4320 pixels.
     """
-    number = 0
-    with open_video(path, deadline) as container:
-        video = container.streams[track.number]
-        assert isinstance(video, VideoStream)
-        for other in container.streams:
-            other.discard = Discard.default if other is video else Discard.all
-        video.codec_context.thread_count = 1
-        video.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
+    with open_stream(path, track.number, deadline) as opened:
         if track.is_timed:
-            _jump(container, video, point, lead)
-        for packet in container.demux(video):
-            deadline.left()
-            try:
-                frames = video.decode(packet)
-            except av.FFmpegError:
-                continue  # What it held will be missing.
-            for frame in frames:
-                aspect = max(track.pixel_aspect, 1 / track.pixel_aspect)
-                if frame.width * frame.height * aspect > MAX_PIXELS:
-                    raise too_large(path)
-                if not track.is_timed:
-                    yield number, frame
-                elif frame.pts is not None:
-                    yield frame.pts, frame
-                number += 1
+            _jump(opened.container, opened.video, point, lead)
+        for number, frame in enumerate(opened.frames(track.pixel_aspect, frozenset())):
+            if not track.is_timed:
+                yield number, frame
+            elif frame.pts is not None:
+                yield frame.pts, frame
 
 
 def _jump(container: InputContainer, video: VideoStream, point: int, lead: float) -> None:

@@ -12,15 +12,12 @@ from typing import Generic, Protocol
 import numpy as np
 
 from pipeline.common.frames import Frames
+from pipeline.pretrain.crops import shrink_to
 from pipeline.pretrain.manifest import MANIFEST, Clip, Picture, Row, Rows
-from pipeline.pretrain.picture_files import UnusablePicture, read_picture
 from pipeline.store.contents import Place
 from pipeline.store.folders import LocalShards
 from pipeline.store.strips import decode_strip, strip_size
-from pipeline.video.container import UnusableVideo
-
-# What a source raises for a sample that cannot be read: it is skipped, and counted.
-Unusable = (UnusableVideo, UnusablePicture)
+from pipeline.video.picture_file import open_picture
 
 
 class SampleSource(Protocol):
@@ -52,8 +49,7 @@ class SampleSource(Protocol):
             random: Which of its frames. None: those in the middle.
 
         Raises:
-            UnusableVideo: The video cannot be read.
-            UnusablePicture: The picture cannot be read.
+            UnusableVideo: The video or picture cannot be read.
         """
         ...
 
@@ -143,4 +139,5 @@ class Pictures(ManifestSource[Picture]):
         self.side = side
 
     def read(self, number: int, random: np.random.Generator | None) -> Frames:
-        return read_picture(self.pictures / self.path(number), self.side)
+        picture = open_picture(self.pictures / self.path(number), self.side)
+        return shrink_to(np.asarray(picture)[None], self.side)

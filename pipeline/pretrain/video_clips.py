@@ -14,8 +14,8 @@ from pydantic import PositiveFloat, PositiveInt
 
 from pipeline.common.frames import Frames
 from pipeline.common.params import Section
+from pipeline.pretrain.crops import shrink_to
 from pipeline.pretrain.manifest import MANIFEST, POINTS, SQUARES, Rows, Span
-from pipeline.pretrain.picture_files import shrink_to
 from pipeline.pretrain.seek import VideoTrack, read_moments
 from pipeline.pretrain.sources import ManifestSource
 from pipeline.video.container import UnusableVideo

@@ -57,17 +57,32 @@ class Answers:
         self.classes = list(classes)
         self.num_models = num_models
         self._moments: dict[tuple[int, int], Moment] = {}
+        # Of moments over which no window comes any more; the class by its number.
+        self._rows: list[npt.NDArray[np.float64]] = []
 
     def at(self, point: int, person: int, moment: Moment) -> Moment:
         """The moment of a person at a point; the given one where there was none before."""
         return self._moments.setdefault((point, person), moment)
 
+    def close(self, point: int) -> None:
+        """Keep of the moments before a point their rows alone: an hour of film has many."""
+        for key in sorted(key for key in self._moments if key[0] < point):
+            self._rows.append(self._row(key[1], self._moments.pop(key)))
+
     def table(self) -> pd.DataFrame:
         """A row for each person and moment, by time; docs/predict.md describes the columns."""
-        rows = [self._row(person, moment) for (_, person), moment in sorted(self._moments.items())]
-        return pd.DataFrame(rows, columns=columns(self.classes, self.num_models))
+        rows = [
+            *self._rows,
+            *(self._row(person, moment) for (_, person), moment in sorted(self._moments.items())),
+        ]
+        names = columns(self.classes, self.num_models)
+        if not rows:
+            return pd.DataFrame([], columns=names)
+        table = pd.DataFrame(np.stack(rows), columns=names)
+        table["label"] = [self.classes[i] for i in table["label"].astype(int)]
+        return table.astype({"person": "int64", "num_windows": "int64"})
 
-    def _row(self, person: int, moment: Moment) -> list[Any]:
+    def _row(self, person: int, moment: Moment) -> npt.NDArray[np.float64]:
         by_model = np.mean(moment.probabilities, axis=0)
         means = by_model.mean(axis=0)
         spreads = by_model.std(axis=0).tolist() if self.num_models > 1 else []
@@ -78,10 +93,10 @@ class Answers:
             ]
         else:
             said = [np.nan] * len(BOX + LANDMARKS)
-        return [
+        values = [
             round(moment.seconds, _DECIMALS),
             person,
-            self.classes[int(means.argmax())],
+            int(means.argmax()),
             *means.tolist(),
             *spreads,
             round(min(start for start, _ in moment.spans), _DECIMALS),
@@ -89,6 +104,7 @@ class Answers:
             len(moment.spans),
             *(float(value) for value in (*moment.box, *moment.points.flatten(), *said)),
         ]
+        return np.array(values, np.float64)
 
 
 def columns(classes: Sequence[str], num_models: int) -> list[str]:

@@ -55,6 +55,7 @@ class Drawing:
         self.seconds = max(seconds, 1e-3)
         self.step = step
         self.layers = layers
+        self._axis: Image.Image | None = None
         self.people = {int(str(number)): rows for number, rows in table.groupby("person")}
         self.times = {number: rows["seconds"].tolist() for number, rows in self.people.items()}
         self.places = {
@@ -75,26 +76,22 @@ class Drawing:
         canvas = ImageDraw.Draw(image)
         font = ImageFont.load_default(max(11, image.height // 40))
         for number in self.people:
-            weights = self._weights(number, seconds)
-            if weights is not None:
-                self._draw_person(canvas, font, image.size, number, weights)
-        self._draw_axis(canvas, image.size, seconds)
+            shares = self._shares(number, seconds)
+            if shares:
+                self._draw_person(canvas, font, image.size, number, shares)
+        self._draw_axis(image, seconds)
         return np.asarray(image)
 
-    def _weights(self, number: int, seconds: float) -> npt.NDArray[np.float64] | None:
-        """How much each of a person's moments counts at a time; None where nobody is seen."""
+    def _shares(self, number: int, seconds: float) -> list[tuple[int, float]]:
+        """A person's moments that count at a time, and how much; none where nobody is seen."""
         times = self.times[number]
         after = bisect.bisect_left(times, seconds)
-        weights = np.zeros(len(times))
         if 0 < after < len(times) and times[after] - times[after - 1] <= 1.5 * self.step:
             share = (seconds - times[after - 1]) / (times[after] - times[after - 1])
-            weights[after - 1 : after + 1] = 1 - share, share
-            return weights
-        nearest = min(range(len(times)), key=lambda i: abs(times[i] - seconds))
-        if abs(times[nearest] - seconds) > self.step:
-            return None
-        weights[nearest] = 1
-        return weights
+            return [(after - 1, 1 - share), (after, share)]
+        near = range(max(0, after - 1), min(len(times), after + 1))
+        nearest = min(near, key=lambda i: abs(times[i] - seconds))
+        return [] if abs(times[nearest] - seconds) > self.step else [(nearest, 1.0)]
 
     def _draw_person(
         self,
@@ -102,15 +99,16 @@ class Drawing:
         font: ImageFont.ImageFont | ImageFont.FreeTypeFont,
         size: tuple[int, int],
         number: int,
-        weights: npt.NDArray[np.float64],
+        shares: list[tuple[int, float]],
     ) -> None:
         colour = _COLOURS[(number - 1) % len(_COLOURS)]
-        place = weights @ self.places[number]
+        place = _mean(self.places[number], shares)
         if self.layers.detector:
             _draw_place(canvas, size, place, colour)
-        if self.layers.model and not np.isnan(self.said_places[number]).all():
-            _draw_place(canvas, size, weights @ self.said_places[number], _MODEL)
-        probabilities = weights @ self.probabilities[number]
+        said = _mean(self.said_places[number], shares)
+        if self.layers.model and not np.isnan(said).any():
+            _draw_place(canvas, size, said, _MODEL)
+        probabilities = _mean(self.probabilities[number], shares)
         line = font.getbbox("Ag")[3] + 2
         left = min(max(0, place[0] * size[0]), size[0] - 9 * line)
         below = (place[1] + place[3]) * size[1] + 2
@@ -124,22 +122,36 @@ class Drawing:
             words = f"{self.classes[i]} {probabilities[i]:.2f}"
             _write(canvas, font, (left + 4 * line + 3, top), words, "white")
 
-    def _draw_axis(
-        self, canvas: ImageDraw.ImageDraw, size: tuple[int, int], seconds: float
-    ) -> None:
+    def _draw_axis(self, image: Image.Image, seconds: float) -> None:
         """When the first people are seen, and where the film is now."""
+        if self._axis is None or self._axis.width != image.width:
+            self._axis = self._whole_axis(image.width)
+        image.paste(self._axis, (0, image.height - self._axis.height))
+        now = seconds / self.seconds * image.width
+        top = image.height - self._axis.height - 3
+        ImageDraw.Draw(image).rectangle((now - 1, top, now + 1, image.height), fill="white")
+
+    def _whole_axis(self, width: int) -> Image.Image:
+        """A row for each of the first people: the same in every picture."""
         numbers = list(self.people)[:_MAX_ROWS]
-        top = size[1] - _ROW * len(numbers) - 2
+        axis = Image.new("RGB", (width, _ROW * len(numbers) + 2))
+        canvas = ImageDraw.Draw(axis)
         for row, number in enumerate(numbers):
-            y = top + row * _ROW
-            canvas.rectangle((0, y, size[0], y + _ROW - 2), fill="#202020")
+            y = row * _ROW
+            canvas.rectangle((0, y, width, y + _ROW - 2), fill="#202020")
+            length = max(1.0, self.step / self.seconds * width)
+            colour = _COLOURS[(number - 1) % len(_COLOURS)]
             for time in self.times[number]:
-                x = time / self.seconds * size[0]
-                width = max(1.0, self.step / self.seconds * size[0])
-                colour = _COLOURS[(number - 1) % len(_COLOURS)]
-                canvas.rectangle((x - width / 2, y, x + width / 2, y + _ROW - 2), fill=colour)
-        now = seconds / self.seconds * size[0]
-        canvas.rectangle((now - 1, top - 3, now + 1, size[1]), fill="white")
+                x = time / self.seconds * width
+                canvas.rectangle((x - length / 2, y, x + length / 2, y + _ROW - 2), fill=colour)
+        return axis
+
+
+def _mean(
+    rows: npt.NDArray[np.float64], shares: Sequence[tuple[int, float]]
+) -> npt.NDArray[np.float64]:
+    """Of some rows, by their shares."""
+    return np.asarray(sum(share * rows[i] for i, share in shares))
 
 
 def _draw_place(

@@ -22,10 +22,8 @@ import pandas as pd
 import torch
 
 from pipeline.common.frames import FaceSettings, FaceTrack, FrameSettings
-from pipeline.mtcae.model import Predictions
-from pipeline.mtcae.saved import load_model as load_saved
-from pipeline.mtcae.view_mean import ViewMean
 from pipeline.serving.answers import Answers, Moment, columns, summary
+from pipeline.serving.models import open_model
 from pipeline.serving.people import People
 from pipeline.serving.places import Array, Places
 from pipeline.serving.sight import Eye, Window
@@ -55,45 +53,40 @@ class Predictor:
     """Models that answer together, each as its test asked it.
 
     Args:
-        weights: Of each model what `save_model` wrote, model.safetensors, or its folder.
-        device: Where the models run; faces are found on the CPU.
+        weights: Of each model what `save_model` wrote, model.safetensors, or its folder; or the
+            folder of one that was exported to ONNX.
+        device: Where the models run; faces are found on the CPU, and there ONNX runs.
+
+    Attributes:
+        untested: Why nobody knows how good a model among them is, as it was trained on everybody;
+            empty where each was tested.
 
     Raises:
         FileNotFoundError: A model is not there.
+        ModuleNotFoundError: One is an ONNX model, and onnxruntime is not installed.
         ValueError: No model, one that cannot be read, or models that were trained on other classes
             or on frames that were read in another way.
     """
 
     def __init__(self, weights: Sequence[Path], device: torch.device) -> None:
-        paths = [path / "model.safetensors" if path.is_dir() else path for path in weights]
-        loaded = [load_saved(path) for path in paths]
-        if not loaded:
+        if not weights:
             raise ValueError("no model to predict with")
-        described = loaded[0][1]
+        self.models = [open_model(path, device) for path in weights]
+        described = self.models[0].metadata
         for key in ("classes", "frames", "faces"):
-            for path, (_, other) in zip(paths, loaded, strict=True):
-                if other[key] != described[key]:
+            for path, model in zip(weights, self.models, strict=True):
+                if model.metadata[key] != described[key]:
                     raise ValueError(
-                        f"{paths[0]} and {path} cannot answer together: {key} of their trainings "
+                        f"{weights[0]} and {path} cannot answer together: {key} of their trainings "
                         "are not the same"
                     )
-        self.device = device
-        self.models = [
-            ViewMean(
-                model,
-                num_frames=model.encoder.num_frames,
-                num_crops=description["recipes"]["evaluation"]["crops"],
-            )
-            .to(device)
-            .eval()
-            for model, description in loaded
-        ]
-        self.image_sizes = [model.encoder.size.image_size for model, _ in loaded]
         self.classes: list[str] = described["classes"]
-        self.clip_seconds = float(np.median([other["clip_seconds"] for _, other in loaded]))
+        seconds = [model.metadata["clip_seconds"] for model in self.models]
+        self.clip_seconds = float(np.median(seconds))
         self.frames = FrameSettings.model_validate(described["frames"])
         self.faces = FaceSettings.model_validate(described["faces"])
         self.eye = Eye(self.frames, self.faces)
+        self.untested = next((other["untested"] for _, other in loaded if "untested" in other), "")
 
     def columns(self) -> list[str]:
         """Of the table of a video."""
@@ -139,6 +132,7 @@ class Predictor:
         sight = self.eye.look(path, choice, num_threads=num_threads, progress=progress)
         people, answers = People(self.faces), Answers(self.classes, len(self.models))
         for window in sight.windows:
+            answers.close(window.first)
             self._answer(window, people, sight.aspect, answers)
         table = answers.table()
         step = sight.seconds / sight.places.num_points
@@ -152,6 +146,7 @@ class Predictor:
                 "step_seconds": round(step, 6),
                 "windows": len(sight.places.starts),
                 "models": len(self.models),
+                "untested": self.untested,
                 "people": summary(table, self.classes, step=step),
             },
         )
@@ -203,21 +198,24 @@ class Predictor:
         # In training every clip has been a JPEG, which leaves its traces.
         return encode_strip(frames, self.frames.jpeg_quality)
 
-    @torch.no_grad()
     def _ask(self, strips: Sequence[bytes]) -> "list[_Answer]":
         """What the models say of each of some people."""
-        said: list[Predictions] = []
-        for model, size in zip(self.models, self.image_sizes, strict=True):
-            frames = np.stack([decode_strip(strip, size) for strip in strips])
-            said.append(model(torch.from_numpy(frames).permute(0, 1, 4, 2, 3).to(self.device)))
-        probabilities = torch.stack([one.logits.float().softmax(dim=1) for one in said], dim=1)
-        boxes = [one.boxes.float() for one in said if one.boxes is not None]
-        points = [one.points.float() for one in said if one.points is not None]
+        probabilities, boxes, points = [], [], []
+        for model in self.models:
+            frames = np.stack([decode_strip(strip, model.image_size) for strip in strips])
+            said = model.ask(frames)
+            probabilities.append(said.probabilities)
+            if said.boxes is not None and said.points is not None:
+                boxes.append(said.boxes)
+                points.append(said.points)
+        by_person = np.stack(probabilities, axis=1)
+        mean_boxes = np.mean(boxes, axis=0) if boxes else None
+        mean_points = np.mean(points, axis=0) if points else None
         return [
             _Answer(
-                probabilities[i].cpu().numpy(),
-                torch.stack(boxes).mean(dim=0)[i].cpu().numpy() if boxes else None,
-                torch.stack(points).mean(dim=0)[i].cpu().numpy() if points else None,
+                by_person[i],
+                None if mean_boxes is None else mean_boxes[i],
+                None if mean_points is None else mean_points[i],
             )
             for i in range(len(strips))
         ]

@@ -123,7 +123,7 @@ def describe_epoch(row: Epoch, epochs: int, loss: str) -> str:
     ]
     words = [
         f"epoch {row['epoch']} of {epochs}: training {loss} {row[f'train_{loss}']:.4f}",
-        f"validation {', '.join(scores)}",
+        *([f"validation {', '.join(scores)}"] if scores else []),
         f"gradient norm {row['gradient_norm']:.2g}, {row['samples_per_second']:.1f} samples/s, "
         f"{row['data_wait']:.0%} of the time waiting for data, {row['peak_memory']:.2f} GB",
     ]

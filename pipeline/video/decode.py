@@ -8,13 +8,16 @@ Shape letters: T sampled pictures, H x W pixels of a picture, S side of a square
 """
 
 from bisect import bisect_right
-from collections.abc import Generator, Set
+from collections.abc import Generator, Iterator, Set
+from contextlib import contextmanager
+from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple
 
 import av
 import numpy as np
 import numpy.typing as npt
+from av.container import InputContainer
 from av.stream import Discard
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
@@ -168,7 +171,7 @@ def check_file(path: Path) -> None:
 def _decode(
     path: Path, stream: Stream, choice: _Choice, settings: FrameSettings, deadline: Deadline
 ) -> _Decoded:
-    converter = Converter(settings, stream.pixel_aspect)
+    converter = Converter(stream.pixel_aspect, settings)
     finder = ShotFinder()
     pictures: dict[int, Picture] = {}
     positions: dict[int, int] = {}
@@ -199,23 +202,48 @@ def decode_frames(
     Raises:
         UnusableVideo: A frame is larger than 7680 x 4320, or the time is over.
     """
-    aspect = stream.pixel_aspect
+    with open_stream(path, stream.number, deadline, num_threads=num_threads) as opened:
+        yield from opened.frames(stream.pixel_aspect, spare)
+
+
+class OpenStream(NamedTuple):
+    """A stream that is about to be decoded, from wherever its container stands."""
+
+    path: Path
+    container: InputContainer
+    video: VideoStream
+    deadline: Deadline
+
+    def frames(self, pixel_aspect: Fraction, spare: Set[int]) -> Iterator[VideoFrame]:
+        """As `decode_frames`."""
+        for packet in self.container.demux(self.video):
+            self.deadline.left()
+            if packet.pts in spare:
+                continue
+            try:
+                frames = self.video.decode(packet)
+            except av.FFmpegError:
+                continue  # A hole: the other frames are used, and the missing ones counted.
+            for frame in frames:
+                if frame.width * frame.height * max(pixel_aspect, 1 / pixel_aspect) > MAX_PIXELS:
+                    raise too_large(self.path)
+                yield frame
+
+
+@contextmanager
+def open_stream(
+    path: Path, number: int, deadline: Deadline, *, num_threads: int = 1
+) -> Iterator[OpenStream]:
+    """A video's stream of that number, the only one that is read.
+
+    Raises:
+        UnusableVideo: Not a video, or the time is over.
+    """
     with open_video(path, deadline) as container:
-        video = container.streams[stream.number]
+        video = container.streams[number]
         assert isinstance(video, VideoStream)
         for other in container.streams:
             other.discard = Discard.default if other is video else Discard.all
         video.codec_context.thread_count = num_threads
         video.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
-        for packet in container.demux(video):
-            deadline.left()
-            if packet.pts in spare:
-                continue
-            try:
-                frames = video.decode(packet)
-            except av.FFmpegError:
-                continue  # A hole: the other frames are used, and the missing ones counted.
-            for frame in frames:
-                if frame.width * frame.height * max(aspect, 1 / aspect) > MAX_PIXELS:
-                    raise too_large(path)
-                yield frame
+        yield OpenStream(path, container, video, deadline)

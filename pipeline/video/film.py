@@ -99,7 +99,7 @@ class Film:
         """
         timeline = self._stream.timeline
         wanted = [timeline.points[i] for i in frames_on_screen(timeline, num_points)]
-        convert = Converter(self.settings, self._stream.pixel_aspect)
+        convert = Converter(self._stream.pixel_aspect, self.settings)
         finder = ShotFinder()
         pending: deque[_Pending] = deque()
         frames = decode_frames(

@@ -54,12 +54,12 @@ class Converter:
     Size, pixel format and colours are those of each frame, as they may change on the way.
 
     Args:
-        settings: What is cropped, and how large. With crop `face` a picture is as large as it is
-            shown, and at most 1920 pixels.
         pixel_aspect: Width of a pixel over its height.
+        settings: What is cropped, and how large. With crop `face`, and without any, a picture is as
+            large as it is shown, and at most 1920 pixels.
     """
 
-    def __init__(self, settings: FrameSettings, pixel_aspect: Fraction) -> None:
+    def __init__(self, pixel_aspect: Fraction, settings: FrameSettings | None = None) -> None:
         self._settings = settings
         self._aspect = pixel_aspect
         self._form: _Form | None = None
@@ -77,19 +77,19 @@ class Converter:
     def _build(self, form: _Form) -> Graph:
         width, height = _upright_size(form, self._aspect)
         steps = list(_TURNS[form.turn])
-        size = self._settings.size
-        if self._settings.crop == "square":
+        crop = self._settings.crop if self._settings else "face"
+        if crop == "square":
             side = min(width, height)
             left, top = (width - side) // 2, (height - side) // 2
             if self._aspect != 1 or left % _CHROMA or top % _CHROMA:
                 # Chroma at full size, because the crop begins between two pixels of chroma.
                 steps += [("scale", f"{width}:{height}:{_FLAGS}"), ("format", "yuv444p|gbrp")]
             steps += [("crop", f"{side}:{side}:{left}:{top}")]
-        if self._settings.crop == "face":
+        if self._settings and crop != "face":
+            target = self._settings.size, self._settings.size
+        else:
             factor = min(Fraction(1), Fraction(LONGER_SIDE, max(width, height)))
             target = _whole(width * factor), _whole(height * factor)
-        else:
-            target = size, size
         return _graph(form, [*steps, *_scaled_to_rgb(*target)])
 
 

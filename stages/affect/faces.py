@@ -9,6 +9,7 @@ from pydantic import Field, PositiveInt, field_validator
 from pydantic_core.core_schema import ValidationInfo
 
 from pipeline.affect.choices import SetName
+from pipeline.affect.decoding import store_pictures
 from pipeline.affect.labels import AUS, LabelledImage
 from pipeline.affect.listing import Listing, describe_refused, refuse_images
 from pipeline.affect.sets import (
@@ -21,7 +22,6 @@ from pipeline.affect.sets import (
 from pipeline.affect.stored import (
     CHALLENGE,
     SetCard,
-    store_pictures,
     write_card,
     write_challenge_list,
 )

@@ -25,7 +25,7 @@ def test_grey_palette_transparent_cmyk_and_16_bit_pictures_become_rgb(tmp_path: 
     Image.new("RGB", (8, 8), RED).quantize(4).save(tmp_path / "palette.png")
     assert read_picture(tmp_path / "palette.png", 8)[0, 0].tolist() == list(RED)
     Image.new("RGBA", (8, 8), (*RED, 0)).save(tmp_path / "alpha.png")
-    assert read_picture(tmp_path / "alpha.png", 8)[0, 0].tolist() == list(RED)
+    assert read_picture(tmp_path / "alpha.png", 8)[0, 0].tolist() == [0, 0, 0]
     Image.new("RGB", (8, 8), RED).convert("CMYK").save(tmp_path / "cmyk.jpg", quality=100)
     np.testing.assert_allclose(read_picture(tmp_path / "cmyk.jpg", 8)[0, 0], RED, atol=4)
     wide = np.full((8, 8), 60_000, np.uint16)
@@ -48,7 +48,7 @@ def test_a_picture_on_its_side_is_turned_upright(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", [b"", b"no picture", b"\x89PNG\r\n\x1a\n"])
 def test_what_is_no_picture_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "x.jpg").write_bytes(content)
-    with pytest.raises(ValueError, match=r"x\.jpg cannot be read as a picture"):
+    with pytest.raises(ValueError, match=r"x\.jpg: not a readable picture"):
         read_picture(tmp_path / "x.jpg", 8)
 
 
@@ -62,7 +62,7 @@ def test_a_picture_that_ends_too_early_is_refused(tmp_path: Path) -> None:
 
 def test_an_enormous_picture_is_refused_before_it_is_decoded(tmp_path: Path) -> None:
     Image.new("1", (10_000, 6_000)).save(tmp_path / "x.png")
-    with pytest.raises(ValueError, match="10000 x 6000 pixels are too many"):
+    with pytest.raises(ValueError, match="larger than 7680 x 4320"):
         read_picture(tmp_path / "x.png", 8)
 
 

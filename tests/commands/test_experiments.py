@@ -15,10 +15,12 @@ import yaml
 from project import ROOT
 from small import setting
 
-from commands.ablation import (
+from commands.ablation import trials
+from commands.experiment_runs import (
+    Settings,
     refuse_what_copies_lack,
     run_experiment,
-    run_missing,
+    run_experiments,
     untracked_inputs,
 )
 from commands.experiments import (
@@ -31,6 +33,7 @@ from commands.experiments import (
     read_predictions,
     shared_digest,
 )
+from commands.starts import run_missing
 from pipeline.common.files import write_json
 from pipeline.mtcae.structures import STRUCTURES, Structure
 
@@ -289,8 +292,8 @@ def test_an_experiment_is_run_in_a_copy_and_its_failure_is_told(
     monkeypatch.chdir(tmp_path)
     call_for_dvc(f"#!/bin/sh\nprintf '%s\\n' \"$@\" > arguments\nexit {status}\n")
     copied = [Path("weights/mine one.pt"), Path("datasets/custom/clips.csv")]
-    trial = Trial(Structure("fully_shared", "mlp"), 3)
-    assert run_experiment("mine", trial, copied) is came_to_its_end
+    settings: Settings = {"arch": "fully_shared", "decoder": "mlp", "seed": 3}
+    assert run_experiment("mine", settings, copied) is came_to_its_end
     assert (tmp_path / "arguments").read_text().splitlines() == [
         *("exp", "run", "--temp", "--name", "mine"),
         *("--set-param", "arch=fully_shared", "--set-param", "decoder=mlp"),
@@ -312,12 +315,32 @@ def test_what_was_run_is_not_run_again_and_what_fails_is_named(
     broken = names[Trial(Structure("fully_shared", "mlp"), 2)]
     # The committed run is not of the present state: that is what `dvc status` says, too.
     call_for_dvc(f'#!/bin/sh\necho "$@"\ncase "$*" in status*|*{broken}*) exit 1;; esac\n')
-    assert run_missing(num_seeds=2) == [broken]
+    assert run_experiments(trials(num_seeds=2), params, []) == [broken]
     lines = capfd.readouterr().out.splitlines()
     assert f"{names[STL]} was run before" in lines
     run = [line.split()[4] for line in lines if line.startswith("exp run")]
     # One seed after the other: the table of the first is whole when it stops in the second.
     assert run == [name for trial, name in names.items() if trial != STL]
+
+
+def test_every_start_is_run_with_its_weights_and_every_seed(
+    project: Path, capfd: pytest.CaptureFixture[str], call_for_dvc: Callable[[str], None]
+) -> None:
+    call_for_dvc('#!/bin/sh\necho "$@"\n')
+    Path("weights").mkdir()
+    Path("weights/mine.pt").touch()
+    params = read_params()
+    # The predictions of the committed run are not here: it is run as well.
+    run_missing(params, ["from_scratch", "mine.pt"], [1, 2])
+    lines = [line for line in capfd.readouterr().out.splitlines() if line.startswith("exp run")]
+    runs = [re.findall(r"--set-param (\S+)|--copy-paths (\S+)", line) for line in lines]
+    assert [sorted(a or b for a, b in words) for words in runs] == [
+        ["encoder.weights=from_scratch", "seed=1", "weights/from_scratch"],
+        ["encoder.weights=from_scratch", "seed=2", "weights/from_scratch"],
+        ["encoder.weights=mine.pt", "seed=1", "weights/mine.pt"],
+        ["encoder.weights=mine.pt", "seed=2", "weights/mine.pt"],
+    ]
+    assert len({line.split()[4] for line in lines}) == 4
 
 
 def test_seeds_are_counted_from_that_of_the_parameters(
@@ -326,7 +349,7 @@ def test_seeds_are_counted_from_that_of_the_parameters(
     text = yaml.safe_dump(read_params() | {"seed": 5})
     Path("params.yaml").write_text(text, encoding="utf-8")
     call_for_dvc('#!/bin/sh\necho "$@"\ncase "$*" in status*) exit 1;; esac\n')
-    assert run_missing(num_seeds=2) == []
+    assert run_experiments(trials(num_seeds=2), read_params(), []) == []
     lines = [line for line in capfd.readouterr().out.splitlines() if line.startswith("exp run")]
     seeds = [word for line in lines for word in line.split() if word.startswith("seed=")]
     assert seeds == ["seed=5"] * 6 + ["seed=6"] * 6
@@ -349,12 +372,10 @@ time.sleep(60)
 """
 RUNNING = """
 import signal
-from commands.ablation import ExperimentInterrupted, run_experiment
-from commands.experiments import Trial
-from pipeline.mtcae.structures import Structure
+from commands.experiment_runs import ExperimentInterrupted, run_experiment
 signal.signal(signal.SIGINT, signal.default_int_handler)
 try:
-    print(run_experiment("mine", Trial(Structure("stl", "vit"), 1), []))
+    print(run_experiment("mine", {"arch": "stl"}, []))
 except ExperimentInterrupted as interrupted:
     print("interrupted:", interrupted)
 """

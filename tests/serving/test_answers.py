@@ -39,6 +39,23 @@ def test_rows_are_in_the_order_of_time_and_a_model_without_boxes_has_none() -> N
     assert not any(str(name).startswith("spread") for name in table)
 
 
+def test_a_closed_moment_has_the_same_row_and_holds_nothing_more() -> None:
+    tables = []
+    for close in (False, True):
+        answers = Answers(CLASSES, num_models=1)
+        for point, person in ((0, 2), (0, 1), (1, 1), (2, 1)):
+            if close:
+                answers.close(point)
+            at = answers.at(point, person, moment(point / 3))
+            at.probabilities += [np.array([[0.2 + point / 7, 0.8 - point / 7]], np.float32)] * 3
+            at.spans.append((point, point + 4))
+        assert len(answers._moments) == (1 if close else 4)
+        tables.append(answers.table())
+    pd.testing.assert_frame_equal(tables[0], tables[1], check_exact=True)
+    assert tables[0]["person"].tolist() == [1, 2, 1, 1]
+    assert tables[0]["label"].tolist() == ["sad", "sad", "sad", "sad"]
+
+
 def test_a_video_without_anybody_has_an_empty_table_with_all_columns() -> None:
     table = Answers(CLASSES, num_models=1).table()
     assert len(table) == 0

@@ -12,13 +12,14 @@ from hosts import Host
 from project import ROOT
 from sklearn.metrics import recall_score
 from small import NEW, NO_AUGMENTATION, NO_MIXING, start_from, task_model, video_encoder
+from small_fold import CLASSES, small_params, write_clips
 
-from pipeline.common.clips import Clip, read_stored, write_stored
+from pipeline.common.clips import read_stored
 from pipeline.common.encoder_weights import history_in, read_history
 from pipeline.common.files import write_json
-from pipeline.common.frames import FaceTrack
 from pipeline.folds.folds import GroupFold, write_folds
 from pipeline.models.encoder import EncoderSize, VideoMAEEncoder
+from pipeline.mtcae.assembly import TrainingParams
 from pipeline.mtcae.fold_data import FoldData
 from pipeline.mtcae.model import MTCAE
 from pipeline.mtcae.recipe import build_model
@@ -26,13 +27,11 @@ from pipeline.mtcae.saved import load_model, save_model
 from pipeline.store.batch import Batch
 from pipeline.store.contents import CLIPS
 from pipeline.store.folders import LocalShards, open_shards
-from pipeline.store.shards import write_shards
 from pipeline.store.stored_frames import StoredFrames
-from pipeline.store.strips import encode_strip
 from pipeline.store.tokens import write_no_tokens
 from pipeline.training import checkpoints
 from stages import encode, finetune
-from stages.finetune import Params, main
+from stages.finetune import main
 
 
 @pytest.fixture
@@ -62,7 +61,7 @@ def checkpoint(tmp_path: Path) -> Path:
 def build(document: dict[str, Any], checkpoint: Path | None = None, **encoder: object) -> MTCAE:
     """What the stage trains, on its way to the training."""
     document["recipes"]["quick"]["encoder"] |= encoder
-    params = Params.from_document(document)
+    params = TrainingParams.from_document(document)
     return build_model(
         params.structure,
         params.models,
@@ -104,7 +103,7 @@ def test_the_model_takes_as_many_frames_as_the_clips_have(document: dict[str, An
 def test_every_preset_of_model_and_recipe_is_valid(document: dict[str, Any]) -> None:
     for model in document["models"]:
         for recipe in document["recipes"]:
-            params = Params.from_document(document | {"model": model, "recipe": recipe})
+            params = TrainingParams.from_document(document | {"model": model, "recipe": recipe})
             assert params.models.decoder.dim > 0
 
 
@@ -115,25 +114,6 @@ def test_drop_path_and_checkpointing_reach_the_encoder(document: dict[str, Any])
     # From the first block to the last.
     rates = [getattr(block.drop_path1, "drop_prob", 0.0) for block in encoder.blocks]
     assert rates == pytest.approx([0.0, 0.1, 0.2, 0.3])
-
-
-CLASSES = ["angry", "happy", "sad"]
-
-
-def write_clips(shards: Path, box: tuple[int, int, int, int]) -> None:
-    """Three clips of each of six people, with that box in every frame."""
-    random = np.random.default_rng(0)
-    labelled = []
-    for person in "abcdef":
-        for i in range(3):
-            strip = encode_strip(random.integers(0, 256, (16, 56, 56, 3), np.uint8), quality=90)
-            boxes = np.tile(np.array(box, np.float32), (16, 1))
-            points = random.uniform(8, 40, (16, 5, 2)).astype(np.float32)
-            name = f"{person}{i}"
-            times = np.arange(16) / 5 + i
-            clip = Clip(name, f"{name}.mp4", person, CLASSES[i], content=name, times=times)
-            labelled.append((clip, strip, FaceTrack(boxes, points, np.ones(16, np.bool_))))
-    write_stored(shards / CLIPS, write_shards(shards, labelled))
 
 
 @pytest.fixture
@@ -152,48 +132,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def small(document: dict[str, Any], **changes: dict[str, object]) -> Params:
-    """Three epochs of three steps; every switch that draws at random is on.
-
-    Args:
-        document: Of params.yaml; it is changed.
-        changes: By section of the recipe.
-    """
-    document["datasets"]["sample"]["classes"] = CLASSES
-    model, recipe = document["models"]["tiny"], document["recipes"]["quick"]
-    model["encoder"] |= {"depth": 1, "dim": 32, "image_size": 56, "patch_size": 8}
-    model["encoder"] |= {"tubelet_size": 8, "stem": "linear"}
-    model["decoder"] |= {"dim": 32, "dropout": 0.1, "head_dropout": 0.1}
-    random: dict[str, dict[str, object]] = {
-        "encoder": {"drop_path": 0.1},
-        "augment": {
-            "crop_area": 0.5,
-            "crop_aspect": 1.3333,
-            "rand_augment_ops": 2,
-            "rand_augment_probability": 0.5,
-            "rand_augment_magnitude": 5.0,
-            "rand_augment_deviation": 0.5,
-            "erase_probability": 0.25,
-            "copies": 2,
-        },
-        "mix": {"mixup_alpha": 0.8, "cutmix_alpha": 1.0, "probability": 0.5},
-        "engine": {
-            "epochs": 3,
-            "min_steps": 1,
-            "batch_size": 5,
-            "micro_batch_size": 4,
-            "class_balanced": True,
-            "ema": 0.9,
-        },
-        "loss": {"label_smoothing": 0.1, "scale": "frame"},
-    }
-    for sections in (random, changes):
-        for name, values in sections.items():
-            recipe[name] |= values
-    return Params.from_document(document)
-
-
-def run(params: Params, out: str, fold: int = 1, shards: str = "shards") -> None:
+def run(params: TrainingParams, out: str, fold: int = 1, shards: str = "shards") -> None:
     start, tokens = Path("start"), Path("tokens")
     data = FoldData.read(fold, open_shards(shards), start, tokens, Path("folds.csv"))
     main(params, data, Path(out))
@@ -232,7 +171,7 @@ FILES = ("history.csv", "predictions.parquet", "model.safetensors", "model.json"
 def test_a_killed_fold_goes_on_and_writes_the_same_bytes(
     document: dict[str, Any], project: Path, kill_after: Callable[[int], None]
 ) -> None:
-    params = small(document)
+    params = small_params(document)
     run(params, "whole")
     assert scratch_folders(project) == set()
     kill_after(8)
@@ -263,7 +202,7 @@ def test_a_fold_of_clips_on_a_host_is_trained_to_the_same_bytes(
     document: dict[str, Any], project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The trainer reads before its worker does: boxes and points, for their variance.
-    params = small(document, engine={"num_workers": 1})
+    params = small_params(document, engine={"num_workers": 1})
     run(params, "near")
     monkeypatch.setenv("SHARDS_CACHE", str(project / "cache"))
     with Host() as host:
@@ -291,7 +230,7 @@ def test_a_full_device_says_what_to_lower(
         with monkeypatch.context() as patch:
             patch.setattr(owner, name, fail)
             with pytest.raises(torch.OutOfMemoryError, match=advice):
-                run(small(document, engine={"epochs": 1}), "out")
+                run(small_params(document, engine={"epochs": 1}), "out")
 
 
 def test_a_fold_that_ends_in_its_test_trains_no_epoch_again(
@@ -308,9 +247,9 @@ def test_a_fold_that_ends_in_its_test_trains_no_epoch_again(
     with monkeypatch.context() as patch:
         patch.setattr(finetune, "evaluate", fail)
         with pytest.raises(Killed):
-            run(small(document), "out")
+            run(small_params(document), "out")
     kill_after(2)  # The test clips are one batch.
-    run(small(document), "out")
+    run(small_params(document), "out")
     history = pd.read_csv(project / "out/history.csv")
     assert history["epoch"].tolist() == [1, 2, 3]
 
@@ -324,11 +263,11 @@ def test_a_changed_parameter_and_another_fold_start_afresh(
     for fold, rate in ((1, 5e-4), (2, 5e-4), (1, 6e-4)):
         kill_after(8)
         with pytest.raises(Killed):
-            run(small(document, optimizer={"learning_rate": rate}), "out", fold=fold)
+            run(small_params(document, optimizer={"learning_rate": rate}), "out", fold=fold)
         assert "going on" not in capsys.readouterr().out
     assert len(scratch_folders(project)) == 3
     kill_after(0)
-    run(small(document, optimizer={"learning_rate": 5e-4}), "out", fold=2)
+    run(small_params(document, optimizer={"learning_rate": 5e-4}), "out", fold=2)
     assert "going on in epoch 2" in capsys.readouterr().out
     assert len(scratch_folders(project)) == 2
 
@@ -341,10 +280,10 @@ def test_other_boxes_in_the_shards_start_afresh(
 ) -> None:
     kill_after(8)
     with pytest.raises(Killed):
-        run(small(document), "out")
+        run(small_params(document), "out")
     write_clips(project / "shards", (8, 8, 40, 47))
     kill_after(0)
-    run(small(document), "out")
+    run(small_params(document), "out")
     assert "going on" not in capsys.readouterr().out
 
 
@@ -374,11 +313,11 @@ def test_a_resumed_fold_gives_mlflow_all_its_epochs(
     monkeypatch.setattr(finetune, "track_fold", Tracking)
     kill_after(11)
     with pytest.raises(Killed):
-        run(small(document), "out")
+        run(small_params(document), "out")
     assert logged == [1, 2]
     logged.clear()
     kill_after(0)
-    run(small(document), "out")
+    run(small_params(document), "out")
     assert logged == [1, 2, 3]
 
 
@@ -400,11 +339,11 @@ def test_stored_tokens_train_like_the_frozen_encoder_that_they_come_from(
         "augment": NO_AUGMENTATION.model_dump(),
         "mix": NO_MIXING.model_dump(),
     }
-    through = small(document, **plain | {"mix": {**plain["mix"], "mixup_alpha": 0.8}})
+    through = small_params(document, **plain | {"mix": {**plain["mix"], "mixup_alpha": 0.8}})
     start_from(project / "weights.safetensors", project / "start")
     run(through, "through")
 
-    stored = small(document, **plain)
+    stored = small_params(document, **plain)
     shards, tokens = project / "shards", project / "tokens"
     encode.main(
         encode.Params.from_document(document), LocalShards(shards), project / "start", tokens
@@ -421,9 +360,9 @@ def test_stored_tokens_train_like_the_frozen_encoder_that_they_come_from(
 def test_the_best_epoch_on_the_test_clips_stands_beside_and_changes_nothing(
     document: dict[str, Any], project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run(small(document, evaluation={"optimistic": True}), "with")
+    run(small_params(document, evaluation={"optimistic": True}), "with")
     assert "the best epoch on the test clips themselves" in capsys.readouterr().out
-    run(small(document, evaluation={"optimistic": False}), "without")
+    run(small_params(document, evaluation={"optimistic": False}), "without")
     assert "the best epoch on the test clips" not in capsys.readouterr().out
     for name in ("model.safetensors", "history.csv"):
         assert (project / "with" / name).read_bytes() == (project / "without" / name).read_bytes()
@@ -441,18 +380,18 @@ def test_a_model_that_has_seen_who_is_tested_cannot_start_the_fold(
     document: dict[str, Any], project: Path
 ) -> None:
     # Fold 1 trains on a to d and validates on e; fold 2 tests d.
-    run(small(document), "first")
+    run(small_params(document), "first")
     start_from(project / "first/model.safetensors", project / "start")
     assert history_in(project / "start").groups == {"sample": ["a", "b", "c", "d", "e"]}
     with pytest.raises(SystemExit, match=r"fold 2 is not trained: .* have seen 1 of the 1 .*\(d\)"):
-        run(small(document), "second", fold=2)
+        run(small_params(document), "second", fold=2)
     # Unless the user wants it, which goes on in the model's own history.
     card = json.loads((project / "start/card.json").read_text(encoding="utf-8"))
     write_json(project / "start/card.json", card | {"allow_seen": True})
-    run(small(document), "second", fold=2)
+    run(small_params(document), "second", fold=2)
     assert "d" in read_history(project / "second/model.safetensors").groups["sample"]
     write_json(project / "start/card.json", card)
-    run(small(document), "again", fold=1)
+    run(small_params(document), "again", fold=1)
     assert read_history(project / "again/model.safetensors").groups == {
         "sample": ["a", "b", "c", "d", "e"]
     }

@@ -6,7 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.pretrain.picture_files import UnusablePicture, read_picture
+from pipeline.common.frames import Frames
+from pipeline.pretrain.crops import shrink_to
+from pipeline.video.container import UnusableVideo
+from pipeline.video.picture_file import open_picture
 
 RAMP = np.linspace(0, 255, 24).round().astype(np.uint8)
 
@@ -14,6 +17,11 @@ RAMP = np.linspace(0, 255, 24).round().astype(np.uint8)
 def gradient() -> Image.Image:
     """24 x 16 pixels, darker to the left; red, green and blue alike."""
     return Image.fromarray(np.tile(RAMP[None, :, None], (16, 1, 3)))
+
+
+def read_picture(path: Path) -> Frames:
+    """(H, W, 3)."""
+    return np.asarray(open_picture(path))
 
 
 def chunk(kind: bytes, content: bytes) -> bytes:
@@ -36,18 +44,18 @@ def test_every_kind_of_pixel_becomes_the_same_rgb(tmp_path: Path) -> None:
     }
     for name, picture in pictures.items():
         picture.save(tmp_path / name)
-        read = read_picture(tmp_path / name, 1000)
-        assert read.shape == (1, 16, 24, 3), name
-        assert np.abs(read[0].astype(int) - expected).max() <= 1, name
+        read = read_picture(tmp_path / name)
+        assert read.shape == (16, 24, 3), name
+        assert np.abs(read.astype(int) - expected).max() <= 1, name
     gradient().convert("CMYK").save(tmp_path / "cmyk.jpg", quality=100)
-    assert np.abs(read_picture(tmp_path / "cmyk.jpg", 1000)[0].astype(int) - expected).max() <= 4
+    assert np.abs(read_picture(tmp_path / "cmyk.jpg").astype(int) - expected).max() <= 4
 
 
 def test_what_is_transparent_is_black(tmp_path: Path) -> None:
     picture = gradient().convert("RGBA")
     picture.putalpha(Image.fromarray(np.tile(np.repeat([0, 255], 12), (16, 1)).astype(np.uint8)))
     picture.save(tmp_path / "half.png")
-    read = read_picture(tmp_path / "half.png", 1000)[0]
+    read = read_picture(tmp_path / "half.png")
     assert not read[:, :12].any()
     assert np.array_equal(read[:, 12:], np.asarray(gradient())[:, 12:])
 
@@ -60,12 +68,12 @@ def test_a_photograph_is_turned_as_its_camera_says(
     exif[0x0112] = orientation
     gradient().save(tmp_path / "turned.png", exif=exif)
     expected = np.rot90(np.asarray(gradient()), turns)
-    assert np.array_equal(read_picture(tmp_path / "turned.png", 1000)[0], expected)
+    assert np.array_equal(read_picture(tmp_path / "turned.png"), expected)
 
 
 def test_a_large_picture_is_shrunk_to_its_shorter_side(tmp_path: Path) -> None:
     Image.new("RGB", (900, 600), (10, 200, 30)).save(tmp_path / "large.jpg", quality=100)
-    read = read_picture(tmp_path / "large.jpg", 40)
+    read = shrink_to(np.asarray(open_picture(tmp_path / "large.jpg", 40))[None], 40)
     assert read.shape == (1, 40, 60, 3)
     assert np.abs(read[0, 20, 30].astype(int) - (10, 200, 30)).max() <= 2
 
@@ -92,6 +100,6 @@ def test_files_that_are_no_pictures_are_refused_by_name(tmp_path: Path) -> None:
         "60000.png": "too_large",
     }
     for name, reason in expected.items():
-        with pytest.raises(UnusablePicture, match=name) as error:
-            read_picture(tmp_path / name, 64)
+        with pytest.raises(UnusableVideo, match=name) as error:
+            open_picture(tmp_path / name, 64)
         assert error.value.refusal.reason == reason, name

@@ -1,0 +1,53 @@
+"""Trainings from several starts side by side, in Markdown."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from pipeline.evaluation.comparison import System, compare
+from pipeline.evaluation.markdown import markdown_table
+
+
+def start_table(
+    systems: Sequence[System], classes: list[str], baselines: Mapping[int, pd.DataFrame]
+) -> str:
+    """A row per start, the first of which is the reference, and the baselines below.
+
+    Args:
+        systems: Named after their starts; all of the same clips, folds and seeds.
+        classes: In the order of params.yaml.
+        baselines: Predictions of `stages.baseline`, by seed.
+    """
+    reference = systems[0].name
+    found = compare(systems, classes, "", baselines, reference=reference)
+    rows = [
+        {
+            "encoder": row["structure"],
+            "UAR": _interval(row, "uar_pooled"),
+            f"difference to {reference}": _interval(row, "uar_difference"),
+            "p (Holm)": "" if pd.isna(row.get("uar_p")) else f"{row['uar_p']:.3f}",
+            "WAR": _interval(row, "war_pooled"),
+        }
+        for row in found.to_dict("records")
+    ]
+    return markdown_table(pd.DataFrame(rows))
+
+
+def rests_on(systems: Sequence[System], num_folds: int) -> str:
+    """In words, what all the numbers of the table are of."""
+    first = systems[0].trainings[0]
+    return (
+        f"{len(first)} clips of {first['subject'].nunique()} subjects in {num_folds} folds, seeds "
+        f"{', '.join(map(str, systems[0].seeds))}. Per cent, mean over the seeds, with 95 % "
+        "intervals over subjects."
+    )
+
+
+def _interval(row: Mapping[Any, Any], name: str) -> str:
+    value, low, high = (row.get(f"{name}{end}", float("nan")) for end in ("", "_low", "_high"))
+    if pd.isna(value):
+        return ""
+    sign = "+" if "difference" in name else ""
+    ends = "" if pd.isna(low) else f" ({100 * low:{sign}.1f} to {100 * high:{sign}.1f})"
+    return f"{100 * value:{sign}.1f}{ends}"
