@@ -86,7 +86,8 @@ class Predictor:
         self.frames = FrameSettings.model_validate(described["frames"])
         self.faces = FaceSettings.model_validate(described["faces"])
         self.eye = Eye(self.frames, self.faces)
-        self.untested = next((other["untested"] for _, other in loaded if "untested" in other), "")
+        told = [model.metadata for model in self.models]
+        self.untested = next((one["untested"] for one in told if "untested" in one), "")
 
     def columns(self) -> list[str]:
         """Of the table of a video."""
