@@ -1,8 +1,13 @@
 """Stage cnn of the affect models: the frozen CNN whose scores EMMA reads."""
 
 import argparse
+import os
 from pathlib import Path
 from typing import Literal
+
+if __name__ == "__main__":
+    # Before torch is imported; see stages/finetune.py.
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 import torch
 from lightning_fabric import seed_everything

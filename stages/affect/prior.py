@@ -1,8 +1,13 @@
 """Stage prior of the affect models: what their encoders start from."""
 
 import argparse
+import os
 from pathlib import Path
 from typing import Annotated, Literal
+
+if __name__ == "__main__":
+    # Before torch is imported; see stages/finetune.py.
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 import numpy as np
 import torch

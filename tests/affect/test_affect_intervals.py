@@ -38,9 +38,10 @@ def test_scores_out_of_sums_are_those_of_the_pictures() -> None:
     found = scores_of(sums, weights)
     twice = [i for i in range(N) if groups[i] in ("g0", "g1", "g10")]
     for row, chosen in enumerate((range(N), [*range(N), *twice])):
+        rows = list(chosen)
         expected = score(
-            Answers(*(part[list(chosen)] for part in answers)),
-            Truth(*(part[list(chosen)] for part in truth)),
+            Answers(answers.valence_arousal[rows], answers.expression[rows], answers.aus[rows]),
+            Truth._make(part[rows] for part in truth),
             NUM_CLASSES,
         )
         assert found["valence_ccc"][row] == pytest.approx(expected.valence, abs=1e-12)
