@@ -1,5 +1,6 @@
 """The rules of tests/test_dvc_yaml.py, for the pipeline of the affect models."""
 
+import json
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -98,3 +99,15 @@ def test_every_preset_is_valid(model: str, recipe: str) -> None:
 
 def test_prior_and_cnn_see_other_people_than_the_set() -> None:
     assert DOCUMENT["people"]["seed"] != DOCUMENT["sets"]["rendered"]["seed"]
+
+
+def test_the_lock_file_holds_exactly_the_declared_stages() -> None:
+    lock = yaml.safe_load((ROOT / "affect/dvc.lock").read_text(encoding="utf-8"))["stages"]
+    trained = {f"train@{fold}-{seed}" for fold in DOCUMENT["folds"] for seed in DOCUMENT["seeds"]}
+    assert set(lock) == (set(STAGES) - {"train"}) | trained
+
+
+def test_the_committed_scores_are_clearly_above_the_constant_predictors() -> None:
+    summary = json.loads((ROOT / "affect/metrics/summary.json").read_text(encoding="utf-8"))
+    for name in ("p_mtl", "va_ccc", "expression_f1", "au_f1"):
+        assert summary["low"][name] > summary["constant"][name] + 0.05
