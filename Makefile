@@ -1,6 +1,8 @@
 # make repro         set up, run the pipeline, print the table
 # make final         run the pipeline, then train one model on everybody for use: runs/final
 # make pretrain      set up, pre-train the tiny encoder on rendered faces (docs/pretraining.md)
+# make affect        set up, train EMMA on rendered faces, print the table (docs/affect.md)
+# make affect-ablation   what the parts of these models are worth: two tables; SEEDS=3: with three seeds
 # make test          set up, run every check
 # make ablation      run the six structures as DVC experiments, print Table I; SEEDS=3: with three seeds
 # make experiments   list the DVC experiments with the columns that matter
@@ -14,7 +16,7 @@ MODEL ?= runs/final
 VENV := .venv
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: repro final pretrain test ablation experiments ui demo
+.PHONY: repro final pretrain affect affect-ablation test ablation experiments ui demo
 
 repro: $(VENV)/.run
 	dvc repro
@@ -30,6 +32,14 @@ pretrain: $(VENV)/.run
 	cp data/pretrained/encoder.safetensors weights/pretrained.safetensors
 	@echo
 	@cat pretrain/metrics/summary.json
+
+affect: $(VENV)/.run
+	dvc repro affect/dvc.yaml
+	@echo
+	@cat affect/metrics/table.md
+
+affect-ablation: affect
+	python -m commands.affect_ablation --seeds $(SEEDS)
 
 ablation: $(VENV)/.run
 	python -m commands.ablation --seeds $(SEEDS)

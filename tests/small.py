@@ -16,6 +16,7 @@ from pipeline.evaluation.tables import OPTIMISTIC
 from pipeline.feed.augment import AugmentSettings
 from pipeline.feed.mix import MixSettings
 from pipeline.models.encoder import EncoderSize, VideoMAEEncoder
+from pipeline.models.image_encoder import ImageEncoder, ImageEncoderSize
 from pipeline.mtcae.decoder import DecoderSize
 from pipeline.mtcae.loss import LossSettings
 from pipeline.mtcae.model import MTCAE
@@ -165,3 +166,11 @@ def start_from(checkpoint: Path | None, folder: Path) -> Path:
     if checkpoint:
         copyfile(checkpoint, folder / CHECKPOINT)
     return folder
+
+
+def image_encoder(*, image_size: int = 32, drop_path: float = 0.0) -> ImageEncoder:
+    """An encoder of 16 patches and two blocks with random weights, whose positions are trained."""
+    size = ImageEncoderSize(image_size=image_size, patch_size=8, dim=16, depth=2, num_heads=2)
+    encoder = ImageEncoder(size, drop_path=drop_path)
+    encoder.pos_embed.requires_grad_()
+    return encoder

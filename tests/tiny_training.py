@@ -43,7 +43,7 @@ from pipeline.training.optim import (
     cosine_schedule,
     make_schedule,
 )
-from pipeline.training.task import Task
+from pipeline.training.task import P, Task
 
 NUM_CLASSES, NUM_FRAMES, SIZE = 4, 4, 32
 # For this file as a program.
@@ -175,7 +175,7 @@ def fit(
     fabric: Fabric,
     model: nn.Module,
     training: list[Batch],
-    task: Task[Batch],
+    task: Task[Batch, P],
     *,
     seed: int = 1,
     on_epoch: Callable[[Epoch], None] = lambda row: None,

@@ -23,7 +23,7 @@ from pipeline.datasets.row_checks import (
     check_words,
     refuse,
 )
-from pipeline.datasets.tables import find_table, read_rows
+from pipeline.datasets.tables import CLIPS, find_table, read_rows
 
 
 class Settings(Section):
@@ -52,7 +52,7 @@ def read_table(table: Path, videos: Path, classes: list[str]) -> list[Clip]:
         ValueError: A column is missing or is there twice, or the table has no rows, or is not a
             table.
     """
-    rows = read_rows(table)
+    rows = read_rows(table, CLIPS)
     if rows.empty:
         raise ValueError(f"{table} has no rows")
     # A spreadsheet counts the header as row 1.

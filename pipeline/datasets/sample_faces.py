@@ -59,6 +59,16 @@ class SampleClip(NamedTuple):
     repetition: int
 
 
+class Person(NamedTuple):
+    """A subject: portrait (H D, W D) of packed RGB0 bytes, offsets (2, H, W), x, y and radians."""
+
+    texture: npt.NDArray[np.uint32]
+    shape: Field
+    pose: npt.NDArray[np.float64]
+    size: float
+    mirrored: bool
+
+
 def sample_clips(num_subjects: int, clips_per_emotion: int) -> list[SampleClip]:
     """List the clips by subject, then by name.
 
@@ -93,15 +103,14 @@ def render_frames(clip: SampleClip, seed: int) -> Frames:
     Returns:
         RGB frames (NUM_FRAMES, FRAME_HEIGHT, FRAME_WIDTH, 3).
     """
-    expression, identity = EXPRESSIONS[clip.emotion], _identity(seed, clip.subject)
+    expression, person = EXPRESSIONS[clip.emotion], cast_person(seed, clip.subject)
     random = np.random.default_rng(
         (seed, clip.subject, int(expression.code), clip.intensity, clip.statement, clip.repetition)
     )
     gain = 0.95 if clip.intensity == 1 else 1.15
-    rest = sum((_push(ACTION_UNITS[unit]) * weight for unit, weight in REST.items()), _nothing())
-    apex = _nothing()
+    rest, apex = at_rest(), no_movement()
     for unit, weight in expression.units.items():
-        apex += _push(ACTION_UNITS[unit]) * (gain * weight * random.uniform(0.8, 1.2))
+        apex += push(ACTION_UNITS[unit]) * (gain * weight * random.uniform(0.8, 1.2))
     onset, rise = random.uniform(2, 7), random.uniform(10, 16)
     # The statement sets the pace of the syllables; when they begin differs from clip to clip.
     pace, first_syllable = (3.1, 4.3)[clip.statement - 1], random.uniform(0, 1)
@@ -109,18 +118,49 @@ def render_frames(clip: SampleClip, seed: int) -> Frames:
     x, y = _grid(FRAME_WIDTH, FRAME_HEIGHT, 1)
     frames = np.empty((NUM_FRAMES, FRAME_HEIGHT, FRAME_WIDTH, 3), np.uint8)
     for t in range(NUM_FRAMES):
-        level = float(_smooth((t - onset) / rise))
-        voice = 0.5 + 0.5 * _sin(pace * t / FRAME_RATE + first_syllable)
-        dx, dy, roll = (identity.pose + sway * _sin(0.6 * t / FRAME_RATE + sway_start)).tolist()
-        # Turned by a few hundredths of a radian, so sin(roll) = roll and cos(roll) = 1.
-        u, v = (x - dx) / identity.size, (y - dy) / identity.size
-        u, v = _displace(identity.shape, u + roll * v, v - roll * u)
-        u, v = _displace(rest + level * apex, u, v)
-        v, dark = _open_mouth(u, v, gain * expression.opening * level + expression.speech * voice)
-        pixels = identity.texture.ravel()[_nearest(u, v, DETAIL)]
-        colours = pixels.view(np.uint8).reshape(*x.shape, 4)[..., :3]
-        frames[t] = colours * (1 - dark)[..., None] + np.float32(0.5)
-    return np.ascontiguousarray(frames[:, :, ::-1]) if identity.mirrored else frames
+        level = float(smooth((t - onset) / rise))
+        voice = 0.5 + 0.5 * sine(pace * t / FRAME_RATE + first_syllable)
+        pose = person.pose + sway * sine(0.6 * t / FRAME_RATE + sway_start)
+        opening = gain * expression.opening * level + expression.speech * voice
+        frames[t] = draw_face(person, pose, rest + level * apex, opening, x, y)
+    return np.ascontiguousarray(frames[:, :, ::-1]) if person.mirrored else frames
+
+
+def draw_face(
+    person: Person,
+    pose: npt.NDArray[np.float64],
+    movement: Field,
+    opening: float,
+    x: Field,
+    y: Field,
+) -> Frames:
+    """One picture (h, w, 3), RGB, not mirrored.
+
+    Args:
+        person: Who it is.
+        pose: x, y in face pixels, and the turn in radians, a few hundredths at most.
+        movement: (2, H, W) offsets of all that moves: at rest, and action units.
+        opening: Face pixels between the lips.
+        x: (h, w) where the pixels of the picture lie, in face pixels.
+        y: (h, w) likewise.
+    """
+    dx, dy, roll = pose.tolist()
+    # So little turned that sin(roll) = roll and cos(roll) = 1.
+    u, v = (x - dx) / person.size, (y - dy) / person.size
+    u, v = _displace(person.shape, u + roll * v, v - roll * u)
+    u, v = _displace(movement, u, v)
+    v, dark = _open_mouth(u, v, opening)
+    pixels = person.texture.ravel()[_nearest(u, v, DETAIL)]
+    colours = pixels.view(np.uint8).reshape(*x.shape, 4)[..., :3]
+    picture: Frames = (colours * (1 - dark)[..., None] + np.float32(0.5)).astype(np.uint8)
+    return picture
+
+
+def at_rest() -> Field:
+    """Offsets (2, H, W) that undo the smile of the portrait."""
+    units = (push(ACTION_UNITS[unit]) * weight for unit, weight in REST.items())
+    offsets: Field = sum(units, no_movement())
+    return offsets
 
 
 def write_video(frames: Frames, path: Path, ffmpeg: str) -> None:
@@ -159,30 +199,21 @@ def write_video(frames: Frames, path: Path, ffmpeg: str) -> None:
             raise RuntimeError(f"ffmpeg did not write {path.name}: {message}") from error
 
 
-class _Identity(NamedTuple):
-    """A subject: portrait (H D, W D) of packed RGB0 bytes, offsets (2, H, W), x, y and radians."""
-
-    texture: npt.NDArray[np.uint32]
-    shape: Field
-    pose: npt.NDArray[np.float64]
-    size: float
-    mirrored: bool
-
-
 # Clips come subject by subject; a portrait in full detail takes megabytes.
 @lru_cache(maxsize=2)
-def _identity(seed: int, subject: int) -> _Identity:
+def cast_person(seed: int, subject: int) -> Person:
+    """Who plays a subject."""
     random = np.random.default_rng((seed, subject))
-    shape = _nothing()
+    shape = no_movement()
     for trait in TRAITS:
-        shape += _push(trait) * random.uniform(-1, 1)
+        shape += push(trait) * random.uniform(-1, 1)
     skin = random.uniform(0.55, 1.05) * random.uniform((0.96, 0.88, 0.78), (1.04, 1, 1))
     hair = skin * random.uniform(0.35, 1) * random.uniform((0.9, 0.8, 0.65), (1.1, 1, 1))
     ceiling, floor = random.uniform(40, 200) + random.uniform(-35, 35, size=(2, 3))
     light, strength = random.uniform(0, 1), random.uniform(0.1, 0.45)
     portrait, hairiness, outside = _portrait()
     x, y = _grid(2 * REACH_X, 2 * REACH_Y, DETAIL)
-    shade = 1 + strength * (_sin(light) * x + _sin(light + 0.25) * y) / REACH_Y
+    shade = 1 + strength * (sine(light) * x + sine(light + 0.25) * y) / REACH_Y
     image = portrait * (skin + hairiness * (hair - skin)) * shade[..., None]
     backdrop = ceiling + (floor - ceiling) * (0.5 + y / (2 * REACH_Y))[..., None]
     image += outside * (backdrop - image)
@@ -190,7 +221,7 @@ def _identity(seed: int, subject: int) -> _Identity:
     texture[..., :3] = np.clip(image + 0.5, 0, 255)
     pose = random.uniform(-1, 1, size=3) * (5, 5, 0.04)
     size, mirrored = random.uniform(0.96, 1.06), bool(random.integers(2))
-    return _Identity(texture.view(np.uint32)[..., 0], shape, pose, size, mirrored)
+    return Person(texture.view(np.uint32)[..., 0], shape, pose, size, mirrored)
 
 
 @cache
@@ -207,12 +238,12 @@ def _portrait() -> tuple[Field, Field, Field]:
     # Fuller brows: those of the portrait are too thin to tell a frown from surprise.
     along = np.abs(x) - 42
     across = np.abs(y + 57.5 - 0.01 * along * along)
-    brow = _smooth((24 - np.abs(along)) / 10) * _smooth(1.6 - across / 2.6)
+    brow = smooth((24 - np.abs(along)) / 10) * smooth(1.6 - across / 2.6)
     portrait *= (1 - 0.65 * brow)[..., None]
     half_width = np.interp(y[:, :1], OUTLINE_Y, OUTLINE_X).astype(np.float32)
-    outside = _smooth((np.abs(x) - half_width + 4) / 8)
+    outside = smooth((np.abs(x) - half_width + 4) / 8)
     from_face = (x / 80) ** 2 + ((y - 5) / 94) ** 2
-    hairiness = _smooth((from_face - 0.85) / 0.3) * _smooth((20 - y) / 20)
+    hairiness = smooth((from_face - 0.85) / 0.3) * smooth((20 - y) / 20)
     return portrait, hairiness[..., None], outside[..., None]
 
 
@@ -226,21 +257,21 @@ def _open_mouth(x: Field, y: Field, opening: float) -> tuple[Field, Field]:
     depth = y - (MOUTH_Y + LIP_SAG * arch)
     gap, teeth = opening * arch, TEETH * arch
     # The lower lip moves, and less and less of what is beneath, down to the neck.
-    lower = y + (teeth - gap) * (1 - _smooth((depth - gap) / 80))
+    lower = y + (teeth - gap) * (1 - smooth((depth - gap) / 80))
     inside = y - np.maximum(depth - teeth, 0)
     looked_up = np.where(depth < 0, y, np.where(depth < gap, inside, lower))
     beyond_lips = np.abs(depth - gap / 2) - gap / 2
     edge = np.where(beyond_lips > -1.2, np.float32(0.45), np.float32(0))
-    throat = np.where(depth < gap + 1, 0.85 * _smooth((depth - 0.8 * teeth) / 4), 0)
+    throat = np.where(depth < gap + 1, 0.85 * smooth((depth - 0.8 * teeth) / 4), 0)
     dark = np.clip(1.2 - beyond_lips, 0, 1) * np.minimum(4 * arch, 1) * np.maximum(edge, throat)
     return looked_up, dark
 
 
 @cache
-def _push(bump: Bump) -> Field:
+def push(bump: Bump) -> Field:
     """Offsets (2, H, W) to where that which the bump moves to a point comes from."""
     x, y = _grid(2 * REACH_X, 2 * REACH_Y, 1)
-    offsets = _nothing()
+    offsets = no_movement()
     for side in (1, -1) if bump.x else (1,):
         u, v = x - side * bump.x, y - bump.y
         weight = np.maximum(1 - (u / bump.rx) ** 2 - (v / bump.ry) ** 2, 0) ** 2
@@ -249,7 +280,8 @@ def _push(bump: Bump) -> Field:
     return offsets
 
 
-def _nothing() -> Field:
+def no_movement() -> Field:
+    """Offsets (2, H, W) of a face at rest, apart from the portrait's smile."""
     return np.zeros((2, 2 * REACH_Y, 2 * REACH_X), np.float32)
 
 
@@ -273,11 +305,12 @@ def _displace(offsets: Field, x: Field, y: Field) -> tuple[Field, Field]:
     return x + offsets[0].ravel()[index], y + offsets[1].ravel()[index]
 
 
-def _sin(turns: float) -> float:
+def sine(turns: float) -> float:
+    """Of so many full turns, alike on every processor."""
     return round(math.sin(2 * math.pi * turns), 6)
 
 
-def _smooth(x: npt.ArrayLike) -> Field:
+def smooth(x: npt.ArrayLike) -> Field:
     """0 below 0, 1 above 1, and 3 x^2 - 2 x^3 between them."""
     clipped: Field = np.clip(np.asarray(x, np.float32), 0, 1)
     return clipped * clipped * (3 - 2 * clipped)

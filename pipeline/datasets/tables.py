@@ -9,6 +9,7 @@ import io
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import pandas as pd
 import pyarrow as pa
@@ -16,8 +17,15 @@ import pyarrow.parquet as pq
 
 from pipeline.common.files import is_only_in_project
 
-COLUMNS = ("path", "subject", "label")
-OPTIONAL_COLUMNS = ("sex", "split")
+
+class Columns(NamedTuple):
+    """The columns of a table that are read."""
+
+    required: tuple[str, ...]
+    optional: tuple[str, ...]
+
+
+CLIPS = Columns(required=("path", "subject", "label"), optional=("sex", "split"))
 
 # What a file begins with that says its own encoding. UTF-32 comes first: it begins as UTF-16 does.
 _MARKS = {
@@ -54,60 +62,62 @@ def find_table(folder: Path) -> Path:
                 )
         raise FileNotFoundError(
             f"{folder}/clips.csv (or clips.parquet) not found: write a table with the columns "
-            f"{', '.join(COLUMNS)}"
+            f"{', '.join(CLIPS.required)}"
         )
     if len(found) > 1:
         raise ValueError(f"both clips.csv and clips.parquet are in {folder}; keep one")
     return found[0]
 
 
-def read_rows(table: Path) -> pd.DataFrame:
+def read_rows(table: Path, columns: Columns) -> pd.DataFrame:
     """The rows that are not blank, as text without spaces around it.
 
-    They are indexed by their place in the table from 0. `COLUMNS` are all there, and of
-    `OPTIONAL_COLUMNS` those that the table has.
+    They are indexed by their place in the table from 0. The required columns are all there, and of
+    the optional ones those that the table has.
 
     Raises:
         ValueError: A column is missing or is there twice, or this is no table.
     """
     # Each reader has errors of its own for a file that is no table.
+    read = _read_parquet if table.suffix == ".parquet" else _read_csv
     try:
-        rows = _read_parquet(table) if table.suffix == ".parquet" else _read_csv(table)
+        rows = read(table, columns)
     except (ValueError, OSError, csv.Error, pa.ArrowException) as error:
         raise ValueError(f"{table} cannot be read as a table: {error}") from error
     stripped: pd.DataFrame = rows.apply(lambda column: column.str.strip())
     return stripped[(stripped != "").any(axis=1)]
 
 
-def _places_of_columns(header: Sequence[str]) -> dict[str, int]:
+def _places_of_columns(header: Sequence[str], columns: Columns) -> dict[str, int]:
     """Where the columns stand that are read."""
     names = [name.strip().casefold() for name in header]
     listed = ", ".join(name for name in names if name)
-    if missing := [column for column in COLUMNS if column not in names]:
+    if missing := [column for column in columns.required if column not in names]:
         raise ValueError(f"it has the columns {listed}; missing: {', '.join(missing)}")
-    for column in (*COLUMNS, *OPTIONAL_COLUMNS):
+    wanted = (*columns.required, *columns.optional)
+    for column in wanted:
         if names.count(column) > 1:
             numbers = [str(i) for i, name in enumerate(names, start=1) if name == column]
             raise ValueError(
                 f"several columns are called {column} (the columns {' and '.join(numbers)}); keep "
                 "one, or give the others other names"
             )
-    return {name: names.index(name) for name in (*COLUMNS, *OPTIONAL_COLUMNS) if name in names}
+    return {name: names.index(name) for name in wanted if name in names}
 
 
-def _read_parquet(table: Path) -> pd.DataFrame:
+def _read_parquet(table: Path, columns: Columns) -> pd.DataFrame:
     # Not by pandas: there, columns can be an index, and whole numbers beside an empty cell get a
     # decimal point.
     with pq.ParquetFile(table) as file:
         header = file.schema_arrow.names
-        places = _places_of_columns(header)
+        places = _places_of_columns(header, columns)
         rows = file.read(columns=[header[place] for place in places.values()])
     texts = {name: rows[header[place]].cast(pa.string()) for name, place in places.items()}
     read: pd.DataFrame = pa.table(texts).to_pandas().astype("string").fillna("")
     return read
 
 
-def _read_csv(table: Path) -> pd.DataFrame:
+def _read_csv(table: Path, columns: Columns) -> pd.DataFrame:
     """With blank rows, which pandas would leave out of the count."""
     text = io.StringIO(_decode(table.read_bytes()), newline="")
     header, *rows = list(csv.reader(text, strict=True)) or [[]]
@@ -115,7 +125,7 @@ def _read_csv(table: Path) -> pd.DataFrame:
     if width == 1 and (separator := re.search("[;\t]", header[0])):
         name = "semicolons" if separator[0] == ";" else "tabs"
         raise ValueError(f"its cells are separated by {name}; save it again with commas")
-    places = _places_of_columns(header)
+    places = _places_of_columns(header, columns)
     for number, cells in enumerate(rows, start=2):
         if any(cells[width:]):
             raise ValueError(

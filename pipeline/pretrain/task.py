@@ -31,7 +31,7 @@ class PretrainTask:
         """At most `size` samples at a time."""
         return batch.parts(size)
 
-    def totals(self, part: Batch) -> Tensor:
+    def totals(self, module: nn.Module, part: Batch) -> Tensor:
         """Samples that count: all but those that an idle device repeats."""
         return part.targets[MASK].known.sum(dim=0, keepdim=True)
 
@@ -55,7 +55,7 @@ class PretrainTask:
             own = batch.to(fabric.device)
             with fabric.autocast():
                 errors = _sum_of_errors(module, own)
-            sums.append(torch.stack([errors, self.totals(own)[0].float()]))
+            sums.append(torch.stack([errors, self.totals(module, own)[0].float()]))
         error, count = sum_over_devices(fabric, torch.stack(sums).sum(0)).tolist()
         if not count:
             raise ValueError("no sample is held out, so that no epoch can be validated")

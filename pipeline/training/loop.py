@@ -18,7 +18,7 @@ from pipeline.training.history import Epoch, describe_epoch, epoch_row
 from pipeline.training.signals import StopRequest, stop_requests
 from pipeline.training.state import TrainingState
 from pipeline.training.step import take_step
-from pipeline.training.task import B, Batches, Place, Task
+from pipeline.training.task import B, Batches, P, Place, Task
 
 
 class EngineSettings(Section):
@@ -64,7 +64,7 @@ def train(
     model: nn.Module,
     optimizer: AdamW,
     schedule: LambdaLR | ReduceLROnPlateau,
-    task: Task[B],
+    task: Task[B, P],
     batches: Batches[B],
     settings: EngineSettings,
     checkpoints: Checkpoints,
@@ -135,7 +135,7 @@ def _go_on(fabric: Fabric, state: TrainingState, checkpoints: Checkpoints) -> No
 
 def _finish_steps(
     state: TrainingState,
-    task: Task[B],
+    task: Task[B, P],
     coming: Iterator[B],
     num_steps: int,
     settings: EngineSettings,
@@ -186,7 +186,7 @@ def _finish_steps(
             _save_or_leave(state, checkpoints, stop, where, leave=leave, save=save)
 
 
-def _finish_epoch(state: TrainingState, task: Task[B]) -> Epoch:
+def _finish_epoch(state: TrainingState, task: Task[B, P]) -> Epoch:
     """Validate, keep the weights if they are the best, and close the epoch with its row."""
     start = time.perf_counter()
     validation = task.validate(state.fabric, state.eval_model)

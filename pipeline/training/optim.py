@@ -1,7 +1,8 @@
 """AdamW with layer-wise learning rates, and the schedules of the recipes."""
 
 import math
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
+from types import MappingProxyType
 from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
@@ -51,6 +52,7 @@ def adamw(
     *,
     betas: tuple[float, float] = (0.9, 0.999),
     not_decayed: Collection[str] = (),
+    own_rates: Mapping[str, float] = MappingProxyType({}),
 ) -> AdamW:
     """AdamW whose rate falls by `layer_decay` from each layer to the one below it.
 
@@ -63,23 +65,25 @@ def adamw(
             have the full rate.
         betas: Decay of the moving averages of gradients and of their squares.
         not_decayed: Names of parameters that are spared as biases are.
+        own_rates: Learning rates of parameters whose names begin so; `layer_decay` leaves these be.
 
     Source: BEiT (arXiv 2106.08254), appendix; VideoMAE fine-tunes the same way.
     """
-    groups: dict[tuple[int, bool], list[nn.Parameter]] = {}
+    groups: dict[tuple[str, int, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
+            own = next((start for start in own_rates if name.startswith(start)), "")
             decays = parameter.ndim > 1 and name not in not_decayed
-            key = (layers_from_output(name), decays)
+            key = (own, 0 if own else layers_from_output(name), decays)
             groups.setdefault(key, []).append(parameter)
     return AdamW(
         [
             {
-                "params": groups[distance, decays],
-                "lr": settings.learning_rate * settings.layer_decay**distance,
+                "params": groups[own, distance, decays],
+                "lr": own_rates.get(own, settings.learning_rate * settings.layer_decay**distance),
                 "weight_decay": settings.weight_decay if decays else 0.0,
             }
-            for distance, decays in sorted(groups)
+            for own, distance, decays in sorted(groups)
         ],
         betas=betas,
         fused=True,

@@ -10,7 +10,7 @@ from lightning_fabric.wrappers import _FabricModule, _FabricOptimizer
 from torch import Tensor
 
 from pipeline.training.devices import gather, sum_over_devices
-from pipeline.training.task import B, Place, Task
+from pipeline.training.task import B, P, Place, Task
 
 
 class StepResult(NamedTuple):
@@ -33,8 +33,8 @@ def take_step(
     fabric: Fabric,
     module: _FabricModule,
     optimizer: _FabricOptimizer,
-    task: Task[B],
-    parts: list[B],
+    task: Task[B, P],
+    parts: list[P],
     place: Place,
     *,
     clip_gradients: float,
@@ -60,7 +60,7 @@ def take_step(
         FloatingPointError: Loss or gradients are not finite; the message names the samples of the
             batch. The weights are as they were.
     """
-    own = torch.stack([task.totals(part) for part in parts])
+    own = torch.stack([task.totals(module, part) for part in parts])
     totals = sum_over_devices(fabric, own.sum(dim=0))
     sums = _add_gradients(fabric, module, task, parts, totals)
     norm = fabric.clip_gradients(
@@ -81,7 +81,7 @@ def take_step(
 
 
 def _add_gradients(
-    fabric: Fabric, module: _FabricModule, task: Task[B], parts: list[B], totals: Tensor
+    fabric: Fabric, module: _FabricModule, task: Task[B, P], parts: list[P], totals: Tensor
 ) -> Tensor:
     """Forward and backward through the parts of this device; the sum of their losses, by term."""
     sums = torch.zeros(len(task.loss_terms), device=fabric.device)
@@ -94,7 +94,7 @@ def _add_gradients(
     return sums
 
 
-def _check_finite(fabric: Fabric, what: str, value: float, parts: list[B], place: Place) -> None:
+def _check_finite(fabric: Fabric, what: str, value: float, parts: list[P], place: Place) -> None:
     """Stop on all devices: each of them knows the same value."""
     if not math.isfinite(value):
         own = [name for part in parts for name in part.ids]

@@ -20,8 +20,17 @@ class Batch(Protocol):
     def to(self, device: torch.device) -> Self: ...
 
 
+class Part(Protocol):
+    """Samples that a device takes at once."""
+
+    @property
+    def ids(self) -> list[str]: ...
+
+
 B_co = TypeVar("B_co", bound=Batch, covariant=True)
+B_contra = TypeVar("B_contra", bound=Batch, contravariant=True)
 B = TypeVar("B", bound=Batch)
+P = TypeVar("P", bound=Part)
 
 
 class Batches(Protocol[B_co]):
@@ -70,7 +79,7 @@ class Remembers(Protocol):
         ...
 
 
-class Task(Remembers, Protocol[B]):
+class Task(Remembers, Protocol[B_contra, P]):
     """The losses and the validation of a system.
 
     A step's batch is divided over devices, and on each of them into parts: the losses of all parts
@@ -82,15 +91,19 @@ class Task(Remembers, Protocol[B]):
 
     loss_terms: tuple[str, ...]
 
-    def parts(self, batch: B, place: Place, size: int) -> list[B]:
+    def parts(self, batch: B_contra, place: Place, size: int) -> list[P]:
         """A device's batch in parts of at most `size` samples; an idle device has one part, too."""
         ...
 
-    def totals(self, part: B) -> Tensor:
-        """What sums are divided by, (K,), counted in a part; the first counts its samples."""
+    def totals(self, module: nn.Module, part: P) -> Tensor:
+        """What the losses must know of the whole batch, as sums over a part, (K,).
+
+        The first counts its samples. A task whose loss is no sum over samples asks the module here;
+        then the random numbers of that pass and of the one in `losses` must be the same.
+        """
         ...
 
-    def losses(self, module: nn.Module, part: B, totals: Tensor) -> Sequence[Tensor]:
+    def losses(self, module: nn.Module, part: P, totals: Tensor) -> Sequence[Tensor]:
         """A scalar for each loss term, given the totals (K,) of the whole batch."""
         ...
 

@@ -5,13 +5,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.datasets.tables import find_table, read_rows
+from pipeline.datasets.tables import CLIPS, find_table, read_rows
 
 
 def read(folder: Path, content: str | bytes) -> pd.DataFrame:
     table = folder / "clips.csv"
     table.write_bytes(content if isinstance(content, bytes) else content.encode())
-    return read_rows(table)
+    return read_rows(table, CLIPS)
 
 
 ROWS = [["a.mp4", "S1", "happy"], ["b.mp4", "S2", "sad"]]
@@ -62,7 +62,7 @@ def test_parquet_is_read_by_the_same_columns_as_csv(tmp_path: Path) -> None:
     names = ["Path", "notes", "notes", "SUBJECT", "label"]
     table = tmp_path / "clips.parquet"
     pq.write_table(pa.table(list(columns.values()), names=names), table)
-    rows = read_rows(table)
+    rows = read_rows(table, CLIPS)
     assert rows.to_dict("index") == {
         0: {"path": "a.mp4", "subject": "1", "label": "happy"},
         2: {"path": "b.mp4", "subject": "2", "label": "sad"},
@@ -70,16 +70,16 @@ def test_parquet_is_read_by_the_same_columns_as_csv(tmp_path: Path) -> None:
     }
     # As an index, pandas would hide the column.
     pd.DataFrame(ROWS, columns=["path", "subject", "label"]).set_index("path").to_parquet(table)
-    assert read_rows(table).values.tolist() == ROWS
+    assert read_rows(table, CLIPS).values.tolist() == ROWS
     pq.write_table(pa.table(list(columns.values()), names=["label", *names[1:]]), table)
     with pytest.raises(
         ValueError, match=r"it has the columns label, notes, notes, .* missing: path"
     ):
-        read_rows(table)
+        read_rows(table, CLIPS)
     columns["label"] = columns["notes"]
     pq.write_table(pa.table(columns), table)
     with pytest.raises(ValueError, match=r"clips\.parquet cannot be read as a table"):
-        read_rows(table)
+        read_rows(table, CLIPS)
 
 
 NAMES = "path,subject,label\r\nZo\u00eb 1.mp4,\u592a\u90ce,happy\r\n"

@@ -84,7 +84,7 @@ def test_the_losses_of_the_parts_add_up_to_the_loss_of_the_whole(
     whole = clips(5)
     parts = task().parts(whole, PLACE, size)
     assert [len(part) for part in parts] == sizes
-    totals = torch.stack([task().totals(part) for part in parts]).sum(dim=0)
+    totals = torch.stack([task().totals(Answer(), part) for part in parts]).sum(dim=0)
     assert totals.tolist() == [4, int(whole.targets["boxes"].known.sum())]
     losses = [torch.stack([*task().losses(Answer(), part, totals)]) for part in parts]
     expected = multitask_loss(Answer()(whole.inputs), whole.targets, SMOOTH, count(whole.targets))
@@ -112,7 +112,7 @@ def test_a_clip_on_its_own_is_not_mixed() -> None:
     (part,) = task(MIXUP).parts(clips(1).without_targets(), PLACE, 2)
     assert torch.equal(part.inputs, clips(1).inputs)
     assert part.targets["expression"].values.tolist() == [0]
-    assert task().totals(part).tolist() == [0, 0]
+    assert task().totals(Answer(), part).tolist() == [0, 0]
 
 
 def test_validation_scores_all_clips_and_ranks_by_recall_and_then_by_expression_loss() -> None:

@@ -36,7 +36,7 @@ def masked(model: MaskedAutoencoder, inputs: Tensor) -> Batch:
 def step(model: MaskedAutoencoder, parts: list[Batch]) -> tuple[float, list[Tensor]]:
     """The loss of a batch in parts, and its gradients."""
     task = PretrainTask([])
-    totals = torch.stack([task.totals(part) for part in parts]).sum(0)
+    totals = torch.stack([task.totals(model, part) for part in parts]).sum(0)
     losses = [task.losses(model, part, totals)[0] for part in parts]
     parameters = [p for p in model.parameters() if p.requires_grad]
     loss = torch.stack(losses).sum()

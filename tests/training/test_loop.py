@@ -65,8 +65,8 @@ class ScriptedTask:
     def parts(self, batch: Batch, place: Place, size: int) -> list[Batch]:
         return self.task.parts(batch, place, size)
 
-    def totals(self, part: Batch) -> Tensor:
-        return self.task.totals(part)
+    def totals(self, module: nn.Module, part: Batch) -> Tensor:
+        return self.task.totals(module, part)
 
     def losses(self, module: nn.Module, part: Batch, totals: Tensor) -> Sequence[Tensor]:
         return self.task.losses(module, part, totals)
@@ -121,7 +121,7 @@ class Regression:
     def parts(self, batch: Samples, place: Place, size: int) -> list[Samples]:
         return [batch.part(slice(i, i + size)) for i in range(0, len(batch.ids), size)]
 
-    def totals(self, part: Samples) -> Tensor:
+    def totals(self, module: nn.Module, part: Samples) -> Tensor:
         return torch.tensor([len(part.ids)])
 
     def losses(self, module: nn.Module, part: Samples, totals: Tensor) -> Sequence[Tensor]:
@@ -129,7 +129,7 @@ class Regression:
 
     def validate(self, fabric: Fabric, module: nn.Module) -> Validation:
         with torch.no_grad():
-            (loss,) = self.losses(module, self.validation, self.totals(self.validation))
+            (loss,) = self.losses(module, self.validation, self.totals(module, self.validation))
         return Validation({"error": loss.item()}, rank=(-loss.item(),))
 
     def state_dict(self) -> dict[str, Any]:
