@@ -26,11 +26,11 @@ from pipeline.common.files import atomic_path
 from pipeline.evaluation.classes import class_mapping
 from pipeline.evaluation.markdown import markdown_table
 from pipeline.evaluation.statistics import holm
-from pipeline.evaluation.verification import Subject, Trial, largest_gain, trial_table, verify
 from pipeline.folds.folds import read_fold
-from pipeline.models.classifiers import load_classifier
 from pipeline.mtcae.saved import load_model
 from pipeline.store.folders import Shards, open_shards, read_clips
+from pipeline.verify.classifiers import load_classifier
+from pipeline.verify.comparison import Subject, Trial, largest_gain, trial_table, verify
 
 _PREDICTIONS = "predictions.parquet"
 

@@ -29,6 +29,7 @@ LAYERS = [
     "evaluation",
     "serving",
     "export",
+    "verify",
     "tracking",
 ]
 # The engine knows no model, loss, score or store, although these come before it; a system knows no

@@ -1,6 +1,6 @@
 import numpy as np
 
-from pipeline.evaluation.label_orders import LabelOrder, best_order, known_orders, renumber
+from pipeline.verify.label_orders import LabelOrder, best_order, known_orders, renumber
 
 CLASSES = ["angry", "happy", "neutral", "sad"]
 

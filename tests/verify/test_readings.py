@@ -3,9 +3,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pipeline.evaluation.readings import Reading, read_strip, single_changes
 from pipeline.models.vit import IMAGENET_MEAN, IMAGENET_STD
 from pipeline.store.strips import encode_strip
+from pipeline.verify.readings import Reading, read_strip, single_changes
 
 SIDE = 64
 USUAL = Reading(SIDE, (IMAGENET_MEAN, IMAGENET_STD), None)

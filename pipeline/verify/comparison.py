@@ -17,20 +17,20 @@ from tqdm import tqdm
 
 from pipeline.common.clips import StoredClip
 from pipeline.evaluation.classes import ClassMapping
-from pipeline.evaluation.label_orders import best_order, known_orders, renumber
-from pipeline.evaluation.readings import Change, Reading, read_strip, single_changes
 from pipeline.evaluation.statistics import (
     Comparison,
     Counts,
     paired_difference,
     subject_confusions,
 )
-from pipeline.models.classifiers import VideoClassifier
 from pipeline.models.encoder import VideoMAEEncoder, sinusoid_positions
 from pipeline.mtcae.model import MTCAE, Predictions
 from pipeline.mtcae.view_mean import ViewMean
 from pipeline.scores.metrics import Labels, recalls
 from pipeline.store.folders import Shards, read_contents
+from pipeline.verify.classifiers import VideoClassifier
+from pipeline.verify.label_orders import best_order, known_orders, renumber
+from pipeline.verify.readings import Change, Reading, read_strip, single_changes
 
 _BATCH = 16
 _NUM_RESAMPLES, _SEED = 2000, 1

@@ -6,7 +6,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from pipeline.models.classifiers import load_classifier
+from pipeline.verify.classifiers import load_classifier
 
 transformers = pytest.importorskip("transformers")
 DIM, CLASSES = 64, 5

@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from pipeline.models.classifiers import POOLINGS, Pooling
 from pipeline.models.vit import IMAGENET_MEAN, IMAGENET_STD
 from pipeline.store.strips import decode_strip, strip_size
+from pipeline.verify.classifiers import POOLINGS, Pooling
 
 Times = Literal["as stored", "backwards", "middle half", "first half", "one frame"]
 Norm = tuple[tuple[float, ...], tuple[float, ...]]
