@@ -53,14 +53,16 @@ def save_affect_model(
     return model.eval()
 
 
-def save_small_cnn(folder: Path, side: int = SIDE) -> tuple[ScoreSource, nn.Module]:
+def save_small_cnn(
+    folder: Path, side: int = SIDE, num_classes: int = 3
+) -> tuple[ScoreSource, nn.Module]:
     """As stage cnn leaves it; the scores' source and the bare network, in evaluation mode."""
     torch.manual_seed(3)
-    network = create_model("test_resnet", num_classes=3).eval()
+    network = create_model("test_resnet", num_classes=num_classes).eval()
     history = NEW
     card = CNNCard(
         family="timm:test_resnet",
-        classes=("happy", "sad", "angry"),
+        classes=EXPRESSIONS[:num_classes],
         size=side,
         normalisation="half",
         history=history,

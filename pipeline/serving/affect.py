@@ -29,6 +29,7 @@ from pipeline.affect.predictions import Asked, Evaluation, evaluation_of, expres
 from pipeline.affect.recipe import ModelPreset, Recipe, Start, build
 from pipeline.affect.results import DESCRIPTION, MODEL
 from pipeline.affect.stored import SetCard, StoredSet
+from pipeline.common.encoder_weights import CARD
 from pipeline.serving.aligned import ARCFACE, RENDERED, Points, aligned_square
 from pipeline.serving.face_models import Array, FaceColumns, Sighting
 from pipeline.video.crops import cut
@@ -46,7 +47,7 @@ _TEMPLATES: dict[SetName, Points] = {
 }
 # Faces that a model takes at once.
 _BATCH = 64
-# Read the frozen CNN.
+# Values of va_input.
 _READS_CNN = ("cnn_scores", "both")
 
 
@@ -209,14 +210,13 @@ def open_affect_model(run: Path, cnn: Path, device: torch.device) -> AffectModel
 
 
 def _open_cnn(folder: Path, run: Path) -> ScoreSource:
-    record = read_record(folder)
-    file = folder / record.settings.weights
-    if not file.is_file():
+    record = read_record(folder) if (folder / CARD).is_file() else None
+    if record is None or not (folder / record.settings.weights).is_file():
         raise ValueError(
             f"{run} reads the scores of a CNN, and {folder} holds none that could look at a video: "
             "name the folder of the training's CNN with --affect-cnn; a table of scores will not do"
         )
-    return open_scores(record.settings, file, [])
+    return open_scores(record.settings, folder / record.settings.weights, [])
 
 
 def _resized(face: npt.NDArray[np.uint8], side: int) -> npt.NDArray[np.uint8]:

@@ -105,6 +105,12 @@ def test_what_cannot_be_asked_is_refused_with_the_reason(tmp_path: Path) -> None
     )
     with pytest.raises(ValueError, match=r"reads the scores of a CNN, and .*empty holds none"):
         AffectModels([tmp_path / "reads"], tmp_path / "empty", CPU)
+    with pytest.raises(ValueError, match=r"reads the scores of a CNN, and nowhere holds none"):
+        AffectModels([tmp_path / "reads"], NOWHERE, CPU)
+    other_cnn, _ = save_small_cnn(tmp_path / "cnn4", num_classes=4)
+    assert len(other_cnn.classes) == 4
+    with pytest.raises(ValueError, match=r"va_head.0.weight is \(64, 23\), where \(64, 24\) is"):
+        AffectModels([tmp_path / "reads"], tmp_path / "cnn4", CPU)
     save_affect_model(tmp_path / "other", affect_params(system="single"))
     runs = [tmp_path / "reads", tmp_path / "other"]
     with pytest.raises(ValueError, match=r"reads and .*other cannot answer together"):
