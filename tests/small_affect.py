@@ -46,7 +46,7 @@ def save_affect_model(
     model = build(params.system, params.va_input, start, len(EXPRESSIONS))
     with torch.no_grad():
         for weight in model.parameters():
-            weight += 0.1 * torch.randn_like(weight)
+            weight.add_(torch.randn_like(weight), alpha=0.1)
     description = {**params.model_dump(mode="json"), "classes": list(EXPRESSIONS), "fold": 1}
     folder.mkdir(parents=True)
     write_model(folder, model, description, NEW)
