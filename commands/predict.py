@@ -2,10 +2,12 @@
 
     python -m commands.predict interview.mp4 --model runs/fold1 --out results
     python -m commands.predict videos/ "more/*.mov" --model runs/fold* --out results --film
+    python -m commands.predict a.mp4 --model runs/fold1 --affect data/affect/runs/* --out results
 
 Every person is followed through the video. A window as long as the training clips slides over it,
 and the model says of each window what everybody shows; several models (the folds of an experiment)
-answer as their mean. For each video the folder gets a table as .parquet and .csv, with a row for
+answer as their mean. With --affect, models of `make affect` say valence, arousal and action units
+of each moment as well. For each video the folder gets a table as .parquet and .csv, with a row for
 each person and moment, a summary as .json and, with --film, an .mp4 with all of it drawn in; and
 all.videos.csv lists the videos, with what is wrong with those that cannot be used. docs/predict.md
 says more.
@@ -34,6 +36,7 @@ from pipeline.common.files import atomic_path, write_json
 from pipeline.common.workers import Folders, map_in_processes, num_cores
 from pipeline.serving.annotated_film import write_annotated_film
 from pipeline.serving.drawing import Drawing, Layers
+from pipeline.serving.model_files import ModelFiles
 from pipeline.serving.predictor import Predictor
 from pipeline.serving.windows import WindowChoice
 from pipeline.video.container import UnusableVideo
@@ -67,9 +70,10 @@ class Task(NamedTuple):
 
 def main() -> None:
     args = _arguments()
+    files = ModelFiles(args.model, args.affect, args.affect_cnn)
     try:
         videos = find_videos(args.videos)
-        predictor = Predictor(args.model, torch.device(args.device))
+        predictor = files.open(torch.device(args.device))
         windows = predictor.windows(args.length, args.hop)
     except (OSError, ValueError) as error:
         raise SystemExit(f"predict: {error}") from error
@@ -93,9 +97,9 @@ def main() -> None:
                 [Task(task.video.absolute(), task.name) for task in tasks],
                 "predicting",
                 initializer=_start_worker,
-                initargs=([path.absolute() for path in args.model],),
+                initargs=(files.absolute(),),
                 on_crash=_crashed,
-                folders=Folders(read=[path.absolute() for path in args.model], written=[args.out]),
+                folders=Folders(read=files.absolute().paths(), written=[args.out]),
             )
         )
     table = pd.DataFrame(rows)
@@ -217,10 +221,10 @@ def _row(
 _predictor: Predictor
 
 
-def _start_worker(models: Sequence[Path]) -> None:
+def _start_worker(files: ModelFiles) -> None:
     global _predictor
     torch.set_num_threads(1)
-    _predictor = Predictor(models, torch.device("cpu"))
+    _predictor = files.open(torch.device("cpu"))
 
 
 def _predict_in_worker(task: Task, out: Path, wishes: Wishes) -> dict[str, Any]:
@@ -255,6 +259,20 @@ def _arguments() -> argparse.Namespace:
         type=Path,
         required=True,
         help="runs/fold1 and the like, or model.safetensors files; several answer as their mean",
+    )
+    parser.add_argument(
+        "--affect",
+        nargs="+",
+        type=Path,
+        default=[],
+        help="data/affect/runs/fold1-seed1 and the like: they add valence, arousal, action units; "
+        "several answer as their mean",
+    )
+    parser.add_argument(
+        "--affect-cnn",
+        type=Path,
+        default=Path("data/affect/cnn"),
+        help="folder of the CNN that these were trained with (default: data/affect/cnn)",
     )
     parser.add_argument("--out", type=Path, required=True, help="folder of the results")
     parser.add_argument(

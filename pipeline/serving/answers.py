@@ -1,6 +1,6 @@
 """What models say of the people in a video, as a table over time and in a few words.
 
-Shape letters: M models, C classes, T frames of a window.
+Shape letters: M models, C classes, T frames of a window, K numbers of a single face.
 """
 
 from collections.abc import Sequence
@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+
+from pipeline.serving.face_models import NO_FACE_MODELS, FaceColumns
 
 Array = npt.NDArray[np.float32]
 
@@ -34,6 +36,7 @@ class Moment:
         model_boxes: Of each window (4,), as the models have it; none of models without box head.
         model_points: Of each window (5, 2).
         spans: First and last second of each window.
+        face: (K,) what is said of the face alone, which is the same in every window.
     """
 
     seconds: float
@@ -43,6 +46,7 @@ class Moment:
     model_boxes: list[Array] = field(default_factory=list)
     model_points: list[Array] = field(default_factory=list)
     spans: list[tuple[float, float]] = field(default_factory=list)
+    face: Array = field(default_factory=lambda: np.zeros(0, np.float32))
 
 
 class Answers:
@@ -51,11 +55,18 @@ class Answers:
     Args:
         classes: C, in order.
         num_models: M.
+        face_columns: What is said of single faces.
     """
 
-    def __init__(self, classes: Sequence[str], num_models: int) -> None:
+    def __init__(
+        self,
+        classes: Sequence[str],
+        num_models: int,
+        face_columns: FaceColumns = NO_FACE_MODELS.columns,
+    ) -> None:
         self.classes = list(classes)
         self.num_models = num_models
+        self.face_columns = face_columns
         self._moments: dict[tuple[int, int], Moment] = {}
         # Of moments over which no window comes any more; the class by its number.
         self._rows: list[npt.NDArray[np.float64]] = []
@@ -75,11 +86,13 @@ class Answers:
             *self._rows,
             *(self._row(person, moment) for (_, person), moment in sorted(self._moments.items())),
         ]
-        names = columns(self.classes, self.num_models)
+        names = columns(self.classes, self.num_models, self.face_columns)
         if not rows:
             return pd.DataFrame([], columns=names)
         table = pd.DataFrame(np.stack(rows), columns=names)
         table["label"] = [self.classes[i] for i in table["label"].astype(int)]
+        for name in self.face_columns.names[:1]:
+            table[name] = [self.face_columns.classes[i] for i in table[name].astype(int)]
         return table.astype({"person": "int64", "num_windows": "int64"})
 
     def _row(self, person: int, moment: Moment) -> npt.NDArray[np.float64]:
@@ -103,11 +116,16 @@ class Answers:
             round(max(end for _, end in moment.spans), _DECIMALS),
             len(moment.spans),
             *(float(value) for value in (*moment.box, *moment.points.flatten(), *said)),
+            *moment.face.tolist(),
         ]
         return np.array(values, np.float64)
 
 
-def columns(classes: Sequence[str], num_models: int) -> list[str]:
+def columns(
+    classes: Sequence[str],
+    num_models: int,
+    face_columns: FaceColumns = NO_FACE_MODELS.columns,
+) -> list[str]:
     """Of a video's table, in order; the spread over models is told of several ones."""
     return [
         "seconds",
@@ -121,6 +139,7 @@ def columns(classes: Sequence[str], num_models: int) -> list[str]:
         *BOX,
         *LANDMARKS,
         *(f"model_{name}" for name in (*BOX, *LANDMARKS)),
+        *face_columns.names,
     ]
 
 

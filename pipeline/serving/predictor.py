@@ -23,6 +23,7 @@ import torch
 
 from pipeline.common.frames import FaceSettings, FaceTrack, FrameSettings
 from pipeline.serving.answers import Answers, Moment, columns, summary
+from pipeline.serving.face_models import NO_FACE_MODELS, FaceModels, Sighting
 from pipeline.serving.models import open_model
 from pipeline.serving.people import People
 from pipeline.serving.places import Array, Places
@@ -56,6 +57,7 @@ class Predictor:
         weights: Of each model what `save_model` wrote, model.safetensors, or its folder; or the
             folder of one that was exported to ONNX.
         device: Where the models run; faces are found on the CPU, and there ONNX runs.
+        face_models: Asked about the face of each person and moment as well.
 
     Attributes:
         untested: Why nobody knows how good a model among them is, as it was trained on everybody;
@@ -65,10 +67,16 @@ class Predictor:
         FileNotFoundError: A model is not there.
         ModuleNotFoundError: One is an ONNX model, and onnxruntime is not installed.
         ValueError: No model, one that cannot be read, or models that were trained on other classes
-            or on frames that were read in another way.
+            or on frames that were read in another way; or models of faces beside models of
+            whole frames, whose pictures are stretched.
     """
 
-    def __init__(self, weights: Sequence[Path], device: torch.device) -> None:
+    def __init__(
+        self,
+        weights: Sequence[Path],
+        device: torch.device,
+        face_models: FaceModels = NO_FACE_MODELS,
+    ) -> None:
         if not weights:
             raise ValueError("no model to predict with")
         self.models = [open_model(path, device) for path in weights]
@@ -85,13 +93,19 @@ class Predictor:
         self.clip_seconds = float(np.median(seconds))
         self.frames = FrameSettings.model_validate(described["frames"])
         self.faces = FaceSettings.model_validate(described["faces"])
+        if face_models.columns.names and self.frames.crop == "none":
+            raise ValueError(
+                f"{weights[0]} was trained with frames.crop: none, on stretched pictures, in which "
+                "the faces are not those that a model of single faces knows"
+            )
+        self.face_models = face_models
         self.eye = Eye(self.frames, self.faces)
         told = [model.metadata for model in self.models]
         self.untested = next((one["untested"] for one in told if "untested" in one), "")
 
     def columns(self) -> list[str]:
         """Of the table of a video."""
-        return columns(self.classes, len(self.models))
+        return columns(self.classes, len(self.models), self.face_models.columns)
 
     def windows(self, length: float | None = None, hop: float | None = None) -> WindowChoice:
         """Windows of `length` seconds that start `hop` seconds after one another.
@@ -131,7 +145,8 @@ class Predictor:
         path = Path(video)
         choice = windows or self.windows()
         sight = self.eye.look(path, choice, num_threads=num_threads, progress=progress)
-        people, answers = People(self.faces), Answers(self.classes, len(self.models))
+        people = People(self.faces)
+        answers = Answers(self.classes, len(self.models), self.face_models.columns)
         for window in sight.windows:
             answers.close(window.first)
             self._answer(window, people, sight.aspect, answers)
@@ -168,6 +183,7 @@ class Predictor:
             for start in range(0, len(strips), _BATCH)
             for answer in self._ask(strips[start : start + _BATCH])
         ]
+        new: list[tuple[Moment, Sighting]] = []
         for person, track, own, answer in zip(found, tracks, squares, said, strict=True):
             for i in np.flatnonzero(person.own):
                 moment = answers.at(
@@ -179,11 +195,16 @@ class Predictor:
                         places.points(track.points[i]),
                     ),
                 )
+                if not moment.spans:
+                    new.append((moment, Sighting(window.pictures[i], track.points[i])))
                 moment.probabilities.append(answer.probabilities)
                 moment.spans.append(window.span)
                 if answer.boxes is not None and answer.points is not None:
                     moment.model_boxes.append(places.box_of_model(answer.boxes[i], own[i]))
                     moment.model_points.append(places.points_of_model(answer.points[i], own[i]))
+        rows = self.face_models.ask([sighting for _, sighting in new])
+        for (moment, _), row in zip(new, rows, strict=True):
+            moment.face = row
 
     def _squares(self, track: FaceTrack) -> list[Square]:
         """What a model sees of each picture."""
@@ -234,6 +255,10 @@ def _enlarged(track: FaceTrack, scale: float) -> FaceTrack:
     return FaceTrack(track.boxes / scale, track.points / scale, track.mask)
 
 
-def load_model(*weights: str | PathLike[str], device: str = "cpu") -> Predictor:
+def load_model(
+    *weights: str | PathLike[str],
+    device: str = "cpu",
+    face_models: FaceModels = NO_FACE_MODELS,
+) -> Predictor:
     """A model, or several of one experiment that answer together; see `Predictor`."""
-    return Predictor([Path(path) for path in weights], torch.device(device))
+    return Predictor([Path(path) for path in weights], torch.device(device), face_models)
