@@ -19,7 +19,7 @@ from pipeline.affect.labels import EXPRESSIONS
 from pipeline.affect.recipe import Start, build
 from pipeline.affect.results import write_model
 from pipeline.common.encoder_weights import CARD
-from pipeline.common.files import write_json
+from pipeline.common.files import sha256_of, write_json
 from stages.affect.train import Params
 
 SIDE = 48  # Of the stored pictures; the model reads 32 of them.
@@ -38,16 +38,25 @@ def affect_params(**changes: Any) -> Params:
 
 
 def save_affect_model(
-    folder: Path, params: Params, cnn: ScoreSource = NO_CNN, *, seed: int = 0
+    folder: Path, params: Params, cnn: ScoreSource = NO_CNN, *, seed: int = 0, digest: str = ""
 ) -> EMMA | MaskedCoTEX:
-    """Random weights; the model comes back in evaluation mode."""
+    """Random weights; the model comes back in evaluation mode.
+
+    Args:
+        folder: A new one.
+        params: Of its training.
+        cnn: Whose scores it reads.
+        seed: Of the weights.
+        digest: Of the CNN's file.
+    """
     torch.manual_seed(seed)
     start = Start(params.models, params.recipes, params.cotex, None, cnn, seed)
     model = build(params.system, params.va_input, start, len(EXPRESSIONS))
     with torch.no_grad():
         for weight in model.parameters():
             weight.add_(torch.randn_like(weight), alpha=0.1)
-    description = {**params.model_dump(mode="json"), "classes": list(EXPRESSIONS), "fold": 1}
+    more = {"classes": list(EXPRESSIONS), "fold": 1, "cnn_digest": digest}
+    description = {**params.model_dump(mode="json"), **more}
     folder.mkdir(parents=True)
     write_model(folder, model, description, NEW)
     return model.eval()
@@ -72,6 +81,11 @@ def save_small_cnn(
     settings = CNNSettings(
         weights="cnn.safetensors", family="auto", classes=(), size=0, normalisation="imagenet"
     )
-    record = CNNRecord(settings=settings, classes=card.classes, history=history)
+    record = CNNRecord(
+        settings=settings,
+        classes=card.classes,
+        history=history,
+        digest=sha256_of(folder / "cnn.safetensors"),
+    )
     write_json(folder / CARD, record.model_dump())
     return open_scores(settings, folder / "cnn.safetensors", []), network

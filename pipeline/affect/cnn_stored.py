@@ -21,7 +21,7 @@ from pipeline.affect.cnn_files import open_scores
 from pipeline.affect.labels import LabelledImage
 from pipeline.affect.stored import StoredSet
 from pipeline.common.encoder_weights import CARD, History
-from pipeline.common.files import atomic_path, write_json
+from pipeline.common.files import atomic_path, sha256_of, write_json
 from pipeline.common.params import Section
 
 SCORES = "scores.parquet"
@@ -36,19 +36,20 @@ class CNNRecord(Section):
         settings: Of which `weights` is the file beside the card; empty for no CNN.
         classes: K names.
         history: Whom it has seen.
+        digest: SHA-256 of that file, in hexadecimal; empty for no CNN.
     """
 
     settings: CNNSettings
     classes: tuple[str, ...]
     history: History
+    digest: str
 
 
 def store_no_cnn(out: Path, settings: CNNSettings) -> None:
     """Leave word that there is none."""
     none = settings.model_copy(update={"weights": ""})
-    write_json(
-        out / CARD, CNNRecord(settings=none, classes=(), history=History.empty()).model_dump()
-    )
+    record = CNNRecord(settings=none, classes=(), history=History.empty(), digest="")
+    write_json(out / CARD, record.model_dump())
 
 
 def store_cnn(
@@ -78,7 +79,7 @@ def store_cnn(
     if isinstance(cnn, FrozenCNN) and file.parent != out:
         shutil.copyfile(file, out / file.name)
     kept = settings.model_copy(update={"weights": file.name})
-    record = CNNRecord(settings=kept, classes=cnn.classes, history=history)
+    record = CNNRecord(settings=kept, classes=cnn.classes, history=history, digest=sha256_of(file))
     write_json(out / CARD, record.model_dump())
     return cnn
 

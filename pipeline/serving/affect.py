@@ -182,20 +182,12 @@ def open_affect_model(run: Path, cnn: Path, device: torch.device) -> AffectModel
     recipe = Recipe.model_validate(described["recipes"])
     classes = tuple(described["classes"])
     reads_cnn = described["system"] == "emma" and described["va_input"] in _READS_CNN
-    scores = _open_cnn(cnn, run) if reads_cnn else NoCNN()
+    scores = _open_cnn(cnn, run, described["cnn_digest"]) if reads_cnn else NoCNN()
     start = Start(
         size, recipe, CoTEXSettings.model_validate(described["cotex"]), None, scores, seed=0
     )
     module = build(described["system"], described["va_input"], start, len(classes))
-    tensors = load_file(run / MODEL)
-    for name, tensor in module.state_dict().items():
-        if name in tensors and tensors[name].shape != tensor.shape:
-            raise ValueError(
-                f"{run / MODEL}: {name} is {tuple(tensors[name].shape)}, where "
-                f"{tuple(tensor.shape)} is needed; {len(scores.classes)} scores are of the CNN in "
-                f"{cnn}, which must be the one of the training (--affect-cnn)"
-            )
-    module.load_state_dict(tensors)
+    module.load_state_dict(load_file(run / MODEL))
     return AffectModel(
         module=module.to(device).eval(),
         classes=classes,
@@ -209,12 +201,17 @@ def open_affect_model(run: Path, cnn: Path, device: torch.device) -> AffectModel
     )
 
 
-def _open_cnn(folder: Path, run: Path) -> ScoreSource:
+def _open_cnn(folder: Path, run: Path, digest: str) -> ScoreSource:
     record = read_record(folder) if (folder / CARD).is_file() else None
     if record is None or not (folder / record.settings.weights).is_file():
         raise ValueError(
             f"{run} reads the scores of a CNN, and {folder} holds none that could look at a video: "
             "name the folder of the training's CNN with --affect-cnn; a table of scores will not do"
+        )
+    if record.digest != digest:
+        raise ValueError(
+            f"{run} was trained with the scores of another CNN than that in {folder}: name the "
+            "folder of its own with --affect-cnn"
         )
     return open_scores(record.settings, folder / record.settings.weights, [])
 

@@ -158,6 +158,7 @@ class FoldTraining:
             "seed": self.seed,
             "encoder": card_in(self.inputs.prior),
             "classes": list(self.stored.card.classes),
+            "cnn_digest": read_record(self.inputs.cnn).digest,
         }
 
     def run(self, fabric: Fabric, checkpoints: Checkpoints, log: RunLog, out: Path) -> None:
