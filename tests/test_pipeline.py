@@ -63,8 +63,8 @@ def test_what_no_result_rests_on_leaves_everything_clean(clone: tuple[Path, Run]
     (folder / "runs/notes.txt").write_text("fold 2 looks odd\n", encoding="utf-8")
     (folder / "runs/best").mkdir()
     (folder / "runs/best/model.safetensors").write_bytes(b"a copy")
-    (folder / "pipeline/affect").mkdir()  # A file of another system.
-    (folder / "pipeline/affect/loss.py").write_text("CCC = 1\n", encoding="utf-8")
+    # A file of another system.
+    (folder / "pipeline/affect/ccc.py").write_text("CCC = 1\n", encoding="utf-8")
     assert "up to date" in run("dvc", "status", "dvc.yaml")
     (folder / "constraints.txt").open("a", encoding="utf-8").write("absent==1\n")
     stale = run("dvc", "status", "dvc.yaml")
