@@ -21,7 +21,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from pipeline.common.files import atomic_path
+from commands.pages import shards_of, show_page
 from pipeline.evaluation.classes import ClassMapping, class_mapping
 from pipeline.evaluation.cross_tables import coverage, tables
 from pipeline.feed.loader import load_in_order
@@ -30,8 +30,8 @@ from pipeline.mtcae.model import Predictions
 from pipeline.mtcae.predictions import evaluate
 from pipeline.mtcae.saved import load_model
 from pipeline.mtcae.view_mean import ViewMean
-from pipeline.store.contents import CLIPS, FRAMES
-from pipeline.store.folders import Shards, open_shards, read_clips
+from pipeline.store.contents import FRAMES
+from pipeline.store.folders import Shards, read_clips
 from pipeline.store.stored_frames import StoredFrames
 
 # Losses are not reported.
@@ -164,17 +164,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--num-workers", type=int, default=0)
     args = parser.parse_args(argv)
-    try:
-        shards = open_shards(args.shards or str(args.data / "shards" / args.dataset))
-        with shards.open(CLIPS):
-            pass
-    except FileNotFoundError as error:
-        raise SystemExit(
-            f"cross: there are no shards of {args.dataset} ({error}); make them with "
-            f"`dvc exp run -S dataset={args.dataset} label`"
-        ) from error
-    except (ConnectionError, ValueError) as error:
-        raise SystemExit(f"cross: {error}") from error
+    shards = shards_of("cross", args.dataset, args.data, args.shards)
     try:
         page = cross_evaluate(
             args.model,
@@ -186,10 +176,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         )
     except (ConnectionError, ValueError) as error:
         raise SystemExit(f"cross: {error}") from error
-    if args.out:
-        with atomic_path(args.out) as temporary:
-            temporary.write_text(page, encoding="utf-8")
-    print(page, end="")
+    show_page(page, args.out)
 
 
 if __name__ == "__main__":

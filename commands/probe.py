@@ -16,11 +16,11 @@ from pathlib import Path
 import pandas as pd
 import yaml
 
+from commands.pages import show_page
 from commands.probing import Params, Probe
 from commands.start_table import rests_on, start_table
 from pipeline.acquire.http import DownloadFailed
 from pipeline.acquire.weights import provide
-from pipeline.common.files import atomic_path
 from pipeline.common.hosts import RetryPolicy
 from pipeline.evaluation.comparison import System
 
@@ -82,10 +82,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             raise SystemExit(f"probe: {error}") from error
     baselines = pd.read_parquet(args.data / "baselines" / f"{params.dataset}.parquet")
     page = table_of(systems, baselines, params)
-    if args.out:
-        with atomic_path(args.out) as temporary:
-            temporary.write_text(page, encoding="utf-8")
-    print(page, end="")
+    show_page(page, args.out)
 
 
 if __name__ == "__main__":

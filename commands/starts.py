@@ -25,8 +25,8 @@ from commands.experiments import (
     read_params,
     read_predictions,
 )
+from commands.pages import show_page
 from commands.start_table import rests_on, start_table
-from pipeline.common.files import atomic_path
 from pipeline.evaluation.comparison import System
 
 
@@ -99,10 +99,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         f"recipe {params['recipe']}, on {params['dataset']}: "
         f"{rests_on(systems, len(params['folds']))}\n\n{table}\n"
     )
-    if args.out:
-        with atomic_path(args.out) as temporary:
-            temporary.write_text(page, encoding="utf-8")
-    print(page, end="")
+    show_page(page, args.out)
 
 
 if __name__ == "__main__":

@@ -21,14 +21,14 @@ from pathlib import Path
 
 import pandas as pd
 
+from commands.pages import shards_of, show_page
 from pipeline.common.clips import StoredClip
-from pipeline.common.files import atomic_path
 from pipeline.evaluation.classes import class_mapping
 from pipeline.evaluation.markdown import markdown_table
 from pipeline.evaluation.statistics import holm
 from pipeline.folds.folds import read_fold
 from pipeline.mtcae.saved import load_model
-from pipeline.store.folders import Shards, open_shards, read_clips
+from pipeline.store.folders import Shards, read_clips
 from pipeline.verify.classifiers import load_classifier
 from pipeline.verify.comparison import Subject, Trial, largest_gain, trial_table, verify
 
@@ -38,24 +38,12 @@ _PREDICTIONS = "predictions.parquet"
 def main(argv: Sequence[str] | None = None) -> None:
     args = _arguments(argv)
     weights = args.model / "model.safetensors" if args.model.is_dir() else args.model
+    shards = shards_of("verify", args.dataset, args.data, args.shards)
     try:
-        shards = open_shards(args.shards or str(args.data / "shards" / args.dataset))
-        clips = read_clips(shards)
-    except FileNotFoundError as error:
-        raise SystemExit(
-            f"verify: there are no shards of {args.dataset} ({error}); make them with "
-            f"`dvc exp run -S dataset={args.dataset} label`"
-        ) from error
-    except (ConnectionError, ValueError) as error:
-        raise SystemExit(f"verify: {error}") from error
-    try:
-        page = report(args, weights, shards, clips)
+        page = report(args, weights, shards, read_clips(shards))
     except (OSError, ValueError) as error:
         raise SystemExit(f"verify: {error}") from error
-    if args.out:
-        with atomic_path(args.out) as temporary:
-            temporary.write_text(page, encoding="utf-8")
-    print(page, end="")
+    show_page(page, args.out)
 
 
 def report(
