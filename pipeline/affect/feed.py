@@ -6,7 +6,7 @@ Shape letters: N pictures, S stored side and P side that a model reads, in pixel
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Annotated
 
 import numpy as np
@@ -20,8 +20,8 @@ from pipeline.affect.labels import targets_of, truth_of
 from pipeline.affect.stored import StoredSet
 from pipeline.common.params import Section
 from pipeline.feed.augment import Probability
-from pipeline.feed.loader import load
-from pipeline.feed.order import Numbers, Rank, Share, epoch_order, num_passes, num_steps, shares
+from pipeline.feed.batches import EpochBatches
+from pipeline.feed.order import Numbers, Rank, Share
 from pipeline.store.batch import Batch
 
 
@@ -139,21 +139,13 @@ def change(
     return turned
 
 
-class PictureBatches:
-    """One device's batches, epoch after epoch.
+class PictureBatches(EpochBatches):
+    """Batches of pictures, each changed in another way in every epoch.
 
     Args:
         pictures: That are trained on.
         settings: What is changed in them.
-        batch_size: Pictures per step, on all devices together.
-        class_balanced: See `epoch_order`; unknown expressions count as a class.
-        min_steps: Fewest steps of an epoch, which goes through few pictures several times.
-        seed: Of the training.
-        rank: The device.
-        num_workers: Processes of this device that read.
-
-    Attributes:
-        steps_per_epoch: Batches of an epoch.
+        batch_size: And the others: see `EpochBatches`; unknown expressions count as a class.
     """
 
     def __init__(
@@ -168,41 +160,16 @@ class PictureBatches:
         rank: Rank,
         num_workers: int,
     ) -> None:
-        self.samples = _ChangedPictures(pictures, settings, seed)
-        self.labels = pictures.labels
-        self.passes = num_passes(len(pictures), batch_size=batch_size, min_steps=min_steps)
-        self.steps_per_epoch = num_steps(self.passes * len(pictures), batch_size)
-        self.batch_size = batch_size
-        self.class_balanced = class_balanced
-        self.seed = seed
-        self.rank = rank
-        self.num_workers = num_workers
-
-    def starting_at(self, epoch: int, step: int) -> Iterator[Batch]:
-        """The batches from a step of an epoch (from 1) on, without end."""
-        return iter(load(self.samples, _Steps(self, epoch, step), num_workers=self.num_workers))
-
-
-class _Steps:
-    """The shares of a device, from a step on."""
-
-    def __init__(self, batches: PictureBatches, epoch: int, step: int) -> None:
-        self.batches = batches
-        self.epoch = epoch
-        self.step = step
-
-    def __iter__(self) -> Iterator[Share]:
-        own, epoch, step = self.batches, self.epoch, self.step
-        while True:
-            order = epoch_order(
-                own.labels,
-                seed=own.seed,
-                epoch=epoch,
-                class_balanced=own.class_balanced,
-                passes=own.passes,
-            )
-            yield from shares(order, epoch=epoch, batch_size=own.batch_size, rank=own.rank)[step:]
-            epoch, step = epoch + 1, 0
+        super().__init__(
+            _ChangedPictures(pictures, settings, seed),
+            pictures.labels,
+            batch_size=batch_size,
+            class_balanced=class_balanced,
+            min_steps=min_steps,
+            seed=seed,
+            rank=rank,
+            num_workers=num_workers,
+        )
 
 
 class _ChangedPictures(Dataset[Batch]):
