@@ -10,7 +10,7 @@ prints the table afterwards.
 
 import argparse
 
-from commands.experiment_runs import Settings, run_or_exit, untracked_inputs
+from commands.experiment_runs import Copied, Settings, run_or_exit
 from commands.experiments import (
     Trial,
     committed_trial,
@@ -44,8 +44,7 @@ def main() -> None:
     )
     parser.add_argument("--seeds", type=int, default=1, metavar="N", help="how many (1)")
     args = parser.parse_args()
-    params = read_params()
-    run_or_exit("ablation", trials(args.seeds), params, untracked_inputs(params))
+    run_or_exit("ablation", trials(args.seeds), Copied.of(read_params()))
 
 
 if __name__ == "__main__":

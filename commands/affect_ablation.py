@@ -1,185 +1,200 @@
 """What the parts of the affect models are worth, on the set and folds of affect/params.yaml.
 
-    dvc repro affect/dvc.yaml && python -m commands.affect_ablation [--seeds 3] [--only a]
+    python -m commands.affect_ablation [--seeds 3] [--only a]
 
 Ablation a: what the encoder starts from x what the head of valence and arousal reads. Ablation b:
 one ViT, two views without and with JS divergence, and mask rates; one ViT at equal epochs, and at
-equal passes of pictures with twice as many. Set, folds and CNN are those that the pipeline has
-left. What was trained with the same parameters and data is not trained again; the folder
-data/affect/ablation is to be removed where the code has changed. Tables go to affect/metrics/,
-runs to MLflow.
+equal passes of pictures with twice as many. Every row is a DVC experiment with all its seeds; what
+has been run with the present parameters, code and commit is not run again. Tables go to
+affect/metrics/.
 """
 
 import argparse
+import hashlib
+import io
 import json
-import subprocess
-import sys
-import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
 import yaml
 
-from pipeline.affect.intervals import Interval, differences
-from pipeline.affect.stored import IMAGES
-from pipeline.affect.summary import TITLES, in_words, intervals_of
-from pipeline.affect.trainings import Trainings, finite, pool_all, read_trainings
-from pipeline.common.encoder_weights import CARD
-from pipeline.common.files import atomic_path, sha256_of, write_json
+from commands.experiment_runs import Copied, Settings, run_or_exit, untracked
+from commands.experiments import changes, read_file_of
+from pipeline.affect.group_table import read_group_table
+from pipeline.affect.intervals import GroupSums, differences, intervals, p_values
+from pipeline.affect.summary import TITLES, in_words
+from pipeline.common.files import atomic_path, sha256_of
 from pipeline.evaluation.markdown import markdown_table
-from pipeline.tracking.affect import log_trainings
+from pipeline.evaluation.statistics import holm
+from pipeline.tracking.affect import seconds_of_a_training
 
 PARAMS = Path("affect/params.yaml")
-DATA, OUT = Path("data/affect"), Path("data/affect/ablation")
 METRICS = Path("affect/metrics")
-_DONE = "done.json"
+GROUPS = METRICS / "groups.parquet"
+# What no variant changes: it is copied and not made again, but for a prior that is another one.
+_PREPARED = ("sets", "people", "folds", "prior", "cnn")
+# For git: all but results.
+_CODE = (":!dvc.lock", ":!metrics", ":!affect/dvc.lock", ":!affect/metrics")
+# Of the groups drawn and exchanged.
+_SEED = 1
 
 
-class Variant(NamedTuple):
-    """One row of a table.
+class Ablation(NamedTuple):
+    """A table.
 
     Attributes:
-        name: Safe in a path.
-        choices: Lines on top of params.yaml that are other ones.
-        cotex: Settings of cotex that are other ones.
-        epochs: Times as many as the recipe's.
+        score: The one of which it gives differences.
+        variants: Settings of each row by its name; all are compared with the first.
     """
 
-    name: str
-    choices: dict[str, str]
-    cotex: dict[str, float] = {}  # noqa: RUF012
-    epochs: int = 1
-
-    def applied_to(self, document: dict[str, Any]) -> dict[str, Any]:
-        """A whole params.yaml."""
-        changed = document | self.choices
-        changed["cotex"] = document["cotex"] | self.cotex
-        recipe = document["recipes"][document["recipe"]]
-        number = self.epochs * recipe["engine"]["epochs"]
-        engine = recipe["engine"] | {"epochs": number, "early_stop": number}
-        changed["recipes"] = {document["recipe"]: recipe | {"engine": engine}}
-        return changed
+    score: str
+    variants: dict[str, Settings]
 
 
-def variants(which: str) -> list[Variant]:
-    """The rows of a table; the first one is what the others are compared with."""
-    if which == "a":
-        return [
-            Variant(f"{init}-{va_input}", {"system": "emma", "init": init, "va_input": va_input})
-            for init in ("rendered", "random")
-            for va_input in ("both", "vit_scores", "cnn_scores", "features")
-        ]
-    two = {"system": "cotex"}
-    return [
-        Variant("single", {"system": "single"}, {"mask_rate": 0.0}),
-        Variant("single-equal-passes", {"system": "single"}, {"mask_rate": 0.0}, epochs=2),
-        Variant("two-views", two, {"mask_rate": 0.0, "js_weight": 0.0}),
-        *(Variant(f"two-views-js-mask{rate:g}", two, {"mask_rate": rate}) for rate in (0, 0.25)),
-        *(Variant(f"two-views-js-mask{rate:g}", two, {"mask_rate": rate}) for rate in (0.5, 0.75)),
+def ablations(document: dict[str, Any]) -> dict[str, Ablation]:
+    """Both tables, for a whole params.yaml."""
+    recipe = document["recipe"]
+    engine = f"recipes.{recipe}.engine"
+    twice = 2 * document["recipes"][recipe]["engine"]["epochs"]
+    one_view: dict[str, str | int | float] = {"system": "single", "cotex.mask_rate": 0.0}
+    two_views: dict[str, str | int | float] = {"system": "cotex", "cotex.mask_rate": 0.0}
+    read = ("both", "vit_scores", "cnn_scores", "features")
+    return {
+        "a": Ablation(
+            "p_mtl",
+            {
+                f"{init}-{va_input}": {"system": "emma", "init": init, "va_input": va_input}
+                for init in ("rendered", "random")
+                for va_input in read
+            },
+        ),
+        "b": Ablation(
+            "expression_f1",
+            {
+                "single": one_view,
+                "single-equal-passes": one_view
+                | {f"{engine}.epochs": twice, f"{engine}.early_stop": twice},
+                "two-views": two_views | {"cotex.js_weight": 0.0},
+                **{
+                    f"two-views-js-mask{rate:g}": two_views | {"cotex.mask_rate": rate}
+                    for rate in (0.0, 0.25, 0.5, 0.75)
+                },
+            },
+        ),
+    }
+
+
+def experiments(
+    variants: dict[str, Settings], document: dict[str, Any], seeds: Sequence[int]
+) -> dict[str, str]:
+    """The name of each variant's experiment; another one for other parameters, code and data."""
+    name = document["set"]
+    manifests = sorted(Path("data/affect/sets", name).glob("images.parquet"))
+    state = [changes(*_CODE), *map(sha256_of, manifests)]
+    found = {}
+    for variant, settings in variants.items():
+        identity = json.dumps([document, settings, list(seeds), state], sort_keys=True)
+        digest = hashlib.sha256(identity.encode()).hexdigest()[:8]
+        found[variant] = f"affect-{name}-{variant.replace('.', '_')}-{digest}"
+    return found
+
+
+def copied(document: dict[str, Any]) -> Copied:
+    """What the copies need: what was prepared, the user's weights and own table."""
+    prepared = [Path("data/affect", name) for name in _PREPARED]
+    weights = [
+        Path("weights", document[section]["weights"]) for section in ("encoder", "frozen_cnn")
     ]
+    drawn = document["set"] == "rendered"
+    return Copied(
+        "affect/dvc.yaml",
+        [path for path in [*prepared, *untracked(weights)] if path.exists()],
+        None if drawn else document["source"],
+        "source",
+    )
 
 
-def run_variant(variant: Variant, document: dict[str, Any], seeds: list[int]) -> float:
-    """Train what is missing of a variant; the seconds of all its trainings.
+def run_missing(
+    ablation: Ablation, names: dict[str, str], document: dict[str, Any], seeds: Sequence[int]
+) -> None:
+    """Run the experiments that have not been run.
 
     Raises:
-        SystemExit: A training failed; it has said why.
+        SystemExit: One was stopped or failed, or none can run.
     """
-    changed = variant.applied_to(document)
-    folder = OUT / variant.name
-    folder.mkdir(parents=True, exist_ok=True)
-    params = folder / "params.yaml"
-    with atomic_path(params) as temporary:
-        temporary.write_text(yaml.safe_dump(changed), encoding="utf-8")
-    prior = DATA / "prior"
-    if changed["init"] != document["init"]:
-        prior = OUT / f"prior-{changed['init']}"
-        people, weights = DATA / "people", Path("weights") / changed["encoder"]["weights"]
-        _call("prior", people, weights, prior, "--params", params)
-    name = changed["set"]
-    inputs = [DATA / "sets" / name, DATA / f"folds/{name}.csv", prior, DATA / "cnn"]
-    files = (inputs[0] / IMAGES, inputs[1], prior / CARD, inputs[3] / CARD)
-    key = [sha256_of(params), *map(sha256_of, files)]
-    seconds = 0.0
-    for seed in seeds:
-        for fold in document["folds"]:
-            out = folder / f"fold{fold}-seed{seed}"
-            done = out / _DONE
-            known = json.loads(done.read_text(encoding="utf-8")) if done.is_file() else {}
-            if known.get("key") != key:
-                start = time.perf_counter()
-                _call("train", fold, seed, *inputs, out, "--params", params)
-                known = {"key": key, "seconds": time.perf_counter() - start}
-                write_json(done, known)
-            seconds += float(known["seconds"])
-    return seconds
+    wanted = {
+        names[variant]: {
+            f"{PARAMS}:{key}": value
+            for key, value in {**settings, "seeds": json.dumps(list(seeds))}.items()
+        }
+        for variant, settings in ablation.variants.items()
+    }
+    run_or_exit("affect_ablation", wanted, copied(document))
 
 
-def _call(stage: str, *arguments: object) -> None:
-    command = [sys.executable, "-m", f"stages.affect.{stage}", *map(str, arguments)]
-    if status := subprocess.call(command):
-        raise SystemExit(status)
+def table_of(ablation: Ablation, names: dict[str, str], set_name: str) -> pd.DataFrame:
+    """A row per variant, for people: scores, and the difference to the first row.
 
-
-def table_of(which: str, document: dict[str, Any], seeds: list[int]) -> pd.DataFrame:
-    """Run the variants of a table, and what they came to."""
-    rows, first = [], None
-    for number, variant in enumerate(variants(which), start=1):
-        print(f"{variant.name}: {number} of {len(variants(which))}", flush=True)
-        seconds = run_variant(variant, document, seeds)
-        files: Trainings = read_trainings(OUT / variant.name, seeds, document["folds"])
-        found = pool_all(files)
-        count = len(found.classes)
-        scores = intervals_of(found.model, count)
-        sums = [one.sums(count) for one in found.model]
-        first = first or sums
-        key = "p_mtl" if which == "a" else "expression_f1"
-        gain = differences(sums, first, seed=1)[key]
-        digest = sha256_of(DATA / "sets" / document["set"] / IMAGES)
-        values = {name: one.value for name, one in scores.items()}
-        log_trainings(files, finite(values), digest, [])
-        rows.append(row_of(variant, scores, gain, key, seconds))
+    Raises:
+        FileNotFoundError: An experiment is not finished.
+    """
+    sums = {variant: sums_of(name) for variant, name in names.items()}
+    first, *others = sums.values()
+    key = ablation.score
+    chances = holm([p_values(one, first, _SEED)[key] for one in others])
+    rows = []
+    for (variant, one), chance in zip(sums.items(), [None, *chances], strict=True):
+        scores = intervals(one, _SEED)
+        row = {"variant": variant}
+        for name, title in TITLES.items():
+            if scores[name].value == scores[name].value:
+                row[title] = in_words(scores[name])
+        row[f"{TITLES[key]}, gain"] = (
+            "" if chance is None else in_words(differences(one, first, _SEED)[key])
+        )
+        row["p (Holm)"] = "" if chance is None else f"{chance:.3f}"
+        seconds = seconds_of_a_training(set_name, names[variant])
+        row["seconds of a training"] = "-" if seconds is None else f"{seconds:.0f}"
+        rows.append(row)
     return pd.DataFrame(rows)
 
 
-def row_of(
-    variant: Variant, scores: dict[str, Interval], gain: Interval, key: str, seconds: float
-) -> dict[str, str]:
-    """A row for people; `gain` is over the first row."""
-    shown = {
-        title: in_words(scores[name])
-        for name, title in TITLES.items()
-        if scores[name].value == scores[name].value
-    }
-    return {
-        "variant": variant.name,
-        **shown,
-        f"{TITLES[key]}, gain": in_words(gain),
-        "seconds": f"{seconds:.0f}",
-    }
+def sums_of(name: str) -> list[GroupSums]:
+    """What the scores of a finished experiment rest on, of each seed."""
+    table = pd.read_parquet(io.BytesIO(read_file_of(name, GROUPS.as_posix())))
+    return list(read_group_table(table).values())
 
 
-def main() -> None:
+def page(which: str, document: dict[str, Any], seeds: Sequence[int], table: pd.DataFrame) -> str:
+    """The content of a table's file."""
+    return (
+        f"# Ablation {which}: {document['set']}, {document['model']}, {document['recipe']}\n\n"
+        f"{len(document['folds'])} fold(s), {len(seeds)} seed(s); in brackets 95 % intervals over "
+        "groups. Gains are over the first row; their p-values are of a permutation test that "
+        f"exchanges whole groups, corrected for {len(table) - 1} comparisons.\n\n"
+        f"{markdown_table(table)}\n"
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--seeds", type=int, default=1, metavar="N", help="how many (1)")
     parser.add_argument("--only", choices=("a", "b"), help="one of the two tables")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     document = yaml.safe_load(PARAMS.read_text(encoding="utf-8"))
     seeds = list(range(document["seeds"][0], document["seeds"][0] + args.seeds))
-    for which in [args.only] if args.only else ["a", "b"]:
-        table = table_of(which, document, seeds)
-        METRICS.mkdir(parents=True, exist_ok=True)
-        text = (
-            f"# Ablation {which}: {document['set']}, {document['model']}, {document['recipe']}\n\n"
-            f"{len(document['folds'])} fold(s), {len(seeds)} seed(s); in brackets 95 % intervals "
-            f"over groups; gains are over the first row.\n\n{markdown_table(table)}\n"
-        )
-        with atomic_path(METRICS / f"ablation_{which}.md") as temporary:
-            temporary.write_text(text, encoding="utf-8")
-        print(text)
+    for which, ablation in ablations(document).items():
+        if args.only in (None, which):
+            names = experiments(ablation.variants, document, seeds)
+            run_missing(ablation, names, document, seeds)
+            text = page(which, document, seeds, table_of(ablation, names, document["set"]))
+            with atomic_path(METRICS / f"ablation_{which}.md") as temporary:
+                temporary.write_text(text, encoding="utf-8")
+            print(text)
 
 
 if __name__ == "__main__":

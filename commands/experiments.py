@@ -148,7 +148,7 @@ def present_state(params: dict[str, Any]) -> str:
     source = params["datasets"][params["dataset"]].get("source")
     videos = sorted(path for path in Path(source).rglob("*") if path.is_file()) if source else []
     seen = [[str(path), path.stat().st_size, path.stat().st_mtime_ns] for path in videos]
-    return json.dumps([_git("diff", "HEAD", "--", ".", *_INPUTS), contents, seen])
+    return json.dumps([changes(*_INPUTS), contents, seen])
 
 
 def experiment_name(trial: Trial, params: dict[str, Any], state: str) -> str:
@@ -199,6 +199,24 @@ def _show(commit: str, path: str) -> str | None:
         ["git", "show", f"{commit}:{path}"], capture_output=True, text=True, check=False
     )
     return done.stdout if done.returncode == 0 else None
+
+
+def read_file_of(experiment: str, path: str) -> bytes:
+    """A file that git keeps of a finished experiment upon HEAD.
+
+    Raises:
+        FileNotFoundError: There is no such experiment, or it has no such file.
+    """
+    commit = f"{_refs()}/{experiment}"
+    done = subprocess.run(["git", "show", f"{commit}:{path}"], capture_output=True, check=False)
+    if done.returncode:
+        raise FileNotFoundError(f"the experiment {experiment} has no {path}")
+    return done.stdout
+
+
+def changes(*inputs: str) -> str:
+    """What of the files differs from HEAD, as a text that can be compared; git's path patterns."""
+    return _git("diff", "HEAD", "--", ".", *inputs)
 
 
 def is_tracked(path: Path) -> bool:

@@ -15,7 +15,7 @@ from typing import Any
 
 import pandas as pd
 
-from commands.experiment_runs import Settings, run_or_exit, untracked_inputs
+from commands.experiment_runs import Copied, Settings, run_or_exit
 from commands.experiments import (
     Trial,
     experiment_name,
@@ -51,7 +51,7 @@ def run_missing(params: dict[str, Any], starts: Sequence[str], seeds: Sequence[i
             if trial not in finished or not has_predictions(finished[trial]):
                 name = experiment_name(trial, its_params, state)
                 wanted[name] = {"encoder.weights": weights, "seed": trial.seed}
-        run_or_exit("starts", wanted, its_params, untracked_inputs(its_params))
+        run_or_exit("starts", wanted, Copied.of(its_params))
 
 
 def read_system(

@@ -29,6 +29,7 @@ from pipeline.evaluation.others import read_other
 from pipeline.evaluation.record import Record, Run
 from pipeline.evaluation.statistics import why_no_interval
 from pipeline.mtcae.structures import STRUCTURES, Choices
+from pipeline.tracking.experiment import TrackedExperiment
 from pipeline.tracking.observer import training_seconds
 
 
@@ -110,7 +111,9 @@ def describe(trial: Trial, finished: FinishedExperiment) -> Run:
         seed=trial.seed,
         experiment=finished.name,
         num_parameters=finished.summary["num_parameters"],
-        training_seconds=training_seconds(Choices.of(finished.params).model_dump()),
+        training_seconds=training_seconds(
+            TrackedExperiment(Choices.of(finished.params).model_dump(), {}, "")
+        ),
     )
 
 

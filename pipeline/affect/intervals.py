@@ -75,17 +75,25 @@ def scores_of(sums: GroupSums, weights: Numbers) -> dict[str, Numbers]:
         sums: Of G groups.
         weights: (R, G).
     """
-    moments = np.tensordot(weights, sums.moments, axes=1)
-    n, x, y, xx, yy, xy = np.moveaxis(moments, -1, 0)
+    return _scores_of_totals(_totals(sums, weights))
+
+
+def _totals(sums: GroupSums, weights: Numbers) -> GroupSums:
+    """The sums over all groups: (R, 2, 6), (R, C, 2) and (R, U, 3)."""
+    return GroupSums(*(np.tensordot(weights, values, axes=1) for values in sums))
+
+
+def _scores_of_totals(totals: GroupSums) -> dict[str, Numbers]:
+    n, x, y, xx, yy, xy = np.moveaxis(totals.moments, -1, 0)
     with np.errstate(invalid="ignore", divide="ignore"):
         spread = xx / n + yy / n - 2 * (x / n) * (y / n)
         ccc = 2 * (xy / n - (x / n) * (y / n)) / spread
         # Rounding leaves some covariance of constants.
         ccc = np.where(np.abs(ccc) < 1e-9, 0, ccc)
-        right, both = np.moveaxis(np.tensordot(weights, sums.classes, axes=1), -1, 0)
+        right, both = np.moveaxis(totals.classes, -1, 0)
         f1 = np.where(both > 0, 2 * right / both, 0)
         expression = np.where(both.sum(axis=1) > 0, f1.mean(axis=1), nan)
-        right, both, known = np.moveaxis(np.tensordot(weights, sums.aus, axes=1), -1, 0)
+        right, both, known = np.moveaxis(totals.aus, -1, 0)
         units = np.where(known > 0, np.where(both > 0, 2 * right / both, 0), nan)
     counted = (known > 0).sum(axis=1)
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -124,6 +132,40 @@ def differences(
         return {name: one[name] - other[name] for name in SCORES}
 
     return _intervals(difference, len(sums[0].moments), seed)
+
+
+def p_values(sums: Sequence[GroupSums], others: Sequence[GroupSums], seed: int) -> dict[str, float]:
+    """How likely differences as large as those of two models are by chance (two-sided).
+
+    A permutation test: in each of R random ways some groups exchange what the two models answered,
+    and (1 + k) / (1 + R) is the p-value where k differences are at least as large. With several
+    trainings the first of the one is exchanged for the first of the other, and so on. NaN where
+    there is no score.
+
+    Args:
+        sums: Of each training of the one.
+        others: Of each training of the other: as many, of the same groups.
+        seed: Of the ways.
+    """
+    num_groups = len(sums[0].moments)
+    random = np.random.default_rng(seed)
+    exchanged = random.integers(0, 2, (NUM_RESAMPLES, num_groups)).astype(np.float64)
+    # The first way is that in which nothing is exchanged.
+    exchanged = np.concatenate([np.zeros((1, num_groups)), exchanged])
+    found = {name: np.zeros(len(exchanged)) for name in SCORES}
+    for one, other in zip(sums, others, strict=True):
+        for first, second, sign in ((one, other, 1), (other, one, -1)):
+            parts = zip(_totals(first, 1 - exchanged), _totals(second, exchanged), strict=True)
+            scores = _scores_of_totals(GroupSums(*(a + b for a, b in parts)))
+            for name in SCORES:
+                found[name] += sign * scores[name] / len(sums)
+    # Sums in another order differ in their last digits.
+    return {
+        name: float(np.mean(np.abs(values) >= np.abs(values[0]) - 1e-9))
+        if np.isfinite(values[0])
+        else nan
+        for name, values in found.items()
+    }
 
 
 def _mean_scores(sums: Sequence[GroupSums], weights: Numbers) -> dict[str, Numbers]:

@@ -7,7 +7,7 @@ from typing import Any, Self
 from pipeline.affect.choices import Choices
 from pipeline.affect.trainings import Trainings, rows_of
 from pipeline.tracking.experiment import TrackedExperiment
-from pipeline.tracking.observer import FoldFiles, log_experiment
+from pipeline.tracking.observer import FoldFiles, log_experiment, training_seconds
 
 
 class AffectExperiment(TrackedExperiment):
@@ -59,3 +59,10 @@ def log_trainings(
             {},
             {"folds": sorted(folds)},
         )
+
+
+def seconds_of_a_training(dataset: str, dvc_experiment: str) -> float | None:
+    """What MLflow knows of that DVC experiment's trainings, as the mean over their folds."""
+    return training_seconds(
+        AffectExperiment({"dataset": dataset, "dvc_experiment": dvc_experiment}, {}, "")
+    )

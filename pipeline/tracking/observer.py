@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pipeline.tracking.database import database_file, tracking_uri
-from pipeline.tracking.experiment import Choices, TrackedExperiment, flat_params
+from pipeline.tracking.experiment import TrackedExperiment, flat_params
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -183,16 +183,17 @@ def log_experiment(
         store.close(run_id, metrics=_finite(summary), more_params=more_params, tags=tags)
 
 
-def training_seconds(choices: Choices) -> float | None:
+def training_seconds(experiment: TrackedExperiment) -> float | None:
     """How long the training of a fold took, as the mean over the folds, each as last run live.
 
-    Runs of every commit and DVC experiment count. None where MLflow knows of no such run.
+    Runs with the experiment's choices count, of every commit. None where MLflow knows of no such
+    run.
     """
     database = database_file(tracking_uri())
     if database and not database.exists():
         return None
     with _tolerance():
-        return _open_store(TrackedExperiment(choices, {}, "")).training_seconds()
+        return _open_store(experiment).training_seconds()
     return None
 
 

@@ -9,6 +9,7 @@ import pandas as pd
 from pydantic import Field
 
 from pipeline.affect.choices import Choices
+from pipeline.affect.group_table import group_table
 from pipeline.affect.intervals import Interval
 from pipeline.affect.published import PUBLISHED_ROWS
 from pipeline.affect.summary import (
@@ -63,6 +64,12 @@ def main(params: Params, runs: Path, manifest: Path, out: Path) -> None:
     for name, table in zip(("classes", "folds", "history"), [*tables, histories], strict=True):
         with atomic_path(out / f"{name}.csv") as temporary:
             table.to_csv(temporary, index=False, float_format="%.6g")
+    sums = {
+        seed: one.sums(num_classes) for seed, one in zip(params.seeds, found.model, strict=True)
+    }
+    with atomic_path(out / "groups.parquet") as temporary:
+        names = sorted(set(found.constant.groups))
+        group_table(sums, names, found.classes).to_parquet(temporary, index=False)
     with atomic_path(out / "table.md") as temporary:
         text = page(params, model, constant, tables, found)
         temporary.write_text(text, encoding="utf-8")

@@ -1,7 +1,17 @@
+import itertools
+
 import numpy as np
 import pytest
 
-from pipeline.affect.intervals import SCORES, differences, group_sums, intervals, scores_of
+from pipeline.affect.group_table import group_table, read_group_table
+from pipeline.affect.intervals import (
+    SCORES,
+    differences,
+    group_sums,
+    intervals,
+    p_values,
+    scores_of,
+)
 from pipeline.affect.labels import AUS
 from pipeline.affect.metrics import Answers, Truth, score
 
@@ -77,3 +87,51 @@ def test_a_better_model_differs_by_more_than_chance_and_one_from_itself_by_nothi
     assert found["expression_f1"].low > 0
     itself = differences([one], [one], seed=1)
     assert itself["p_mtl"] == (0, 0, 0)
+
+
+def test_a_p_value_counts_the_ways_to_exchange_groups_that_differ_as_much() -> None:
+    truth, answers, _ = truth_and_answers(error=0.3)
+    random = np.random.default_rng(5)
+    other = Answers(
+        truth.valence_arousal + 0.3 * random.normal(size=(N, 2)),
+        np.where(random.random(N) < 0.28, 0, truth.expression),
+        truth.aus ^ (random.random((N, len(AUS))) < 0.08),
+    )
+    groups = [f"g{i % 7}" for i in range(N)]
+    one, two = (group_sums(said, truth, groups, NUM_CLASSES) for said in (answers, other))
+    found = p_values([one], [two], seed=1)
+    # All 128 ways, with answers in place of sums.
+    counts = []
+    for way in itertools.product([False, True], repeat=7):
+        swapped = np.array([way[i % 7] for i in range(N)])
+        mixed = [
+            Answers(*(np.where(swapped.reshape(-1, *[1] * (a.ndim - 1)), a, b) for a, b in pair))
+            for pair in (zip(answers, other, strict=True), zip(other, answers, strict=True))
+        ]
+        a, b = (score(said, truth, NUM_CLASSES) for said in mixed)
+        counts.append([a.p_mtl - b.p_mtl, a.expression - b.expression])
+    differences_of_ways = np.abs(np.array(counts))
+    for column, name in enumerate(("p_mtl", "expression_f1")):
+        values = differences_of_ways[:, column]
+        exact = np.mean(values >= values[0] - 1e-9)
+        assert 0.05 < exact < 0.95
+        assert found[name] == pytest.approx(exact, abs=0.04)
+    assert p_values([one, one], [one, one], seed=1)["p_mtl"] == 1
+
+
+def test_sums_come_back_out_of_their_table() -> None:
+    truth, _, groups = truth_and_answers()
+    classes = ["neutral", "happy", "au", "right_sad"]
+    sums = {
+        seed: group_sums(truth_and_answers(error=seed / 9)[1], truth, groups, NUM_CLASSES)
+        for seed in (3, 4)
+    }
+    table = group_table(sums, sorted(set(groups)), classes)
+    assert table["group"].tolist() == sorted(set(groups)) * 2
+    found = read_group_table(table)
+    assert list(found) == [3, 4]
+    for seed, one in found.items():
+        for part, expected in zip(one, sums[seed], strict=True):
+            assert np.array_equal(part, expected)
+    with pytest.raises(ValueError, match="no column known_au12"):
+        read_group_table(table.drop(columns="known_au12"))

@@ -17,11 +17,11 @@ from small import setting
 
 from commands.ablation import trials
 from commands.experiment_runs import (
+    Copied,
     Settings,
     refuse_what_copies_lack,
     run_experiment,
     run_experiments,
-    untracked_inputs,
 )
 from commands.experiments import (
     COMMITTED,
@@ -225,12 +225,12 @@ def test_a_copy_is_given_the_inputs_that_git_does_not_know(project: Path) -> Non
     (table.parent / "videos").mkdir(parents=True)
     for path in (weights, table, table.parent / "videos/a.mp4", table.parent / "README.md"):
         path.touch()
-    assert untracked_inputs(params) == [weights, table]
+    assert Copied.of(params).files == [weights, table]
     git("add", str(table))
-    assert untracked_inputs(params) == [weights]
+    assert Copied.of(params).files == [weights]
     # Those elsewhere are used where they are.
     params["encoder"]["weights"] = "/elsewhere/mine.pt"
-    assert untracked_inputs(params) == []
+    assert Copied.of(params).files == []
 
 
 def test_videos_that_a_copy_would_lack_are_refused_before_the_first_experiment(
@@ -241,14 +241,14 @@ def test_videos_that_a_copy_would_lack_are_refused_before_the_first_experiment(
     with pytest.raises(
         ValueError, match=f"write {project}/datasets/custom/videos into params.yaml"
     ):
-        refuse_what_copies_lack(params)
+        refuse_what_copies_lack(Copied.of(params))
     video = Path("datasets/custom/videos/a.mp4")
     video.parent.mkdir(parents=True)
     video.touch()
     git("add", str(video))
-    refuse_what_copies_lack(params)
+    refuse_what_copies_lack(Copied.of(params))
     params["datasets"]["custom"]["source"] = "/elsewhere"
-    refuse_what_copies_lack(params)
+    refuse_what_copies_lack(Copied.of(params))
 
 
 @pytest.mark.parametrize(("name", "works"), [("100% 41", True), ("a?", False), ("é", False)])
@@ -257,13 +257,13 @@ def test_a_project_of_which_dvc_makes_no_copies_is_refused(
 ) -> None:
     (tmp_path / name).mkdir()
     monkeypatch.chdir(tmp_path / name)
-    params = {"dataset": "mine", "datasets": {"mine": {}}}
+    params = {"dataset": "mine", "datasets": {"mine": {}}, "encoder": {"weights": "/no"}}
     with (
         nullcontext()
         if works
         else pytest.raises(ValueError, match=f"copies of .*{re.escape(name)}")
     ):
-        refuse_what_copies_lack(params)
+        refuse_what_copies_lack(Copied.of(params))
 
 
 @pytest.fixture
@@ -291,7 +291,8 @@ def test_an_experiment_is_run_in_a_copy_and_its_failure_is_told(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     call_for_dvc(f"#!/bin/sh\nprintf '%s\\n' \"$@\" > arguments\nexit {status}\n")
-    copied = [Path("weights/mine one.pt"), Path("datasets/custom/clips.csv")]
+    files = [Path("weights/mine one.pt"), Path("datasets/custom/clips.csv")]
+    copied = Copied("affect/dvc.yaml", files, None, "source")
     settings: Settings = {"arch": "fully_shared", "decoder": "mlp", "seed": 3}
     assert run_experiment("mine", settings, copied) is came_to_its_end
     assert (tmp_path / "arguments").read_text().splitlines() == [
@@ -299,6 +300,7 @@ def test_an_experiment_is_run_in_a_copy_and_its_failure_is_told(
         *("--set-param", "arch=fully_shared", "--set-param", "decoder=mlp"),
         *("--set-param", "seed=3"),
         *("--copy-paths", "weights/mine one.pt", "--copy-paths", "datasets/custom/clips.csv"),
+        "affect/dvc.yaml",
     ]
 
 
@@ -315,7 +317,7 @@ def test_what_was_run_is_not_run_again_and_what_fails_is_named(
     broken = names[Trial(Structure("fully_shared", "mlp"), 2)]
     # The committed run is not of the present state: that is what `dvc status` says, too.
     call_for_dvc(f'#!/bin/sh\necho "$@"\ncase "$*" in status*|*{broken}*) exit 1;; esac\n')
-    assert run_experiments(trials(num_seeds=2), params, []) == [broken]
+    assert run_experiments(trials(num_seeds=2), Copied.of(params)) == [broken]
     lines = capfd.readouterr().out.splitlines()
     assert f"{names[STL]} was run before" in lines
     run = [line.split()[4] for line in lines if line.startswith("exp run")]
@@ -349,7 +351,7 @@ def test_seeds_are_counted_from_that_of_the_parameters(
     text = yaml.safe_dump(read_params() | {"seed": 5})
     Path("params.yaml").write_text(text, encoding="utf-8")
     call_for_dvc('#!/bin/sh\necho "$@"\ncase "$*" in status*) exit 1;; esac\n')
-    assert run_experiments(trials(num_seeds=2), read_params(), []) == []
+    assert run_experiments(trials(num_seeds=2), Copied.of(read_params())) == []
     lines = [line for line in capfd.readouterr().out.splitlines() if line.startswith("exp run")]
     seeds = [word for line in lines for word in line.split() if word.startswith("seed=")]
     assert seeds == ["seed=5"] * 6 + ["seed=6"] * 6
@@ -372,10 +374,10 @@ time.sleep(60)
 """
 RUNNING = """
 import signal
-from commands.experiment_runs import ExperimentInterrupted, run_experiment
+from commands.experiment_runs import Copied, ExperimentInterrupted, run_experiment
 signal.signal(signal.SIGINT, signal.default_int_handler)
 try:
-    print(run_experiment("mine", {"arch": "stl"}, []))
+    print(run_experiment("mine", {"arch": "stl"}, Copied("dvc.yaml", [], None, "")))
 except ExperimentInterrupted as interrupted:
     print("interrupted:", interrupted)
 """

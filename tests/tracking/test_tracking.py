@@ -42,6 +42,10 @@ EXPERIMENT = TrackedExperiment(CHOICES, PARAMS, DIGEST)
 FLAT = {name: str(value) for name, value in CHOICES.items()} | {"models.image_size": "112"}
 
 
+def seconds_of(choices: dict[str, str | int]) -> float | None:
+    return training_seconds(TrackedExperiment(choices, {}, ""))
+
+
 def run_fold(
     fold: int,
     curve: list[dict[str, float]] = CURVE,
@@ -429,33 +433,33 @@ def test_the_training_time_is_the_mean_of_the_newest_run_of_each_fold(
         child = runs(project)[1][fold]
         client(project).log_metric(child.info.run_id, "training_seconds", seconds, step=1)
 
-    assert training_seconds(CHOICES) is None
+    assert seconds_of(CHOICES) is None
     timed_fold(1, 50.0)
     timed_fold(2, 20.0)
-    assert training_seconds(CHOICES) == 35.0
+    assert seconds_of(CHOICES) == 35.0
     # Added from files: says nothing about time.
     aggregate((1, 2, 3))
-    assert training_seconds(CHOICES) == 35.0
+    assert seconds_of(CHOICES) == 35.0
     # In whatever DVC experiment.
     monkeypatch.setenv("DVC_EXP_NAME", "shy-dog")
     run_fold(1)
     newest = max(all_runs(project), key=lambda run: int(run.info.start_time))
     client(project).log_metric(newest.info.run_id, "training_seconds", 10.0, step=1)
-    assert training_seconds(CHOICES) == 15.0
+    assert seconds_of(CHOICES) == 15.0
     for other in ({"seed": 2}, {"arch": "stl"}, {"dataset": "custom"}):
-        assert training_seconds({**CHOICES, **other}) is None
+        assert seconds_of({**CHOICES, **other}) is None
 
 
 def test_asking_for_the_training_time_makes_no_store(project: Path) -> None:
     (project / "mlflow.db").unlink()
-    assert training_seconds(CHOICES) is None
+    assert seconds_of(CHOICES) is None
     assert not (project / "mlflow.db").exists()
 
 
 def test_the_training_time_is_measured(project: Path) -> None:
     with track_fold(EXPERIMENT, 1):
         time.sleep(0.2)
-    seconds = training_seconds(CHOICES)
+    seconds = seconds_of(CHOICES)
     assert seconds is not None
     assert 0.2 <= seconds < 10
 
@@ -464,13 +468,13 @@ def test_the_training_time_counts_the_epochs_from_before_a_stop(project: Path) -
     with track_fold(EXPERIMENT, 1) as log:
         for epoch in (1, 2):
             log.metrics({"seconds": 100.0}, step=epoch)
-    assert training_seconds(CHOICES) == 200.0
+    assert seconds_of(CHOICES) == 200.0
 
 
 def test_a_training_that_fails_has_no_training_time(project: Path) -> None:
     with pytest.raises(FloatingPointError):
         failing_fold(FloatingPointError("the loss is nan"))
-    assert training_seconds(CHOICES) is None
+    assert seconds_of(CHOICES) is None
 
 
 @pytest.mark.parametrize("wanted", [True, False])
@@ -548,7 +552,7 @@ def test_an_unreachable_server_costs_a_warning_and_not_the_training(
         aggregate(models={1: project / "model.safetensors"})
     assert len(warned) == 1
     with pytest.warns(UserWarning, match="the files hold everything"):
-        assert training_seconds(CHOICES) is None
+        assert seconds_of(CHOICES) is None
 
 
 def test_a_server_that_goes_away_costs_one_warning(
