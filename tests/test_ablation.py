@@ -34,7 +34,8 @@ STRUCTURES = [
 def clone(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Run]:
     """Six experiments; a fold is killed, one stopped by Ctrl-C, and both experiments run again."""
     folder = tmp_path_factory.mktemp("ablation")
-    run = new_clone(folder, **{"recipes.quick.engine.epochs": "1"})
+    # One of two folds: that several are pooled is shown without DVC.
+    run = new_clone(folder, **{"recipes.quick.engine.epochs": "1", "folds": "[1]"})
     run("dvc", "repro")
     # The table of another run, where one is committed: a checkout would bring it back.
     run("git", "rm", "--quiet", "-r", "--ignore-unmatch", *TABLES, "metrics/ablation")
@@ -117,7 +118,7 @@ def test_table_one_has_the_six_structures_with_the_scores_of_their_experiments(
             run("dvc", "exp", "apply", row["experiment"])
         predictions = pd.read_parquet(folder / "data/predictions/sample.parquet")
         right = predictions["actual"] == predictions["predicted"]
-        # Four clips of each class: the mean recall is the share of right clips.
+        # As many clips of each class: the mean recall is the share of right clips.
         assert row["uar_pooled"] == pytest.approx(right.mean(), abs=1e-5)
         assert row["war_pooled"] == pytest.approx(right.mean(), abs=1e-5)
         assert row["training_seconds"] > 0
@@ -164,7 +165,7 @@ def test_every_experiment_is_one_finished_parent_with_its_folds(clone: tuple[Pat
         children = [
             run for run in runs if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id
         ]
-        assert sorted(run.data.tags["fold"] for run in children) == ["1", "2"]
+        assert [run.data.tags["fold"] for run in children] == ["1"]
         assert {run.info.status for run in children} == {"FINISHED"}
 
 

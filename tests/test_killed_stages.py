@@ -31,54 +31,37 @@ def outs_of(folder: Path) -> dict[str, Any]:
     return {name: stage["outs"] for name, stage in lock_of(folder).items()}
 
 
-@pytest.fixture(scope="module")
-def archives() -> dict[str, bytes]:
-    return ravdess_archives()
+def kill_when(caught: Callable[[], object], folder: Path) -> None:
+    """Run the stages up to `split`, and kill them all as soon as something is caught."""
+    process = subprocess.Popen(
+        ["dvc", "repro", "split"],
+        cwd=folder,
+        env=environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    while not caught():
+        assert process.poll() is None, "the run ended before it could be killed"
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
 
 
-@pytest.fixture(scope="module")
-def undisturbed(
-    archives: dict[str, bytes], tmp_path_factory: pytest.TempPathFactory
-) -> dict[str, Any]:
-    folder = tmp_path_factory.mktemp("undisturbed")
+def test_killed_stages_run_again_give_the_same_bytes(tmp_path: Path) -> None:
+    archives = ravdess_archives()
+    undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
     with Host() as host:
-        small_clone(folder, host, archives)("dvc", "repro", "split")
-    return outs_of(folder)
-
-
-@pytest.mark.parametrize(
-    "caught",
-    [
-        lambda folder: list((folder / "downloads/ravdess").glob("Actor_0[12]")),
-        lambda folder: len(list((folder / "data/frames/ravdess").glob("*.jpg"))) > 2,
-        lambda folder: list((folder / "data/shards/ravdess").glob("*.tar")),
-    ],
-    ids=["download", "sample", "label"],
-)
-def test_a_killed_stage_run_again_gives_the_same_bytes(
-    caught: Callable[[Path], object],
-    archives: dict[str, bytes],
-    undisturbed: dict[str, Any],
-    tmp_path: Path,
-) -> None:
+        small_clone(undisturbed, host, archives)("dvc", "repro", "split")
     with Host() as host:
-        run = small_clone(tmp_path, host, archives)
+        run = small_clone(killed, host, archives)
         # Slow enough to be caught in the middle of the third archive.
         name = "Video_Speech_Actor_03.zip"
         host.trickle_bytes = len(archives[name]) // 100
         host.fail(f"/api/records/{RECORD}/files/{name}/content", Fault.TRICKLE)
-        process = subprocess.Popen(
-            ["dvc", "repro", "split"],
-            cwd=tmp_path,
-            env=environment(),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-        while not caught(tmp_path):
-            assert process.poll() is None, "the run ended before it could be killed"
-            time.sleep(0.02)
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        frames = killed / "data/frames/ravdess"
+        kill_when(lambda: list((killed / "downloads/ravdess").glob("Actor_0[12]")), killed)
+        kill_when(lambda: len(list(frames.glob("*.jpg"))) > 2, killed)
+        kill_when(lambda: list((killed / "data/shards/ravdess").glob("*.tar")), killed)
         run("dvc", "repro", "split")
-    assert outs_of(tmp_path) == undisturbed
+    assert outs_of(killed) == outs_of(undisturbed)
