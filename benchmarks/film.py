@@ -149,7 +149,7 @@ def frame_by_frame(model: Path, path: Path) -> float:
     from pipeline.serving.sight import Window
     from pipeline.video.crops import shrink
     from pipeline.video.film import Film, FilmPicture
-    from pipeline.video.reader import LONGER_SIDE
+    from pipeline.video.mtcnn import LONGER_SIDE
     from pipeline.video.tracks import Detections
 
     predictor = load_model(model)

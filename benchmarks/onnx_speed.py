@@ -20,8 +20,8 @@ import torch
 
 from benchmarks.attention import machine
 from pipeline.export.graph import random_frames, write_int8, write_onnx
-from pipeline.serving.models import TorchModel
 from pipeline.serving.onnx_model import FRAMES
+from pipeline.serving.torch_model import TorchModel
 
 
 def main() -> None:
@@ -32,7 +32,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=5, help="of measuring, for each batch")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    saved = TorchModel(args.model / "model.safetensors", torch.device("cpu"))
+    saved = TorchModel(args.model / "model.safetensors", "cpu")
     sizes = {"num_stored": saved.num_stored, "image_size": saved.image_size}
     with tempfile.TemporaryDirectory() as temporary:
         paths = {name: Path(temporary) / f"{name}.onnx" for name in ("float32", "int8")}

@@ -23,7 +23,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import uuid4
 
 import pandas as pd
-import torch
 
 from pipeline.common.workers import num_cores
 from pipeline.serving.annotated_film import write_annotated_film
@@ -217,7 +216,7 @@ def application(predictor: Predictor, folder: Path) -> "fastapi.FastAPI":
 def main() -> None:
     args = _arguments()
     try:
-        predictor = Predictor(args.model, torch.device(args.device))
+        predictor = Predictor(args.model, args.device)
     except (OSError, ValueError) as error:
         raise SystemExit(f"demo: {error}") from error
     # Otherwise the folder would be left behind.

@@ -26,10 +26,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import torch
-
 from pipeline.common.encoder_weights import read_history
 from pipeline.common.files import write_json
+from pipeline.export.face_networks import write_face_networks
 from pipeline.export.graph import write_int8, write_onnx
 from pipeline.export.hugging_face import write_hugging_face
 from pipeline.export.model_card import model_card, read_scores
@@ -37,8 +36,9 @@ from pipeline.export.standalone import write_standalone
 from pipeline.export.trial import Comparison, compare, noise, tested_clips
 from pipeline.export.usage import USAGE
 from pipeline.mtcae.saved import load_model
-from pipeline.serving.models import TorchModel
-from pipeline.serving.onnx_model import CONFIG, MODEL, OUTPUTS, OnnxModel
+from pipeline.serving.models import ExportedModel, ServedModel
+from pipeline.serving.onnx_model import CONFIG, MODEL, OUTPUTS
+from pipeline.serving.torch_model import TorchModel
 
 # Between ONNX and torch, of probabilities and of places as fractions of the frame. A model that is
 # asked about several windows of a frame enlarges them to whole levels of 0 to 255, and what lies
@@ -94,7 +94,7 @@ def export(source: Path, to: str, out: Path, *, int8: bool, shards: str | None) 
 def _write_onnx(
     folder: Path, weights: Path, structure: str, *, int8: bool, shards: str | None
 ) -> list[str]:
-    saved = TorchModel(weights, torch.device("cpu"))
+    saved = TorchModel(weights, "cpu")
     config: dict[str, Any] = {
         "format": 1,
         "precision": "int8" if int8 else "float32",
@@ -107,12 +107,13 @@ def _write_onnx(
     write_json(folder / CONFIG, config)
     sizes = {"num_stored": saved.num_stored, "image_size": saved.image_size}
     write_onnx(folder / MODEL, saved.module, **sizes)
-    exported = {"ONNX": OnnxModel(folder)}
+    write_face_networks(folder)
+    exported: dict[str, ServedModel] = {"ONNX": ExportedModel(folder)}
     if int8:
         float32 = folder / f"float32_{MODEL}"
         (folder / MODEL).rename(float32)
         write_int8(folder / MODEL, float32)
-        exported["int8"] = OnnxModel(folder)
+        exported["int8"] = ExportedModel(folder)
         float32.unlink()
     place = shards or f"data/shards/{saved.metadata['dataset']}"
     batches = tested_clips(weights, place, saved.image_size)

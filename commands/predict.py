@@ -29,7 +29,6 @@ if __name__ == "__main__":
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 import pandas as pd
-import torch
 
 from pipeline.common.clips import unique_slugs
 from pipeline.common.files import atomic_path, write_json
@@ -73,7 +72,7 @@ def main() -> None:
     files = ModelFiles(args.model, args.affect, args.affect_cnn)
     try:
         videos = find_videos(args.videos)
-        predictor = files.open(torch.device(args.device))
+        predictor = files.open(args.device)
         windows = predictor.windows(args.length, args.hop)
     except (OSError, ValueError) as error:
         raise SystemExit(f"predict: {error}") from error
@@ -223,8 +222,7 @@ _predictor: Predictor
 
 def _start_worker(files: ModelFiles) -> None:
     global _predictor
-    torch.set_num_threads(1)
-    _predictor = files.open(torch.device("cpu"))
+    _predictor = files.open("cpu", num_threads=1)
 
 
 def _predict_in_worker(task: Task, out: Path, wishes: Wishes) -> dict[str, Any]:

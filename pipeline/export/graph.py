@@ -56,7 +56,7 @@ def write_onnx(path: Path, views: ViewMean, *, num_stored: int, image_size: int)
     with torch.no_grad():
         num_outputs = len(graph(example))
     num_bytes = sum(parameter.nbytes for parameter in graph.parameters())
-    with _quiet():
+    with quiet():
         torch.onnx.export(
             graph,
             (example,),
@@ -76,7 +76,7 @@ def write_int8(path: Path, source: Path) -> None:
     """
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    with _quiet():
+    with quiet():
         quantize_dynamic(source, path, weight_type=QuantType.QInt8)
 
 
@@ -98,7 +98,7 @@ def random_frames(
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Without what torch and onnxruntime say about their own insides."""
     loggers = [logging.getLogger(), logging.getLogger("torch.onnx")]
     levels = [logger.level for logger in loggers]

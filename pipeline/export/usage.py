@@ -23,7 +23,8 @@ config["classes"][said["probabilities"][0].argmax()]
 
 Places are fractions of the frame; a model of structure stl has none. Normalisation is in the graph.
 Needed are numpy and onnxruntime, for example.py also pillow (requirements.txt). The project's
-`python -m commands.predict VIDEO --model <this folder>` finds and follows the faces as well."""
+`python -m commands.predict VIDEO --model <this folder>` finds and follows the faces as well, by the
+networks of MTCNN beside the model; what it needs is in requirements-predict.txt, and no torch."""
 
 _FOLDER = """\
 `python example.py face1.jpg face2.jpg ...` answers for pictures of a face; in code, with this

@@ -19,6 +19,7 @@ from pipeline.pretrain.seek import VideoTrack, missing, read_moments
 from pipeline.video.container import Deadline, UnusableVideo
 from pipeline.video.crops import face_squares, shrink
 from pipeline.video.faces import FaceDetector
+from pipeline.video.mtcnn import LONGER_SIDE
 from pipeline.video.pictures import same_size
 from pipeline.video.streams import find_stream
 from pipeline.video.tracks import main_face
@@ -29,8 +30,6 @@ _MOST_UNTIMED = 3_000
 _TRIED = 16
 # Looks for one face after which the next may be another one; pictures that are in memory at once.
 _LOOKS = 32
-# The longer side, in pixels, of the copies in which faces are looked for.
-_LONGER_SIDE = 480
 
 
 class FaceSearch(Section):
@@ -128,7 +127,7 @@ def _face_spans(
             pictures = same_size(read_moments(path, track, points[part].tolist()))
         except UnusableVideo:
             continue  # No clip is drawn from where the video is damaged.
-        copies, scale = shrink(pictures, _LONGER_SIDE)
+        copies, scale = shrink(pictures, LONGER_SIDE)
         # Only every `step`-th frame is decoded, and so cuts are not known.
         shots = [0] * len(part)
         jump, gap = search.faces.max_jump, search.faces.max_gap

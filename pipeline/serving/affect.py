@@ -124,10 +124,10 @@ class AffectModels:
         ValueError: No model, one that cannot be read, or models that say different things.
     """
 
-    def __init__(self, runs: Sequence[Path], cnn: Path, device: torch.device) -> None:
+    def __init__(self, runs: Sequence[Path], cnn: Path, device: str) -> None:
         if not runs:
             raise ValueError("no affect model to ask")
-        self.models = [open_affect_model(run, cnn, device) for run in runs]
+        self.models = [open_affect_model(run, cnn, torch.device(device)) for run in runs]
         first = self.models[0]
         for run, model in zip(runs, self.models, strict=True):
             if (model.classes, model.says_all) != (first.classes, first.says_all):

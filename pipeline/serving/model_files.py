@@ -1,12 +1,10 @@
 """The files of all models that look at a video together."""
 
+import sys
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
-
-from pipeline.serving.affect import AffectModels
-from pipeline.serving.face_models import NO_FACE_MODELS
+from pipeline.serving.face_models import NO_FACE_MODELS, FaceModels
 from pipeline.serving.predictor import Predictor
 
 
@@ -35,14 +33,24 @@ class ModelFiles(NamedTuple):
         """All that is read."""
         return [*self.weights, *self.affect, *([self.affect_cnn] if self.affect else [])]
 
-    def open(self, device: torch.device) -> Predictor:
+    def open(self, device: str, num_threads: int = 0) -> Predictor:
         """The models, loaded.
+
+        Args:
+            device: Where they run, such as `cpu` or `cuda`.
+            num_threads: On the CPU; 0: as many as there are cores.
 
         Raises:
             FileNotFoundError: See `Predictor` and `AffectModels`.
             ModuleNotFoundError: Likewise.
             ValueError: Likewise.
         """
-        if not self.affect:
-            return Predictor(self.weights, device, NO_FACE_MODELS)
-        return Predictor(self.weights, device, AffectModels(self.affect, self.affect_cnn, device))
+        face_models: FaceModels = NO_FACE_MODELS
+        if self.affect:
+            # An exported model is used where there is no torch.
+            from pipeline.serving.affect import AffectModels
+
+            face_models = AffectModels(self.affect, self.affect_cnn, device)
+        if num_threads and "torch" in sys.modules:
+            sys.modules["torch"].set_num_threads(num_threads)
+        return Predictor(self.weights, device, face_models, num_threads)

@@ -1,6 +1,6 @@
 """Trained models as a film's faces are shown to them: saved by a training, or exported to ONNX.
 
-Shape letters: B people, N stored frames of a window, I side of a frame in pixels, C classes.
+Shape letters: B people, T pictures, N stored frames of a window, I side of a frame in pixels.
 """
 
 from pathlib import Path
@@ -8,13 +8,18 @@ from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
 
-from pipeline.common.frames import FrameSettings
-from pipeline.mtcae.saved import load_model
-from pipeline.mtcae.view_mean import ViewMean
-from pipeline.serving.onnx_model import MODEL, Array, OnnxModel, Said
+from pipeline.common.frames import Frames
+from pipeline.serving.onnx_faces import OnnxFaceDetector
+from pipeline.serving.onnx_model import MODEL, OnnxModel, Said
+from pipeline.video.tracks import Detections
+
+
+class Detector(Protocol):
+    """Finds faces."""
+
+    def detect(self, pictures: Frames, /) -> list[Detections]:
+        """Every face in pictures (T, H, W, 3)."""
 
 
 class ServedModel(Protocol):
@@ -31,61 +36,34 @@ class ServedModel(Protocol):
     def ask(self, frames: npt.NDArray[np.uint8], /) -> Said:
         """What is said of RGB frames (B, N, I, I, 3)."""
 
+    def detector(self, min_face_size: int, /) -> Detector:
+        """What finds the faces for it, of at least so many pixels."""
 
-class TorchModel:
-    """What `save_model` wrote.
 
-    Args:
-        weights: model.safetensors, with model.json beside it.
-        device: Where it runs.
+class ExportedModel(OnnxModel):
+    """A folder that `commands.export --to onnx` wrote: the model, and the networks of MTCNN."""
 
-    Raises:
-        FileNotFoundError: It is not there.
-        ValueError: It cannot be read.
-    """
-
-    def __init__(self, weights: Path, device: torch.device) -> None:
-        model, self.metadata = load_model(weights)
-        self.image_size = model.encoder.size.image_size
-        self.device = device
-        # What its test asked; an exported model says the same.
-        self.module = ViewMean(
-            model,
-            num_frames=model.encoder.num_frames,
-            num_crops=self.metadata["recipes"]["evaluation"]["crops"],
-        )
-        self.module.to(device).eval()
-        frames = FrameSettings.model_validate(self.metadata["frames"])
-        self.num_stored = frames.num_stored
-
-    @torch.no_grad()
-    def ask(self, frames: npt.NDArray[np.uint8], /) -> Said:
+    def detector(self, min_face_size: int) -> OnnxFaceDetector:
         """See `ServedModel`."""
-        pixels = torch.from_numpy(frames).permute(0, 1, 4, 2, 3)
-        said = self.module(pixels.to(self.device))
-
-        def in_numpy(values: Tensor) -> Array:
-            return values.float().cpu().numpy()
-
-        return Said(
-            in_numpy(said.logits.float().softmax(dim=1)),
-            None if said.boxes is None else in_numpy(said.boxes),
-            None if said.points is None else in_numpy(said.points),
-        )
+        return OnnxFaceDetector(self.folder, min_face_size, self.num_threads)
 
 
-def open_model(path: Path, device: torch.device) -> ServedModel:
+def open_model(path: Path, device: str, num_threads: int = 0) -> ServedModel:
     """A model in a folder, of a training or exported to ONNX, or in a safetensors file.
 
     Args:
         path: `runs/fold1`, `runs/fold1/model.safetensors`, or what `commands.export` wrote.
-        device: Where a model of torch runs; ONNX runs on the CPU.
+        device: Where a model of torch runs, such as `cpu` or `cuda`; ONNX runs on the CPU.
+        num_threads: That ONNX takes; 0: as many as there are cores.
 
     Raises:
         FileNotFoundError: It is not there.
         ValueError: It cannot be read.
-        ModuleNotFoundError: It is an ONNX model, and onnxruntime is not installed.
+        ModuleNotFoundError: What it runs in is not installed.
     """
     if (path / MODEL).is_file():
-        return OnnxModel(path)
+        return ExportedModel(path, num_threads)
+    # An exported model is used where there is no torch.
+    from pipeline.serving.torch_model import TorchModel
+
     return TorchModel(path / "model.safetensors" if path.is_dir() else path, device)

@@ -37,6 +37,7 @@ class OnnxModel:
 
     Args:
         folder: Holds model.onnx and config.json.
+        num_threads: That it takes; 0: as many as there are cores.
 
     Attributes:
         metadata: As of the saved model.
@@ -48,13 +49,14 @@ class OnnxModel:
         ModuleNotFoundError: onnxruntime is not installed.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, num_threads: int = 0) -> None:
         config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
         if not isinstance(config, dict) or not {"metadata", "image_size"} <= config.keys():
             raise ValueError(f"{folder / CONFIG} does not describe an exported model")
         self.metadata: dict[str, Any] = config["metadata"]
         self.image_size: int = config["image_size"]
-        self._session = _open_session(folder / MODEL)
+        self.folder, self.num_threads = folder, num_threads
+        self._session = open_session(folder / MODEL, num_threads)
 
     def ask(self, frames: npt.NDArray[np.uint8], /) -> Said:
         """What is said of RGB frames (B, N, I, I, 3)."""
@@ -63,7 +65,12 @@ class OnnxModel:
         return Said(said["probabilities"], said.get("boxes"), said.get("points"))
 
 
-def _open_session(path: Path) -> Any:
+def open_session(path: Path, num_threads: int) -> Any:
+    """A graph in onnxruntime, on the CPU; 0 threads: as many as there are cores.
+
+    Raises:
+        ModuleNotFoundError: onnxruntime is not installed.
+    """
     try:
         import onnxruntime  # An extra: few people need it.
     except ModuleNotFoundError as error:
@@ -71,4 +78,6 @@ def _open_session(path: Path) -> Any:
             f"{path} takes onnxruntime: python -m pip install -r requirements-export.txt "
             "-c constraints.txt"
         ) from error
-    return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = num_threads
+    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])

@@ -19,7 +19,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-import torch
 
 from pipeline.common.frames import FaceSettings, FaceTrack, FrameSettings
 from pipeline.serving.answers import Answers, Moment, columns, summary
@@ -56,8 +55,10 @@ class Predictor:
     Args:
         weights: Of each model what `save_model` wrote, model.safetensors, or its folder; or the
             folder of one that was exported to ONNX.
-        device: Where the models run; faces are found on the CPU, and there ONNX runs.
+        device: Where the models run, such as `cpu` or `cuda`; faces are found on the CPU, and
+            there ONNX runs.
         face_models: Asked about the face of each person and moment as well.
+        num_threads: Of ONNX; 0: as many as there are cores.
 
     Attributes:
         untested: Why nobody knows how good a model among them is, as it was trained on everybody;
@@ -65,7 +66,7 @@ class Predictor:
 
     Raises:
         FileNotFoundError: A model is not there.
-        ModuleNotFoundError: One is an ONNX model, and onnxruntime is not installed.
+        ModuleNotFoundError: What a model runs in is not installed: onnxruntime, or torch.
         ValueError: No model, one that cannot be read, or models that were trained on other classes
             or on frames that were read in another way; or models of faces beside models of
             whole frames, whose pictures are stretched.
@@ -74,12 +75,13 @@ class Predictor:
     def __init__(
         self,
         weights: Sequence[Path],
-        device: torch.device,
+        device: str,
         face_models: FaceModels = NO_FACE_MODELS,
+        num_threads: int = 0,
     ) -> None:
         if not weights:
             raise ValueError("no model to predict with")
-        self.models = [open_model(path, device) for path in weights]
+        self.models = [open_model(path, device, num_threads) for path in weights]
         described = self.models[0].metadata
         for key in ("classes", "frames", "faces"):
             for path, model in zip(weights, self.models, strict=True):
@@ -99,7 +101,7 @@ class Predictor:
                 "the faces are not those that a model of single faces knows"
             )
         self.face_models = face_models
-        self.eye = Eye(self.frames, self.faces)
+        self.eye = Eye(self.frames, self.models[0].detector(self.faces.min_face_size))
         told = [model.metadata for model in self.models]
         self.untested = next((one["untested"] for one in told if "untested" in one), "")
 
@@ -261,4 +263,4 @@ def load_model(
     face_models: FaceModels = NO_FACE_MODELS,
 ) -> Predictor:
     """A model, or several of one experiment that answer together; see `Predictor`."""
-    return Predictor([Path(path) for path in weights], torch.device(device), face_models)
+    return Predictor([Path(path) for path in weights], device, face_models)

@@ -7,7 +7,6 @@ imports, and run there without the rest of the project.
 from pathlib import Path
 
 import pandas as pd
-import torch
 
 from pipeline.serving.predictor import Predictor
 from pipeline.video.container import UnusableVideo
@@ -21,7 +20,7 @@ class VideoModel:
     """
 
     def __init__(self, weights: Path) -> None:
-        self.predictor = Predictor([weights], torch.device("cpu"))
+        self.predictor = Predictor([weights], "cpu")
 
     def predict(self, videos: pd.DataFrame) -> pd.DataFrame:
         """The tables of all paths in the column `video`, one after the other.

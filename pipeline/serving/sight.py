@@ -12,15 +12,15 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from pipeline.common.frames import FaceSettings, FrameSettings
+from pipeline.common.frames import FrameSettings
+from pipeline.serving.models import Detector
 from pipeline.serving.windows import WindowChoice, Windows, place_windows
 from pipeline.video.crops import shrink
 from pipeline.video.decode import read_pictures
-from pipeline.video.faces import FaceDetector
 from pipeline.video.film import Film
+from pipeline.video.mtcnn import LONGER_SIDE
 from pipeline.video.picture_file import is_picture, read_picture
 from pipeline.video.pictures import Picture
-from pipeline.video.reader import LONGER_SIDE
 from pipeline.video.tracks import Detections
 
 
@@ -70,12 +70,12 @@ class Eye:
 
     Args:
         frames: Which frames, how large, and what is cut away.
-        faces: How faces are found.
+        detector: Finds the faces.
     """
 
-    def __init__(self, frames: FrameSettings, faces: FaceSettings) -> None:
+    def __init__(self, frames: FrameSettings, detector: Detector) -> None:
         self.frames = frames
-        self.detector = FaceDetector(faces.min_face_size)
+        self.detector = detector
 
     def look(self, path: Path, choice: WindowChoice, *, num_threads: int, progress: bool) -> Sight:
         """Open a video or a picture.

@@ -12,11 +12,9 @@ from pipeline.video.container import UnusableVideo
 from pipeline.video.crops import cut, face_squares, shrink
 from pipeline.video.decode import SampledVideo, read_pictures
 from pipeline.video.faces import FaceDetector
+from pipeline.video.mtcnn import LONGER_SIDE
 from pipeline.video.no_face import why_no_face
 from pipeline.video.tracks import main_face
-
-# The longer side, in pixels, of the copies in which faces are looked for.
-LONGER_SIDE = 480
 
 
 class FrameReader:

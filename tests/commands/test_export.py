@@ -1,5 +1,4 @@
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from project import ROOT
 from small_predictor import CLASSES, save_small_model
 from small_shards import write_small_shards
 
@@ -69,6 +69,9 @@ def test_an_int8_model_says_what_it_lost_on_the_test_clips(exported: Path) -> No
         "config.json",
         "example.py",
         "model.onnx",
+        "onet.onnx",
+        "pnet.onnx",
+        "rnet.onnx",
         "requirements.txt",
     }
 
@@ -103,37 +106,49 @@ runpy.run_path({str(exported / "example.py")!r}, run_name="__main__")
     )
 
 
-def test_onnx_models_of_the_project_run_without_torch(exported: Path) -> None:
+def test_predict_takes_the_folder_where_only_a_few_libraries_are(
+    exported: Path, tmp_path: Path
+) -> None:
+    clip = sample_clips(num_subjects=1, clips_per_emotion=1)[0]
+    picture = tmp_path / "face.png"
+    Image.fromarray(render_frames(clip, seed=1)[20]).save(picture)
     program = f"""
-import sys
-sys.modules["torch"] = None
-import numpy as np
-from pathlib import Path
-from pipeline.serving.onnx_model import OnnxModel
-said = OnnxModel(Path({str(exported)!r})).ask(np.zeros((2, 4, 32, 32, 3), np.uint8))
-print(said.probabilities.shape, said.boxes.shape, said.points.shape)
+import importlib.metadata as metadata, re, runpy, sys
+# All that requirements-predict.txt does not bring along.
+wanted, seen = [{", ".join(map(repr, names_in("requirements-predict.txt")))}], set()
+while wanted:
+    name = wanted.pop().lower().replace("_", "-")
+    if name not in seen:
+        seen.add(name)
+        needs = metadata.requires(name) or []
+        wanted += [re.match("[A-Za-z0-9._-]+", one)[0] for one in needs if ";" not in one]
+for module, packages in metadata.packages_distributions().items():
+    if not seen & {{one.lower().replace("_", "-") for one in packages}}:
+        sys.modules[module] = None
+sys.argv = ["predict", {str(picture)!r}, "--model", {str(exported)!r}, "--out", {str(tmp_path)!r}]
+runpy.run_module("commands.predict", run_name="__main__")
+assert sys.modules["torch"] is None
 """
     done = subprocess.run(
-        [sys.executable, "-c", program],
-        env=os.environ,
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=Path(__file__).parents[2],
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False
     )
-    assert done.stdout == "(2, 3) (2, 4, 4) (2, 4, 5, 2)\n", done.stderr
-
-
-def test_a_picture_gets_the_same_table_from_onnx(exported: Path, tmp_path: Path) -> None:
-    clip = sample_clips(num_subjects=1, clips_per_emotion=1)[0]
-    picture = Image.fromarray(render_frames(clip, seed=1)[20])
-    picture.save(tmp_path / "face.png")
-    saved, from_onnx = (
-        load_model(path).predict(tmp_path / "face.png").table
-        for path in (exported.parent / "fold1", exported)
-    )
+    assert done.returncode == 0, done.stderr
+    saved = load_model(exported.parent / "fold1").predict(picture).table
     assert len(saved) == 4
-    pd.testing.assert_frame_equal(from_onnx, saved, atol=1e-4, rtol=0)
+    pd.testing.assert_frame_equal(
+        pd.read_parquet(tmp_path / "face.parquet"), saved, atol=1e-4, rtol=0
+    )
+
+
+def names_in(requirements: str) -> list[str]:
+    lines = (ROOT / requirements).read_text(encoding="utf-8").splitlines()
+    return [line.partition("==")[0] for line in lines if "==" in line]
+
+
+def test_what_predict_takes_is_pinned_as_elsewhere() -> None:
+    pins = set((ROOT / "constraints.txt").read_text(encoding="utf-8").lower().splitlines())
+    lines = (ROOT / "requirements-predict.txt").read_text(encoding="utf-8").lower().splitlines()
+    assert {line for line in lines if not line.startswith("#")} <= pins
 
 
 def test_what_cannot_be_exported_is_told_in_a_sentence(exported: Path, tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from pipeline.serving.windows import WindowChoice
 from pipeline.video.crops import cut
 from pipeline.video.film import Film
 
-CPU, NOWHERE = torch.device("cpu"), Path("nowhere")
+CPU, NOWHERE = "cpu", Path("nowhere")
 UNITS = [f"au{number}" for number in AUS]
 EXPRESSION = [f"affect_probability_{name}" for name in EXPRESSIONS]
 

@@ -24,8 +24,8 @@ from pipeline.feed.loader import load_in_order
 from pipeline.mtcae.predictions import evaluate, predictions_table
 from pipeline.mtcae.saved import save_model
 from pipeline.serving.answers import columns
-from pipeline.serving.models import TorchModel
 from pipeline.serving.pyfunc import VideoModel
+from pipeline.serving.torch_model import TorchModel
 from pipeline.store.folders import LocalShards
 from pipeline.store.shards import write_shards
 from pipeline.store.stored_frames import StoredFrames
