@@ -8,7 +8,7 @@ from typing import Annotated, Any, NamedTuple
 from pydantic import field_validator
 from pydantic_core.core_schema import ValidationInfo
 
-from pipeline.acquire.archives import UnusableArchive
+from pipeline.acquire.archive_members import UnusableArchive
 from pipeline.acquire.http import DownloadFailed
 from pipeline.common.clips import Clip, write_manifest
 from pipeline.common.files import atomic_path, sha256_of

@@ -81,7 +81,7 @@ def read_card(path: Path) -> Card | None:
         return None
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, yaml.YAMLError):
+    except (UnicodeDecodeError, yaml.YAMLError, ValueError, RecursionError):
         return None
     if not isinstance(values, dict) or "file" not in values:
         return None

@@ -3,12 +3,13 @@
 Shape letters: B people, N stored frames of a window, I side of a frame in pixels, C classes.
 """
 
-import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+
+from pipeline.common.strangers import check_regular, read_json, refusing, words_of
 
 MODEL, CONFIG = "model.onnx", "config.json"
 # The names in the graph.
@@ -49,7 +50,7 @@ class OnnxModel:
     """
 
     def __init__(self, folder: Path) -> None:
-        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        config = read_json(folder / CONFIG)
         if not isinstance(config, dict) or not {"metadata", "image_size"} <= config.keys():
             raise ValueError(f"{folder / CONFIG} does not describe an exported model")
         self.metadata: dict[str, Any] = config["metadata"]
@@ -71,4 +72,8 @@ def _open_session(path: Path) -> Any:
             f"{path} takes onnxruntime: python -m pip install -r requirements-export.txt "
             "-c constraints.txt"
         ) from error
-    return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    check_regular(path)
+    with refusing(
+        lambda error: ValueError(f"{path} cannot be read as an ONNX file: {words_of(error)}")
+    ):
+        return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])

@@ -376,6 +376,44 @@ def test_what_is_no_json_is_named(host: Host, session: requests.Session) -> None
             get_json(session, f"{host.address}/json", POLICY)
 
 
+@pytest.mark.parametrize("body", [b"[" * 100_000, b'{"a":' * 50_000, b"1" * 5000, b"\xff\xfe["])
+@pytest.mark.parametrize("status", [200, 403])
+def test_an_answer_that_no_parser_foresees_is_refused_in_words(
+    body: bytes, status: int, host: Host, session: requests.Session
+) -> None:
+    host.add("/json", body)
+    host.statuses["/json"] = status
+    says = "something else in place of JSON" if status == 200 else "answers HTTP 403 Forbidden; it"
+    with pytest.raises(DownloadFailed, match=f"{host.address}/json.*{says}"):
+        get_json(session, f"{host.address}/json", POLICY)
+
+
+@pytest.mark.parametrize(
+    ("location", "says"),
+    [
+        (None, "sends elsewhere without saying where"),
+        ("/file.zip", "30 redirects"),
+        ("ftp://127.0.0.1/file", "cannot be fetched"),
+        ("file:///etc/passwd", "cannot be fetched"),
+        ("http://[bad/", "cannot be fetched"),
+        ("http://127.0.0.1:99999/", "cannot be"),
+        ("http://.a..b/", "cannot be"),
+        ("/\xff\xfe", "cannot be fetched"),
+        ("/" + "x" * 70_000, "cannot be"),
+    ],
+)
+def test_an_odd_redirect_is_refused_in_words(
+    location: str | None, says: str, host: Host, tmp_path: Path
+) -> None:
+    host.location = location
+    host.fail("/file.zip", Fault.REDIRECT, times=40)
+    with pytest.raises(DownloadFailed, match=says) as caught:
+        fetch(host, tmp_path / "file.zip")
+    assert f"{host.address}/file.zip" in str(caught.value)
+    assert "secret" not in str(caught.value)
+    assert names(tmp_path) == []
+
+
 def test_the_words_of_a_refusal_are_passed_on(host: Host, session: requests.Session) -> None:
     host.over_quota.add("owner/repo")
     url = f"{host.address}/owner/repo.git/info/lfs/objects/batch"
