@@ -6,7 +6,6 @@ reason errors of the libraries below are not chained to ours: a traceback would 
 
 import json
 import logging
-import re
 import time
 from collections.abc import Iterator, Mapping
 from http.cookiejar import DefaultCookiePolicy
@@ -14,8 +13,8 @@ from typing import Any
 
 import requests
 from requests.adapters import HTTPAdapter
-from urllib3.util import Retry
 
+from pipeline.acquire.retries import SpokenRetry, reason_of
 from pipeline.common.hosts import MAX_PAUSE_S, RetryPolicy, pause, public
 from pipeline.common.strangers import refusing, words_of
 
@@ -56,7 +55,7 @@ def open_session(policy: RetryPolicy) -> requests.Session:
     session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
     # The size of a compressed answer is not that of the file.
     session.headers["Accept-Encoding"] = "identity"
-    retry = Retry(
+    retry = SpokenRetry(
         total=policy.attempts - 1,
         status_forcelist={408, 429, 500, 502, 503, 504},
         allowed_methods=None,  # Nothing that is posted here changes anything at the host.
@@ -141,7 +140,7 @@ def ask(
 
     # Of TypeError and UnicodeError too, for an odd address that the host redirects to.
     def refusal(error: Exception) -> DownloadFailed:
-        return DownloadFailed(f"{public(url)} cannot be fetched: {_reason(error)}")
+        return DownloadFailed(f"{public(url)} cannot be fetched: {reason_of(error)}")
 
     unreachable = (requests.ConnectionError, requests.Timeout)
     try:
@@ -151,7 +150,7 @@ def ask(
             )
     except unreachable as error:
         raise DownloadInterrupted(
-            f"{public(url)} cannot be reached ({_reason(error)}); check the connection and run "
+            f"{public(url)} cannot be reached ({reason_of(error)}); check the connection and run "
             "this again"
         ) from None
 
@@ -197,7 +196,7 @@ def chunks_of(answer: requests.Response, policy: RetryPolicy) -> Iterator[bytes]
     """
     since, num_bytes = time.monotonic(), 0
     while True:
-        with refusing(lambda error: BrokenAnswer(_reason(error))):
+        with refusing(lambda error: BrokenAnswer(reason_of(error))):
             # Unlike `iter_content`, gives what there is without waiting for a chunk to be full.
             chunk = answer.raw.read1(CHUNK_BYTES, decode_content=False)
         if not chunk:
@@ -224,11 +223,3 @@ def is_page(body: bytes) -> bool:
     """Whether this is the beginning of a web page."""
     start = body[:256].removeprefix(b"\xef\xbb\xbf").lstrip().lower()
     return start.startswith((b"<!doctype", b"<html", b"<head", b"<!--"))
-
-
-def _reason(error: BaseException) -> str:
-    """What the innermost error says, without the addresses that the outer ones repeat."""
-    inner = getattr(error, "reason", None) or (error.args[0] if error.args else None)
-    if isinstance(inner, BaseException):
-        return _reason(inner)
-    return re.sub(r"\?\S*", "", str(error)) or type(error).__name__

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from pipeline.affect.labels import LabelledImage, Labels
 from pipeline.common.clips import Refusal, unique_slugs
+from pipeline.common.refusals import described
 
 
 class Line(NamedTuple):
@@ -130,11 +131,11 @@ def _named(lines: Sequence[Line]) -> list[LabelledImage]:
     ]
 
 
-def describe_refused(refused: Sequence[RefusedLine], most: int = 10) -> list[str]:
-    """A sentence for each of the first refused lines, and how many more there are."""
-    said = [f"line {line.number}: {line.refusal.message}" for line in refused[:most]]
-    more = len(refused) - most
-    return [*said, f"and {more} more lines"] if more > 0 else said
+def describe_refused(refused: Sequence[RefusedLine]) -> list[str]:
+    """A sentence for each of the first lines that were refused, and how many more there are."""
+    return described(
+        (line.refusal.reason, f"line {line.number}: {line.refusal.message}") for line in refused
+    )
 
 
 def refuse_images(listing: Listing, broken: Iterable[tuple[LabelledImage, Refusal]]) -> Listing:
