@@ -63,6 +63,10 @@ class ImageFolder:
         self.root = root
         self._names: dict[Path, frozenset[str]] = {}
 
+    def posix(self, path: str) -> str:
+        """The path with slashes where Windows writes back slashes, unless a file has them."""
+        return path.replace("\\", "/") if "\\" in path and self.check(path) else path
+
     def check(self, path: str) -> Refusal | None:
         """Why no image can be read from a relative path."""
         pure = PurePosixPath(path)
@@ -88,7 +92,7 @@ def settle(lines: Iterable[Line], refused: Sequence[RefusedLine], folder: ImageF
     out = list(refused)
     by_path: dict[str, list[Line]] = {}
     for line in lines:
-        path = posixpath.normpath(line.path)
+        path = posixpath.normpath(folder.posix(line.path))
         if refusal := folder.check(path):
             out.append(RefusedLine(line.number, path, refusal))
         else:
