@@ -8,11 +8,12 @@ from typing import Annotated, Any, NamedTuple
 from pydantic import field_validator
 from pydantic_core.core_schema import ValidationInfo
 
-from pipeline.acquire.archives import UnusableArchive
+from pipeline.acquire.archive_members import UnusableArchive
 from pipeline.acquire.http import DownloadFailed
 from pipeline.common.clips import Clip, write_manifest
 from pipeline.common.files import atomic_path, sha256_of
 from pipeline.common.params import Preset, StageParams, load_params
+from pipeline.common.refusals import described
 from pipeline.common.sources import Videos, find_video
 from pipeline.common.workers import map_in_threads
 from pipeline.datasets import cremad, custom, mead, ravdess, sample
@@ -66,6 +67,17 @@ def main(params: Params, tables: Path, folder: Path, manifest: Path) -> None:
     except (DownloadFailed, UnusableArchive, FileNotFoundError, ValueError) as error:
         raise SystemExit(f"download: {error}") from error
     usable = [clip for clip in videos.clips if not clip.reason]
+    refused = described(
+        (clip.reason, f"{f'row {clip.row}: ' if clip.row else ''}{clip.message}")
+        for clip in videos.clips
+        if clip.reason
+    )
+    if not usable:
+        places = " or ".join(map(str, videos.folders))
+        raise SystemExit(
+            f"download: none of the {len(videos.clips)} clips of {params.dataset} can be used; "
+            f"their videos are looked for in {places}\n  " + "\n  ".join(refused)
+        )
     if videos.folders != [folder]:
         write_checksums(folder / "SHA256SUMS", usable, videos.folders)
     write_manifest(manifest, videos.clips)
@@ -73,11 +85,8 @@ def main(params: Params, tables: Path, folder: Path, manifest: Path) -> None:
         f"download: {len(usable)} of {len(videos.clips)} clips of "
         f"{len({clip.subject for clip in usable})} subjects in {params.dataset}"
     )
-    for remark in videos.remarks:
-        print(f"  {remark}")
-    for clip in videos.clips:
-        if clip.reason:
-            print(f"  refused, {f'row {clip.row}: ' if clip.row else ''}{clip.message}")
+    for line in [*videos.remarks, *refused]:
+        print(f"  {line}")
 
 
 def write_checksums(path: Path, clips: list[Clip], folders: list[Path]) -> None:

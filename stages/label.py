@@ -9,7 +9,7 @@ if __name__ == "__main__":
 import argparse
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from functools import partial
 from operator import attrgetter
@@ -24,6 +24,7 @@ from pipeline.common.clips import Clip, Refusal, read_manifest, write_stored
 from pipeline.common.files import write_json
 from pipeline.common.frames import Crop, FaceSettings, FaceTrack
 from pipeline.common.params import Section, StageParams, load_params
+from pipeline.common.refusals import check_share, described
 from pipeline.store.contents import CLIPS, FRAMES
 from pipeline.store.shards import LabelledClip, write_shards
 from pipeline.store.strips import decode_strip, strip_size
@@ -43,7 +44,7 @@ class QualitySettings(Section):
     """When the data set as a whole cannot be used.
 
     Attributes:
-        max_refused: Largest share of the clips that may be refused.
+        max_refused: Largest share of the clips that may be refused; two always may, unless it is 0.
     """
 
     max_refused: Annotated[float, Field(ge=0, le=1)]
@@ -90,16 +91,24 @@ def main(params: Params, frames: Path, out: Path, quality: Path) -> None:
         f"in {report['detection_rate']:.1%} of their frames; {report['refused']} of "
         f"{report['clips']} clips refused"
     )
-    for refused in report["refused_clips"]:
-        where = f"row {refused['row']}" if refused["row"] else refused["clip"]
-        print(f"  refused, {where}: {refused['message']}")
-    max_refused = params.quality.max_refused
-    if report["refused"] > max_refused * report["clips"]:
-        raise SystemExit(
-            f"{report['refused']} of {report['clips']} clips were refused, more than "
-            f"quality.max_refused = {max_refused}; the reasons are above and in {quality}. "
-            "Mend the clips, or raise the limit."
+    for line in described(_in_words(refused) for refused in report["refused_clips"]):
+        print(f"  {line}")
+    try:
+        check_share(
+            report["refused"],
+            report["clips"],
+            params.quality.max_refused,
+            things="clips",
+            name="quality.max_refused",
+            report=quality,
         )
+    except ValueError as error:
+        raise SystemExit(f"label: {error}") from error
+
+
+def _in_words(refused: Mapping[str, Any]) -> tuple[str, str]:
+    where = f"row {refused['row']}" if refused["row"] else refused["clip"]
+    return refused["reason"], f"{where}: {refused['message']}"
 
 
 class Tally:

@@ -41,6 +41,11 @@ class Params(StageParams):
 
 
 def main(params: Params, raw: Path, manifest: Path, out: Path) -> None:
+    if params.source and not params.source.is_dir():
+        raise SystemExit(
+            f"sample: datasets.{params.dataset}.source is {params.source}, and there is no such "
+            "folder any more; its videos were there when stage download ran"
+        )
     out.mkdir(parents=True, exist_ok=True)
     clips = read_manifest(manifest)
     folders = [params.source or raw, local_copy(params.dataset)]

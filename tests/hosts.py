@@ -30,7 +30,7 @@ class Fault(Enum):
     IGNORE_RANGE = auto()
     WRONG_RANGE = auto()  # Says that it sends from the first byte.
     NO_RANGE = auto()  # 416
-    REDIRECT = auto()  # To the same path, with `?moved` behind it.
+    REDIRECT = auto()  # To `location`
     FORBIDDEN = auto()  # 403
     NOT_FOUND = auto()  # 404
     TOO_MANY = auto()  # 429, with `retry_after` seconds
@@ -70,12 +70,15 @@ class Host:
     def __init__(self) -> None:
         self.contents: dict[str, bytes] = {}
         self.headers: dict[str, dict[str, str]] = {}
+        self.statuses: dict[str, int] = {}
         self.lfs: dict[str, dict[str, bytes]] = {}
         # Repositories without budget, and SHA-256s that the host says it has not.
         self.over_quota: set[str] = set()
         self.lost: set[str] = set()
         self.requests: list[Request] = []
         self.retry_after = 0
+        # Where redirects lead; None says nothing of it.
+        self.location: str | None = "?moved"
         self.trickle_bytes = 10
         self.trickle_pause_s = 0.02
         self._faults: dict[str, deque[Fault]] = {}
@@ -210,7 +213,7 @@ def _handler(host: Host) -> type[BaseHTTPRequestHandler]:
             if start >= len(content) > 0:
                 fault = Fault.NO_RANGE
             if given is None or fault is Fault.IGNORE_RANGE:
-                self.answer(200, content, {}, fault)
+                self.answer(host.statuses.get(path, 200), content, {}, fault)
             else:
                 said = 0 if fault is Fault.WRONG_RANGE else start
                 part = content[start:end]
@@ -250,7 +253,7 @@ def _handler(host: Host) -> type[BaseHTTPRequestHandler]:
                 headers = {"Retry-After": str(host.retry_after)} if status == 429 else {}
             elif fault is Fault.REDIRECT:
                 status, pieces, length = 302, [], 0
-                headers = {"Location": f"{self.path.partition('?')[0]}?moved"}
+                headers = {} if host.location is None else {"Location": host.location}
             elif fault is Fault.PAGE:
                 status, pieces, length, headers = 200, [PAGE], len(PAGE), {}
             elif fault is Fault.WRONG_BYTES:

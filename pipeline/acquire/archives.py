@@ -4,64 +4,16 @@ A folder gets its name when everything in it is written and checked, so one that
 and the `SHA256SUMS` in it tells whether it still is.
 """
 
-import errno
 import hashlib
-import lzma
 import re
 import shutil
-import stat
-import struct
-import tarfile
-import zipfile
-import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import IO, NamedTuple
 
+from pipeline.acquire.archive_members import Member, NothingWanted, UnsafeArchive, open_archive
 from pipeline.common.files import sha256_of
 
-CHUNK_BYTES = 2**20
-# Of a tar's long names and attributes.
-_MAX_HEADER_BYTES = 2**20
 SUMS = "SHA256SUMS"
-# What the standard library raises for an archive that is damaged.
-DAMAGE = (
-    zipfile.BadZipFile,
-    tarfile.TarError,
-    zlib.error,
-    lzma.LZMAError,
-    struct.error,
-    EOFError,
-    NotImplementedError,
-    UnicodeDecodeError,
-)
-
-
-class UnusableArchive(ValueError):
-    """An archive that is not unpacked; the message names it and says why."""
-
-
-class UnsafeArchive(UnusableArchive):
-    """An archive that would write outside its folder, too much, or something other than files."""
-
-
-class NothingWanted(UnusableArchive):
-    """An archive without a single file of those that were asked for."""
-
-
-class DamagedArchive(UnusableArchive):
-    """An archive that is not whole, is encrypted, or is no archive at all."""
-
-
-class _Member(NamedTuple):
-    name: str
-    size: int
-    is_file: bool
-    # A link, a device, a pipe.
-    is_special: bool
-    open: Callable[[], IO[bytes]]
 
 
 def unpack(
@@ -97,7 +49,7 @@ def unpack(
     for leftover in (work, replaced):
         if leftover.exists():
             shutil.rmtree(leftover)
-    with _open_archive(archive) as members:
+    with open_archive(archive) as members:
         checked = _check_members(archive, members, max_files)
         wanted = _choose_members(archive, checked, choose, max_bytes)
         try:
@@ -132,79 +84,7 @@ def is_whole(target: Path) -> bool:
     return bool(lines)
 
 
-@contextmanager
-def _open_archive(archive: Path) -> Iterator[Iterator[_Member]]:
-    """The archive's members; whatever reading them raises is a DamagedArchive."""
-    with archive.open("rb") as file:
-        is_zip = file.read(2) == b"PK"
-    try:
-        if is_zip:
-            with zipfile.ZipFile(archive) as zipped:
-                yield _zip_members(zipped)
-        else:
-            with tarfile.open(archive, tarinfo=_SmallHeaders) as tarred:
-                yield _tar_members(tarred)
-    except (*DAMAGE, OSError) as error:
-        # Of an OSError, damage has no number (gzip, bz2) or that of seeking to nowhere.
-        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
-            raise
-        raise DamagedArchive(
-            f"{archive} is damaged or no zip or tar archive ({error}); delete it and fetch it again"
-        ) from error
-
-
-def _zip_members(zipped: zipfile.ZipFile) -> Iterator[_Member]:
-    def open_member(info: zipfile.ZipInfo) -> IO[bytes]:
-        if info.flag_bits & 1:
-            raise zipfile.BadZipFile(f"{info.filename} is encrypted")
-        return zipped.open(info)
-
-    for info in zipped.infolist():
-        kind = stat.S_IFMT(info.external_attr >> 16)
-        is_special = kind not in (0, stat.S_IFREG, stat.S_IFDIR)
-        is_file = not (info.is_dir() or kind == stat.S_IFDIR)
-        # `filename` has already been cut at a null byte.
-        yield _Member(
-            info.orig_filename, info.file_size, is_file, is_special, partial(open_member, info)
-        )
-
-
-class _SmallHeaders(tarfile.TarInfo):
-    """Refuses long names and attributes that tarfile would read into memory, however long."""
-
-    def _proc_member(self, tar: tarfile.TarFile) -> tarfile.TarInfo:
-        is_read_whole = self.type in (
-            tarfile.GNUTYPE_LONGNAME,
-            tarfile.GNUTYPE_LONGLINK,
-            tarfile.XHDTYPE,
-            tarfile.XGLTYPE,
-            tarfile.SOLARIS_XHDTYPE,
-        )
-        if is_read_whole and self.size > _MAX_HEADER_BYTES:
-            raise tarfile.ReadError(f"a header of {self.size} bytes")
-        member: tarfile.TarInfo = super()._proc_member(tar)  # type: ignore[misc]
-        return member
-
-
-def _tar_members(tarred: tarfile.TarFile) -> Iterator[_Member]:
-    def open_member(info: tarfile.TarInfo) -> IO[bytes]:
-        file = tarred.extractfile(info)
-        assert file is not None, f"{info.name} is a file"
-        return file
-
-    for info in tarred:
-        is_special = not (info.isreg() or info.isdir())
-        yield _Member(info.name, info.size, info.isreg(), is_special, partial(open_member, info))
-    # tarfile takes a damaged header for the end, and does not read on to the checksum of a gzip.
-    assert tarred.fileobj is not None, "the archive is open"
-    tarred.fileobj.seek(tarred.offset)
-    if tarred.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
-        raise tarfile.ReadError("it breaks off, or has a damaged header")
-    while tarred.fileobj.read(CHUNK_BYTES):
-        pass
-
-
-def _check_members(archive: Path, members: Iterator[_Member], max_files: int) -> list[_Member]:
+def _check_members(archive: Path, members: Iterator[Member], max_files: int) -> list[Member]:
     checked = []
     for member in members:
         fault = "is a link or a device" if member.is_special else _path_fault(member.name)
@@ -228,10 +108,10 @@ def _path_fault(path: str) -> str:
 
 
 def _choose_members(
-    archive: Path, members: list[_Member], choose: Callable[[str], str | None], max_bytes: int
-) -> dict[str, _Member]:
+    archive: Path, members: list[Member], choose: Callable[[str], str | None], max_bytes: int
+) -> dict[str, Member]:
     """The wanted files by their paths in the folder."""
-    wanted: dict[str, _Member] = {}
+    wanted: dict[str, Member] = {}
     for member in members:
         chosen = choose(member.name) if member.is_file else None
         if chosen is None:
@@ -260,7 +140,7 @@ def _choose_members(
 
 
 def _extract(
-    archive: Path, wanted: dict[str, _Member], folder: Path, max_bytes: int
+    archive: Path, wanted: dict[str, Member], folder: Path, max_bytes: int
 ) -> dict[str, str]:
     """Write the files; their SHA-256 by their paths."""
     digests = {}
@@ -268,8 +148,8 @@ def _extract(
     for path, member in wanted.items():
         digest = hashlib.sha256()
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
-        with member.open() as source, (folder / path).open("xb") as file:
-            while chunk := source.read(CHUNK_BYTES):
+        with (folder / path).open("xb") as file:
+            for chunk in member.chunks():
                 # What the archive declares need not be what it holds.
                 num_bytes += len(chunk)
                 if num_bytes > max_bytes:

@@ -7,6 +7,7 @@ What an interrupted download has brought, even one that was killed, is where the
 import hashlib
 import re
 import shutil
+import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from itertools import chain
@@ -169,6 +170,11 @@ class _Fetch(NamedTuple):
                         f"{fruitless} times in a row without getting further ({broken}); check "
                         "the connection and run this again"
                     ) from None
+                tqdm.write(
+                    f"{public(self.url)} broke off at {reached} of {self.size} bytes ({broken}); "
+                    "going on from there",
+                    file=sys.stderr,
+                )
                 pause(fruitless, self.policy)
         self.counter.show(self.size)
 

@@ -6,7 +6,6 @@ reason errors of the libraries below are not chained to ours: a traceback would 
 
 import json
 import logging
-import re
 import time
 from collections.abc import Iterator, Mapping
 from http.cookiejar import DefaultCookiePolicy
@@ -14,10 +13,10 @@ from typing import Any
 
 import requests
 from requests.adapters import HTTPAdapter
-from urllib3.exceptions import HTTPError
-from urllib3.util import Retry
 
+from pipeline.acquire.retries import SpokenRetry, reason_of
 from pipeline.common.hosts import MAX_PAUSE_S, RetryPolicy, pause, public
+from pipeline.common.strangers import refusing, words_of
 
 CHUNK_BYTES = 2**18
 MAX_JSON_BYTES = 2**26
@@ -56,7 +55,7 @@ def open_session(policy: RetryPolicy) -> requests.Session:
     session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
     # The size of a compressed answer is not that of the file.
     session.headers["Accept-Encoding"] = "identity"
-    retry = Retry(
+    retry = SpokenRetry(
         total=policy.attempts - 1,
         status_forcelist={408, 429, 500, 502, 503, 504},
         allowed_methods=None,  # Nothing that is posted here changes anything at the host.
@@ -112,14 +111,14 @@ def _json(
         pause(attempt, policy)
     if len(body) > MAX_JSON_BYTES:
         raise DownloadFailed(f"{public(url)} gives more than {MAX_JSON_BYTES >> 20} MiB of JSON")
-    try:
+    found = "a web page" if is_page(body) else "something else"
+    with refusing(
+        lambda error: DownloadFailed(
+            f"{public(url)} gives {found} in place of JSON ({words_of(error)}); open it in a "
+            "browser: it may ask for a login or have moved"
+        )
+    ):
         return json.loads(body)
-    except ValueError:
-        found = "a web page" if is_page(body) else "something else"
-        raise DownloadFailed(
-            f"{public(url)} gives {found} in place of JSON; open it in a browser: it may ask for a "
-            "login or have moved"
-        ) from None
 
 
 def ask(
@@ -138,17 +137,22 @@ def ask(
         raise DownloadFailed(f"{public(url)} is no http or https address")
     method = "GET" if data is None else "POST"
     timeout = (policy.connect_s, policy.stall_s)
+
+    # Of TypeError and UnicodeError too, for an odd address that the host redirects to.
+    def refusal(error: Exception) -> DownloadFailed:
+        return DownloadFailed(f"{public(url)} cannot be fetched: {reason_of(error)}")
+
+    unreachable = (requests.ConnectionError, requests.Timeout)
     try:
-        return session.request(
-            method, url, headers=dict(headers), data=data, stream=True, timeout=timeout
-        )
-    except (requests.ConnectionError, requests.Timeout) as error:
+        with refusing(refusal, but=unreachable):
+            return session.request(
+                method, url, headers=dict(headers), data=data, stream=True, timeout=timeout
+            )
+    except unreachable as error:
         raise DownloadInterrupted(
-            f"{public(url)} cannot be reached ({_reason(error)}); check the connection and run "
+            f"{public(url)} cannot be reached ({reason_of(error)}); check the connection and run "
             "this again"
         ) from None
-    except requests.RequestException as error:
-        raise DownloadFailed(f"{public(url)} cannot be fetched: {_reason(error)}") from None
 
 
 def check_status(answer: requests.Response, url: str, policy: RetryPolicy) -> None:
@@ -160,14 +164,10 @@ def check_status(answer: requests.Response, url: str, policy: RetryPolicy) -> No
     status = answer.status_code
     if status in (200, 206):
         return
-    try:
-        reason = str(json.loads(_read(answer, policy, 2**16))["message"])
-    # Few hosts give a reason that can be read.
-    except (BrokenAnswer, ValueError, TypeError, KeyError):
-        reason = ""
-    # A host's words reach a terminal.
-    reason = "".join(filter(str.isprintable, reason))[:300]
-    if status in (401, 403):
+    reason = _reason_in(answer, policy)
+    if status in range(300, 400):
+        advice = "it sends elsewhere without saying where: check the address"
+    elif status in (401, 403):
         advice = "it may ask for a login or want fewer requests: open it in a browser, or wait"
     elif status in (404, 410):
         advice = "it is no longer there: check the address, look for a new version"
@@ -175,6 +175,17 @@ def check_status(answer: requests.Response, url: str, policy: RetryPolicy) -> No
         advice = "run this again later"
     said = f"HTTP {status} {answer.reason or ''}".strip() + (f", {reason!r}" if reason else "")
     raise HostRefusal(f"{public(url)}: the host answers {said}; {advice}", status, reason)
+
+
+def _reason_in(answer: requests.Response, policy: RetryPolicy) -> str:
+    """What a refusal gives as its reason; empty for most hosts."""
+    try:
+        with refusing(lambda error: BrokenAnswer(words_of(error))):
+            reason = str(json.loads(_read(answer, policy, 2**16))["message"])
+    except BrokenAnswer:
+        return ""
+    # A host's words reach a terminal.
+    return "".join(filter(str.isprintable, reason))[:300]
 
 
 def chunks_of(answer: requests.Response, policy: RetryPolicy) -> Iterator[bytes]:
@@ -185,11 +196,9 @@ def chunks_of(answer: requests.Response, policy: RetryPolicy) -> Iterator[bytes]
     """
     since, num_bytes = time.monotonic(), 0
     while True:
-        try:
+        with refusing(lambda error: BrokenAnswer(reason_of(error))):
             # Unlike `iter_content`, gives what there is without waiting for a chunk to be full.
             chunk = answer.raw.read1(CHUNK_BYTES, decode_content=False)
-        except HTTPError as error:
-            raise BrokenAnswer(_reason(error)) from None
         if not chunk:
             return
         yield chunk
@@ -214,11 +223,3 @@ def is_page(body: bytes) -> bool:
     """Whether this is the beginning of a web page."""
     start = body[:256].removeprefix(b"\xef\xbb\xbf").lstrip().lower()
     return start.startswith((b"<!doctype", b"<html", b"<head", b"<!--"))
-
-
-def _reason(error: BaseException) -> str:
-    """What the innermost error says, without the addresses that the outer ones repeat."""
-    inner = getattr(error, "reason", None) or (error.args[0] if error.args else None)
-    if isinstance(inner, BaseException):
-        return _reason(inner)
-    return re.sub(r"\?\S*", "", str(error)) or type(error).__name__

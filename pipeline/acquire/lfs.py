@@ -170,7 +170,7 @@ def _fetch_all(
 
 def _ask(
     session: requests.Session, address: str, items: Sequence[LfsObject], policy: RetryPolicy
-) -> dict[Any, Mapping[str, Any]]:
+) -> dict[str, Mapping[str, Any]]:
     """What the host says about each object, by SHA-256."""
     url = f"{address.rstrip('/').removesuffix('.git')}.git/info/lfs/objects/batch"
     sizes = {item.sha256: item.size for item in items}
@@ -190,7 +190,7 @@ def _ask(
     entries = _mapping(answer).get("objects")
     if not isinstance(entries, list) or _mapping(answer).get("transfer", "basic") != "basic":
         raise DownloadFailed(f"{url} does not answer as a Git LFS host; check the address")
-    return {_mapping(entry).get("oid"): _mapping(entry) for entry in entries}
+    return {str(_mapping(entry).get("oid")): _mapping(entry) for entry in entries}
 
 
 def _action(address: str, item: LfsObject, answer: Mapping[str, Any]) -> tuple[str, dict[str, str]]:

@@ -18,7 +18,7 @@ from pipeline.acquire.download import check_space, download
 from pipeline.acquire.http import DownloadFailed, open_session
 from pipeline.common.encoder_weights import ALLOW_SEEN, CARD, CHECKPOINT, History, read_history
 from pipeline.common.files import atomic_path, sha256_of, write_json
-from pipeline.common.hosts import RetryPolicy
+from pipeline.common.hosts import RetryPolicy, public
 from pipeline.common.params import Section
 
 # The name of no weights.
@@ -81,7 +81,7 @@ def read_card(path: Path) -> Card | None:
         return None
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, yaml.YAMLError):
+    except (UnicodeDecodeError, yaml.YAMLError, ValueError, RecursionError):
         return None
     if not isinstance(values, dict) or "file" not in values:
         return None
@@ -185,6 +185,7 @@ def fetch(
 def _fetch_from_address(card: Card, path: Path, policy: RetryPolicy) -> None:
     assert card.address
     assert card.size
+    print(f"weights: fetching {card.file} from {public(card.address)}", flush=True)
     download(
         open_session(policy),
         card.address,
@@ -198,6 +199,7 @@ def _fetch_from_address(card: Card, path: Path, policy: RetryPolicy) -> None:
 def _fetch_from_hub(card: Card, folder: Path, policy: RetryPolicy, hugging_face: str) -> None:
     """With huggingface_hub, which goes on where it was interrupted."""
     assert card.repository
+    print(f"weights: fetching {card.file} of {card.repository} from {hugging_face}", flush=True)
     try:
         hf_hub_download(
             card.repository,

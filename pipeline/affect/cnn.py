@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from pipeline.affect.labels import LabelledImage
 from pipeline.common.params import Section
+from pipeline.common.strangers import check_regular, refusing, words_of
 from pipeline.common.vocabulary import normalise_label
 from pipeline.models.vit import IMAGENET_MEAN, IMAGENET_STD
 from pipeline.store.batch import Batch
@@ -164,7 +165,9 @@ def read_score_table(
     Raises:
         ValueError: A column is missing, an image has no row or several, or a score is no number.
     """
-    table = pd.read_parquet(file) if file.suffix == ".parquet" else pd.read_csv(file)
+    check_regular(file)
+    with refusing(lambda error: ValueError(f"{file} cannot be read as a table: {words_of(error)}")):
+        table = pd.read_parquet(file) if file.suffix == ".parquet" else pd.read_csv(file)
     table = table.rename(columns=lambda name: normalise_label(str(name)))
     names = [normalise_label(name) for name in classes]
     names = names or [name for name in table.columns if name != "path"]

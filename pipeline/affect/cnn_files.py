@@ -13,7 +13,7 @@ import torch
 from pydantic import PositiveInt, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from timm import create_model
+from timm import create_model, is_model
 from torch import Tensor, nn
 
 from pipeline.affect.cnn import (
@@ -29,7 +29,8 @@ from pipeline.affect.labels import LabelledImage
 from pipeline.common.encoder_weights import History
 from pipeline.common.files import atomic_path
 from pipeline.common.params import Section
-from pipeline.models.checkpoints import read_tensors
+from pipeline.common.strangers import check_regular, refusing, words_of
+from pipeline.models.tensor_files import fill, read_tensors
 
 # In the header of a safetensors file; a single entry, because several are shuffled.
 _CARD = "cnn"
@@ -91,6 +92,7 @@ def read_card(file: Path) -> CNNCard | None:
     Raises:
         ValueError: What it says is damaged.
     """
+    check_regular(file)
     try:
         with safe_open(file, "numpy") as opened:
             written = (opened.metadata() or {}).get(_CARD)
@@ -119,7 +121,8 @@ def _family_of(file: Path) -> str:
 
 def _open_dan(settings: CNNSettings, file: Path) -> FrozenCNN:
     tensors = _without_wrapper(read_tensors(file))
-    num_classes = len(tensors.get("fc.bias", ()))
+    bias = tensors.get("fc.bias")
+    num_classes = 0 if bias is None else bias.numel()
     classes = settings.classes
     if not classes:
         if num_classes != len(AFFECTNET_8):
@@ -128,7 +131,8 @@ def _open_dan(settings: CNNSettings, file: Path) -> FrozenCNN:
                 "differ in their order: name them in cnn.classes"
             )
         classes = AFFECTNET_8
-    network = _fill(DAN(num_classes), tensors, f"{file}: DAN")
+    network = DAN(num_classes)
+    fill(network, tensors, f"{file}: DAN")
     return FrozenCNN(
         network,
         classes,
@@ -146,10 +150,14 @@ def _open_timm(settings: CNNSettings, file: Path, name: str) -> FrozenCNN:
         raise ValueError(
             f"{file} does not say its classes or its size: name them in cnn.classes and cnn.size"
         )
+    # A name of another kind would make timm fetch things.
+    if not is_model(name):
+        raise ValueError(f"{file}: cnn.family is timm:{name}, and timm knows no such network")
     tensors = _without_wrapper(read_tensors(file))
     network = create_model(name, num_classes=len(classes))
+    fill(network, tensors, f"{file}: {name} with {len(classes)} classes")
     return FrozenCNN(
-        _fill(network, tensors, f"{file}: {name} with {len(classes)} classes"),
+        network,
         classes,
         size=size,
         normalisation=card.normalisation if card else settings.normalisation,
@@ -192,19 +200,20 @@ class OnnxNetwork(nn.Module):
             raise ModuleNotFoundError(
                 f"{file} needs onnxruntime, which is an extra: pip install onnxruntime"
             ) from error
-        try:
+        check_regular(file)
+        with refusing(
+            lambda error: ValueError(f"{file} cannot be read as an ONNX file: {words_of(error)}")
+        ):
             self.session: Any = onnxruntime.InferenceSession(
                 file, providers=["CPUExecutionProvider"]
             )
-        except Exception as error:
-            # Its errors have no base of their own.
-            if not type(error).__module__.startswith("onnxruntime"):
-                raise
-            raise ValueError(f"{file} cannot be read as an ONNX file: {error}") from error
         inputs = self.session.get_inputs()
-        if len(inputs) != 1 or len(inputs[0].shape) != 4:
-            shapes = [node.shape for node in inputs]
-            raise ValueError(f"{file} takes {shapes}, where one batch of pictures is needed")
+        taken = [f"{node.type} {node.shape}" for node in inputs]
+        if len(inputs) != 1 or len(inputs[0].shape) != 4 or inputs[0].type != "tensor(float)":
+            raise ValueError(
+                f"{file} takes {', '.join(taken) or 'nothing'}, where one batch of pictures, "
+                "tensor(float) with four dimensions, is needed"
+            )
         self.input = inputs[0].name
         self.takes_one = inputs[0].shape[0] == 1
         side = inputs[0].shape[2]
@@ -222,22 +231,3 @@ class OnnxNetwork(nn.Module):
 def _without_wrapper(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """Names as they were before DataParallel put `module.` in front."""
     return {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
-
-
-def _fill(network: nn.Module, tensors: dict[str, Tensor], source: str) -> nn.Module:
-    wanted = network.state_dict()
-    missing = sorted(wanted.keys() - tensors.keys())
-    unexpected = sorted(tensors.keys() - wanted.keys())
-    if missing or unexpected:
-        raise ValueError(
-            f"{source}: {len(missing)} weights are missing, such as {missing[:3]}, and "
-            f"{len(unexpected)} are no part of it, such as {unexpected[:3]}"
-        )
-    for name, tensor in wanted.items():
-        if tensors[name].shape != tensor.shape:
-            raise ValueError(
-                f"{source}: {name} is {tuple(tensors[name].shape)}, where {tuple(tensor.shape)} is "
-                "needed"
-            )
-    network.load_state_dict(tensors)
-    return network

@@ -46,10 +46,11 @@ def read_table(table: Path, folder: ImageFolder, classes: Sequence[str]) -> List
     # A spreadsheet counts the header as row 1.
     first = 2 if table.suffix == ".csv" else 1
     lines, refused = [], []
-    for place, cells in zip(rows.index, rows.to_dict("records"), strict=True):
+    for place, *texts in rows.itertuples(name=None):
         number = first + int(place)
+        cells = dict(zip(rows.columns, texts, strict=True))
         try:
-            lines.append(_line(number, {str(key): value for key, value in cells.items()}, classes))
+            lines.append(_line(number, cells, classes))
         except ValueError as error:
             refused.append(RefusedLine(number, cells["path"], Refusal("malformed", str(error))))
     return settle(lines, refused, folder)
@@ -86,7 +87,8 @@ def _number(name: str, cell: str) -> float | None:
     if not cell:
         return None
     try:
-        value = float(cell)
+        # Excel writes a comma where the country does; no number from -1 to 1 has thousands.
+        value = float(cell.replace(",", ".") if cell.count(",") == 1 and "." not in cell else cell)
     except ValueError:
         value = math.nan
     if not -1 <= value <= 1:

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from pipeline.affect.labels import LabelledImage, Labels
 from pipeline.common.clips import Refusal, unique_slugs
+from pipeline.common.refusals import described
 
 
 class Line(NamedTuple):
@@ -62,6 +63,10 @@ class ImageFolder:
         self.root = root
         self._names: dict[Path, frozenset[str]] = {}
 
+    def posix(self, path: str) -> str:
+        """The path with slashes where Windows writes back slashes, unless a file has them."""
+        return path.replace("\\", "/") if "\\" in path and self.check(path) else path
+
     def check(self, path: str) -> Refusal | None:
         """Why no image can be read from a relative path."""
         pure = PurePosixPath(path)
@@ -87,7 +92,7 @@ def settle(lines: Iterable[Line], refused: Sequence[RefusedLine], folder: ImageF
     out = list(refused)
     by_path: dict[str, list[Line]] = {}
     for line in lines:
-        path = posixpath.normpath(line.path)
+        path = posixpath.normpath(folder.posix(line.path))
         if refusal := folder.check(path):
             out.append(RefusedLine(line.number, path, refusal))
         else:
@@ -130,11 +135,11 @@ def _named(lines: Sequence[Line]) -> list[LabelledImage]:
     ]
 
 
-def describe_refused(refused: Sequence[RefusedLine], most: int = 10) -> list[str]:
-    """A sentence for each of the first refused lines, and how many more there are."""
-    said = [f"line {line.number}: {line.refusal.message}" for line in refused[:most]]
-    more = len(refused) - most
-    return [*said, f"and {more} more lines"] if more > 0 else said
+def describe_refused(refused: Sequence[RefusedLine]) -> list[str]:
+    """A sentence for each of the first lines that were refused, and how many more there are."""
+    return described(
+        (line.refusal.reason, f"line {line.number}: {line.refusal.message}") for line in refused
+    )
 
 
 def refuse_images(listing: Listing, broken: Iterable[tuple[LabelledImage, Refusal]]) -> Listing:

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 
 from pipeline.common.params import Section
+from pipeline.common.strangers import check_regular
 
 CHECKPOINT, CARD = "checkpoint", "card.json"
 # In the card, where the user wants it: those may be tested whom the weights have seen.
@@ -65,6 +66,7 @@ def read_history(path: Path) -> History:
     Raises:
         ValueError: It carries one that cannot be read.
     """
+    check_regular(path)
     try:
         with safe_open(path, "numpy") as file:
             written = (file.metadata() or {}).get(_HISTORY)

@@ -47,7 +47,11 @@ def videos_folder(source: Path | None, dataset: str) -> Path:
             f"in, because git does not know it: name it in full, datasets.{dataset}.source="
             f"{absolute}"
         )
-    raise FileNotFoundError(f"datasets.{dataset}.source is {source}, which is no folder")
+    raise FileNotFoundError(
+        f"datasets.{dataset}.source is {source}, and "
+        + ("that is no folder" if source.exists() else "there is no such folder")
+        + f"; name the folder of the videos: -S datasets.{dataset}.source=/path/to/them"
+    )
 
 
 def find_video(path: str, folders: Sequence[Path]) -> Path:

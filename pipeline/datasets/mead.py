@@ -13,7 +13,8 @@ from functools import partial
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from pipeline.acquire.archives import NothingWanted, is_whole, unpack
+from pipeline.acquire.archive_members import NothingWanted
+from pipeline.acquire.archives import is_whole, unpack
 from pipeline.common.clips import Clip
 from pipeline.common.params import Section
 from pipeline.common.sources import Videos, is_hidden, local_copy, videos_folder

@@ -21,11 +21,14 @@ class VideoFolder:
     def find(self, path: str) -> list[str]:
         """The file of exactly that relative path, or all that differ from it in accents' writing.
 
+        Back slashes, as Windows writes them, part folders unless a file has them in its name.
+
         Raises:
             OSError: A folder on the way cannot be read.
         """
         if (self.root / path).is_file():
             return [path]
+        path = path.replace("\\", "/")
         places = [PurePosixPath()]
         for part in PurePosixPath(path).parts:
             places = [

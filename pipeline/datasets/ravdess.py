@@ -183,6 +183,7 @@ def fetch(address: str, archives: Sequence[Archive], folder: Path, policy: Retry
     wanted = [archive for archive in archives if not is_whole(folder / archive.folder)]
     if not wanted:
         return
+    print(f"ravdess: asking {address}, up to {policy.attempts} times", flush=True)
     session = open_session(policy)
     addresses = _find_in_record(get_json(session, _record(address), policy), wanted, address)
     num_bytes = sum(archive.size for archive in wanted)

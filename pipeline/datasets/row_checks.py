@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterator
-from pathlib import PurePosixPath, PureWindowsPath
+from pathlib import PureWindowsPath
 
 from pipeline.common.clips import Clip, Refusal
 from pipeline.datasets.paths import VideoFolder
@@ -43,8 +43,9 @@ def check_words(classes: list[str]) -> Check:
 
 def check_path(videos: VideoFolder) -> Check:
     def check(clip: Clip) -> Iterator[Refusal]:
-        path = PurePosixPath(clip.path)
-        if path.is_absolute() or PureWindowsPath(clip.path).is_absolute() or ".." in path.parts:
+        # Either kind of slash parts folders.
+        path = PureWindowsPath(clip.path)
+        if path.root or ".." in path.parts:
             yield Refusal(
                 "outside",
                 f"{clip.path} leads out of the videos' folder; give a path relative to it",

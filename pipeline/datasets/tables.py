@@ -3,19 +3,18 @@
 Other columns may be there in any number and under any name, or none: nobody looks at them.
 """
 
-import codecs
-import csv
-import io
-import re
 from collections.abc import Sequence
+from difflib import get_close_matches
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.common.files import is_only_in_project
+from pipeline.common.strangers import check_regular, refusing, words_of
+from pipeline.datasets.table_text import OtherEncoding, decode, rows_of
 
 
 class Columns(NamedTuple):
@@ -27,20 +26,13 @@ class Columns(NamedTuple):
 
 CLIPS = Columns(required=("path", "subject", "label"), optional=("sex", "split"))
 
-# What a file begins with that says its own encoding. UTF-32 comes first: it begins as UTF-16 does.
-_MARKS = {
-    codecs.BOM_UTF8: "utf-8-sig",
-    codecs.BOM_UTF32_LE: "utf-32",
-    codecs.BOM_UTF32_BE: "utf-32",
-    codecs.BOM_UTF16_LE: "utf-16",
-    codecs.BOM_UTF16_BE: "utf-16",
+# What people call these columns, and the tools that write tables for them.
+_USUAL_NAMES = {
+    "path": ("file", "filename", "file_name", "filepath", "file_path", "video", "image", "clip"),
+    "subject": ("person", "actor", "speaker", "participant", "identity", "name", "id"),
+    "group": ("subject", "person", "actor", "speaker", "participant", "identity", "video"),
+    "label": ("emotion", "expression", "class", "category", "target"),
 }
-_HOW_TO_CONVERT = (
-    "save it again as UTF-8 (Excel: Save As, `CSV UTF-8`; LibreOffice: character set `Unicode "
-    "(UTF-8)`), or convert it with `iconv -f ENCODING -t UTF-8`, where ENCODING is the one that it "
-    "was written in, such as CP1252 (Western Europe), CP1251 (Cyrillic), SHIFT_JIS (Japanese), "
-    "GB18030 (Chinese) or UTF-16LE"
-)
 
 
 def find_table(folder: Path) -> Path:
@@ -78,11 +70,12 @@ def read_rows(table: Path, columns: Columns) -> pd.DataFrame:
     Raises:
         ValueError: A column is missing or is there twice, or this is no table.
     """
+    check_regular(table)
     # Each reader has errors of its own for a file that is no table.
     read = _read_parquet if table.suffix == ".parquet" else _read_csv
     try:
         rows = read(table, columns)
-    except (ValueError, OSError, csv.Error, pa.ArrowException) as error:
+    except (ValueError, OSError) as error:
         raise ValueError(f"{table} cannot be read as a table: {error}") from error
     stripped: pd.DataFrame = rows.apply(lambda column: column.str.strip())
     return stripped[(stripped != "").any(axis=1)]
@@ -93,7 +86,10 @@ def _places_of_columns(header: Sequence[str], columns: Columns) -> dict[str, int
     names = [name.strip().casefold() for name in header]
     listed = ", ".join(name for name in names if name)
     if missing := [column for column in columns.required if column not in names]:
-        raise ValueError(f"it has the columns {listed}; missing: {', '.join(missing)}")
+        raise ValueError(
+            f"it has the columns {listed}; missing: {', '.join(missing)}"
+            + "".join(_proposal(column, names, columns) for column in missing)
+        )
     wanted = (*columns.required, *columns.optional)
     for column in wanted:
         if names.count(column) > 1:
@@ -105,61 +101,73 @@ def _places_of_columns(header: Sequence[str], columns: Columns) -> dict[str, int
     return {name: names.index(name) for name in wanted if name in names}
 
 
+def _proposal(column: str, names: Sequence[str], columns: Columns) -> str:
+    """Which of a table's columns may be the one that is missing; not taken, as it may not be."""
+    known = (*columns.required, *columns.optional)
+    free = [name for name in names if name and name not in known]
+    usual = [name for name in _USUAL_NAMES.get(column, ()) if name in free]
+    near = usual or get_close_matches(column, free, n=1)
+    return f"; if {near[0]!r} is it, rename that to {column!r}" if near else ""
+
+
 def _read_parquet(table: Path, columns: Columns) -> pd.DataFrame:
     # Not by pandas: there, columns can be an index, and whole numbers beside an empty cell get a
     # decimal point.
-    with pq.ParquetFile(table) as file:
+    with refusing(lambda error: ValueError(words_of(error))):
+        file = pq.ParquetFile(table)
+    with file:
         header = file.schema_arrow.names
         places = _places_of_columns(header, columns)
-        rows = file.read(columns=[header[place] for place in places.values()])
-    texts = {name: rows[header[place]].cast(pa.string()) for name, place in places.items()}
+        with refusing(lambda error: ValueError(words_of(error))):
+            rows = file.read(columns=[header[place] for place in places.values()])
+    texts = {name: _as_text(name, rows[header[place]]) for name, place in places.items()}
     read: pd.DataFrame = pa.table(texts).to_pandas().astype("string").fillna("")
     return read
 
 
+def _as_text(name: str, cells: "pa.ChunkedArray[Any]") -> "pa.ChunkedArray[Any]":
+    inner = cells.type.value_type if pa.types.is_dictionary(cells.type) else cells.type
+    if pa.types.is_nested(inner):
+        values = cells.to_pylist()
+        row, value = next(
+            ((i, value) for i, value in enumerate(values, start=1) if value is not None), (1, None)
+        )
+        raise ValueError(
+            f"the column {name} holds {inner}, such as {str(value)[:60]} in row {row}, where each "
+            "cell needs one text or number"
+        )
+    with refusing(lambda error: ValueError(f"the column {name} is no text: {words_of(error)}")):
+        return cells.cast(pa.string())
+
+
 def _read_csv(table: Path, columns: Columns) -> pd.DataFrame:
     """With blank rows, which pandas would leave out of the count."""
-    text = io.StringIO(_decode(table.read_bytes()), newline="")
-    header, *rows = list(csv.reader(text, strict=True)) or [[]]
+    content = table.read_bytes()
+    try:
+        text = decode(content)
+    except OtherEncoding as error:
+        # Of any such encoding the commas and plain letters are where they seem to be. So it does
+        # not matter which it is if what is read is plain.
+        rows = _read_text(content.decode("latin-1"), columns)
+        if not rows.map(str.isascii).all(axis=None):
+            raise
+        print(f"{table}: {error.found}; what is read of it is plain, so this does not matter")
+        return rows
+    return _read_text(text, columns)
+
+
+def _read_text(text: str, columns: Columns) -> pd.DataFrame:
+    header, rows = rows_of(text, columns.required)
     width = len(header)
-    if width == 1 and (separator := re.search("[;\t]", header[0])):
-        name = "semicolons" if separator[0] == ";" else "tabs"
-        raise ValueError(f"its cells are separated by {name}; save it again with commas")
     places = _places_of_columns(header, columns)
-    for number, cells in enumerate(rows, start=2):
-        if any(cells[width:]):
+    # By columns: a million rows as lists of texts take gigabytes.
+    cells: dict[str, list[str]] = {name: [] for name in places}
+    for number, row in enumerate(rows, start=2):
+        if any(row[width:]):
             raise ValueError(
                 f"row {number} has more cells than the {width} columns; put what holds a comma "
-                "into quotation marks"
+                "(or whatever separates the cells) into quotation marks"
             )
-    filled = [cells + [""] * (width - len(cells)) for cells in rows]
-    wanted = [[cells[place] for place in places.values()] for cells in filled]
-    return pd.DataFrame(wanted, columns=list(places), dtype="string")
-
-
-def _decode(content: bytes) -> str:
-    """The text of a file in UTF-8, or in what its first bytes say.
-
-    Other encodings are not guessed: most files in one are readable, and wrong, in another.
-    """
-    encoding = next((name for mark, name in _MARKS.items() if content.startswith(mark)), "utf-8")
-    try:
-        text = content.decode(encoding)
-    except UnicodeDecodeError as error:
-        if encoding in ("utf-16", "utf-32"):
-            raise ValueError(
-                f"it begins as {encoding.upper()} and is damaged at byte {error.start}: "
-                f"{error.reason}"
-            ) from error
-        line = content.count(b"\n", 0, error.start) + 1
-        raise ValueError(
-            f"it is not UTF-8 (byte 0x{content[error.start]:02X} in line {line}): {_HOW_TO_CONVERT}"
-        ) from error
-    # UTF-16 without its mark has zeros, ISO-2022-JP has escapes: both can pass for UTF-8.
-    if control := re.search(r"[\x00-\x08\x0e-\x1f]", text):
-        line = text.count("\n", 0, control.start()) + 1
-        raise ValueError(
-            f"it holds the control character U+{ord(control[0]):04X} in line {line}, as text in "
-            f"another encoding than UTF-8 does: {_HOW_TO_CONVERT}"
-        )
-    return text
+        for name, place in places.items():
+            cells[name].append(row[place] if place < len(row) else "")
+    return pd.DataFrame(cells, columns=list(places), dtype="string")

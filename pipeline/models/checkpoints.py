@@ -6,25 +6,22 @@ what is not such a ViT is refused. docs/checkpoints.md says where to get each of
 
 from __future__ import annotations
 
-import argparse
 import math
-import pickle
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from pipeline.models.encoder import VideoMAEEncoder
 from pipeline.models.families import Family, find_family
 from pipeline.models.image_encoder import ImageEncoder, sincos_positions
+from pipeline.models.tensor_files import fault_of_weights, misfit, read_tensors
 
-# What torch.save begins a file with: a zip archive, or before torch 1.6 a pickled magic number.
-TORCH_FILE_HEADS = (b"PK\x03\x04", b"\x80\x02\x8a\nl\xfc\x9cF\xf9")
+# What an encoder's own names begin with.
+_ENCODER_PARTS = ("blocks.", "patch_embed.", "norm.", "pos_embed", "cls_token", "mean", "std")
 
 
 class LoadReport(NamedTuple):
@@ -112,6 +109,8 @@ def _read_encoder(path: Path) -> _Content:
         name = key
         for pattern, replacement in family.renames:
             name = re.sub(pattern, replacement, name)
+        if name.startswith(_ENCODER_PARTS) and (fault := fault_of_weights(tensor)):
+            raise ValueError(f"{path}: {family.name}: {key} {fault}")
         weights[name] = tensor
     if family.normalisation is not None:
         for name, values in zip(("mean", "std"), family.normalisation, strict=True):
@@ -131,7 +130,7 @@ def _fill(encoder: VideoMAEEncoder | ImageEncoder, source: str, content: _Conten
 
 def _are_fixed(positions: Tensor) -> bool:
     """Whether they are those of sines and cosines, for whatever grid."""
-    side, dim = math.isqrt(positions.shape[1] - 1), positions.shape[-1]
+    side, dim = math.isqrt(max(positions.shape[1] - 1, 0)), positions.shape[-1]
     if positions.shape != (1, 1 + side * side, dim) or dim % 4:
         return False
     # The official ones are rounded in float32, and a file may hold half precision.
@@ -139,46 +138,19 @@ def _are_fixed(positions: Tensor) -> bool:
     return torch.allclose(positions.float(), sincos_positions(side, dim), rtol=0, atol=tolerance)
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """The named tensors in a safetensors file or a torch file, out of the dict that holds them."""
-    with path.open("rb") as file:
-        head = file.read(9)
-    if head[8:] == b"{":
-        try:
-            return load_file(path)
-        except SafetensorError as error:
-            raise ValueError(f"{path}: damaged safetensors file: {error}") from error
-    if not head.startswith(TORCH_FILE_HEADS):
-        raise ValueError(
-            f"{path}: neither a safetensors nor a torch file, it begins with {head!r}; a download "
-            "page or a Git LFS pointer in place of the weights looks like this"
-        )
-    try:
-        # Official training scripts keep their arguments in the file; a Namespace only holds values.
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        reason = str(error).partition("\n")[0]
-        raise ValueError(
-            f"{path}: damaged, or holds Python objects beside its tensors, which are never loaded "
-            f"because they can run code: {reason}"
-        ) from error
-    for container in ("model", "module", "state_dict", "model_state_dict"):
-        if isinstance(content, dict) and isinstance(content.get(container), dict):
-            content = content[container]
-    if not isinstance(content, dict):
-        raise ValueError(f"{path}: holds a {type(content).__name__}, not a dict of named tensors")
-    return {key: value for key, value in content.items() if isinstance(value, Tensor)}
-
-
 def _fuse_attention(weights: dict[str, Tensor], depth: int) -> None:
-    """Fuse separate q, k, v weights and split a fused bias into those of q and v, in place."""
+    """Fuse separate q, k, v weights and split a fused bias into those of q and v, in place.
+
+    What has not the shape of such weights is left, to be refused as unexpected.
+    """
     for i in range(depth):
         attn = f"blocks.{i}.attn"
-        parts = [f"{attn}.{part}.weight" for part in ("query", "key", "value")]
-        if all(part in weights for part in parts):
-            weights[f"{attn}.qkv.weight"] = torch.cat([weights.pop(part) for part in parts])
-        if f"{attn}.qkv.bias" in weights:
+        names = [f"{attn}.{part}.weight" for part in ("query", "key", "value")]
+        parts = [weights[name] for name in names if name in weights]
+        if len(parts) == 3 and len({part.shape for part in parts}) == 1 and parts[0].ndim == 2:
+            weights[f"{attn}.qkv.weight"] = torch.cat([weights.pop(name) for name in names])
+        bias = weights.get(f"{attn}.qkv.bias")
+        if bias is not None and bias.ndim == 1 and len(bias) and len(bias) % 3 == 0:
             # A bias on k moves all scores of a query alike, which softmax does not see.
             q_bias, _, v_bias = weights.pop(f"{attn}.qkv.bias").chunk(3)
             weights |= {f"{attn}.q_bias": q_bias, f"{attn}.v_bias": v_bias}
@@ -191,7 +163,8 @@ def _check_fit(
     unexpected: list[str],
 ) -> None:
     """Refuse weights that are not all of the encoder's, or are an encoder's of another kind."""
-    dim = len(weights.get("norm.weight", ()))
+    norm = weights.get("norm.weight")
+    dim = 0 if norm is None else norm.numel()
     depth = len({key.split(".")[1] for key in weights if key.startswith("blocks.")})
     size = encoder.size
     if (dim, depth) != (size.dim, size.depth):
@@ -199,19 +172,17 @@ def _check_fit(
             f"{source}: an encoder {dim} wide and {depth} blocks deep, where the model's is "
             f"{size.dim} wide and {size.depth} deep"
         )
-    wanted = dict(encoder.named_parameters())
-    missing = sorted(encoder.state_dict().keys() - weights.keys())
+    wanted = encoder.state_dict()
+    missing = sorted(wanted.keys() - weights.keys())
     if missing:
+        num_weights = len(dict(encoder.named_parameters()))
         raise ValueError(
-            f"{source}: {len(missing)} of the encoder's {len(wanted)} weights are missing, such as "
+            f"{source}: {len(missing)} of the encoder's {num_weights} weights are missing, such as "
             f"{missing[:4]}; unexpected: {unexpected[:4]}"
         )
     foreign = [key for key in unexpected if key.startswith("blocks.")]
     if foreign:
         raise ValueError(f"{source}: its blocks are not a plain ViT's, they hold {foreign[:4]}")
     for name, tensor in wanted.items():
-        if weights[name].shape != tensor.shape:
-            raise ValueError(
-                f"{source}: {name} is {tuple(weights[name].shape)}, the model needs "
-                f"{tuple(tensor.shape)}"
-            )
+        if fault := misfit(weights[name], tensor):
+            raise ValueError(f"{source}: {name} {fault}")

@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import PositiveInt
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from pipeline.common.encoder_weights import History
 from pipeline.common.params import Section
+from pipeline.common.strangers import read_json
 from pipeline.models.encoder import EncoderSize, VideoMAEEncoder
+from pipeline.models.tensor_files import fill, read_tensors
 from pipeline.mtcae.decoder import DecoderSize
 from pipeline.mtcae.model import MTCAE
 from pipeline.mtcae.structures import Arch, Decoder, Structure
@@ -94,7 +96,7 @@ def load_model(path: Path) -> tuple[MTCAE, dict[str, Any]]:
     Raises:
         ValueError: The model was saved by another version of this project.
     """
-    written = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+    written = read_json(path.with_suffix(".json"))
     if not isinstance(written, dict):
         raise ValueError(f"{path.with_suffix('.json')} is no description of a model")
     if written.get("format") != _FORMAT:
@@ -109,6 +111,6 @@ def load_model(path: Path) -> tuple[MTCAE, dict[str, Any]]:
         description.decoder_size,
         num_classes=description.num_classes,
     )
-    model.load_state_dict(load_file(path))
+    fill(model, read_tensors(path), str(path))
     model.eval()
     return model, description.metadata

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from pipeline.common.encoder_weights import History
 from pipeline.common.files import atomic_path
-from pipeline.models.checkpoints import read_tensors
 from pipeline.models.encoder import VideoMAEEncoder
 from pipeline.models.image_encoder import ImageEncoder
+from pipeline.models.tensor_files import misfit, read_tensors
 from pipeline.models.vit import IMAGENET_MEAN, IMAGENET_STD
 from pipeline.pretrain.autoencoder import MaskedAutoencoder
 
@@ -84,9 +84,8 @@ def _difference(found: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> str:
     if unexpected := sorted(found.keys() - own.keys()):
         return f"it holds weights that the model has not, as {unexpected[:4]}"
     for name, tensor in own.items():
-        if found[name].shape != tensor.shape:
-            sizes = tuple(found[name].shape), tuple(tensor.shape)
-            return f"{name} is {sizes[0]}, the model needs {sizes[1]}"
+        if fault := misfit(found[name], tensor):
+            return f"{name} {fault}"
     return ""
 
 

@@ -5,17 +5,14 @@ A face is aligned as in the pictures of the training's set, and then treated lik
 Shape letters: M models, B faces, C classes, U action units, F side of a set's picture in pixels.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from PIL import Image
-from safetensors.torch import load_file
 
 from pipeline.affect.choices import SetName
 from pipeline.affect.cnn import NoCNN, ScoreSource
@@ -30,6 +27,8 @@ from pipeline.affect.recipe import ModelPreset, Recipe, Start, build
 from pipeline.affect.results import DESCRIPTION, MODEL
 from pipeline.affect.stored import SetCard, StoredSet
 from pipeline.common.encoder_weights import CARD
+from pipeline.common.strangers import read_json
+from pipeline.models.tensor_files import fill, read_tensors
 from pipeline.serving.aligned import ARCFACE, RENDERED, Points, aligned_square
 from pipeline.serving.face_models import Array, FaceColumns, Sighting
 from pipeline.video.crops import cut
@@ -172,8 +171,8 @@ def open_affect_model(run: Path, cnn: Path, device: torch.device) -> AffectModel
         FileNotFoundError: A file is not there.
         ValueError: It is no affect model, or the CNN is not the one it was trained with.
     """
-    described: dict[str, Any] = json.loads((run / DESCRIPTION).read_text(encoding="utf-8"))
-    if "system" not in described:
+    described = read_json(run / DESCRIPTION)
+    if not isinstance(described, dict) or "system" not in described:
         raise ValueError(
             f"{run} is no affect model: --affect takes what stage train of `make affect` wrote, "
             "such as data/affect/runs/fold1-seed1"
@@ -187,7 +186,7 @@ def open_affect_model(run: Path, cnn: Path, device: torch.device) -> AffectModel
         size, recipe, CoTEXSettings.model_validate(described["cotex"]), None, scores, seed=0
     )
     module = build(described["system"], described["va_input"], start, len(classes))
-    module.load_state_dict(load_file(run / MODEL))
+    fill(module, read_tensors(run / MODEL), str(run / MODEL))
     return AffectModel(
         module=module.to(device).eval(),
         classes=classes,

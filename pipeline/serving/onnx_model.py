@@ -3,12 +3,13 @@
 Shape letters: B people, N stored frames of a window, I side of a frame in pixels, C classes.
 """
 
-import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+
+from pipeline.common.strangers import check_regular, read_json, refusing, words_of
 
 MODEL, CONFIG = "model.onnx", "config.json"
 # The names in the graph.
@@ -50,7 +51,7 @@ class OnnxModel:
     """
 
     def __init__(self, folder: Path, num_threads: int = 0) -> None:
-        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        config = read_json(folder / CONFIG)
         if not isinstance(config, dict) or not {"metadata", "image_size"} <= config.keys():
             raise ValueError(f"{folder / CONFIG} does not describe an exported model")
         self.metadata: dict[str, Any] = config["metadata"]
@@ -80,4 +81,8 @@ def open_session(path: Path, num_threads: int) -> Any:
         ) from error
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = num_threads
-    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    check_regular(path)
+    with refusing(
+        lambda error: ValueError(f"{path} cannot be read as an ONNX file: {words_of(error)}")
+    ):
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])

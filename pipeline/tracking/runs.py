@@ -42,6 +42,7 @@ from pipeline.tracking.database import (
 )
 from pipeline.tracking.experiment import TrackedExperiment, flat_params
 from pipeline.tracking.packaging import package_model
+from pipeline.tracking.patience import patient
 
 
 class Store:
@@ -56,7 +57,7 @@ class Store:
         if database := database_file(uri):
             artifacts = artifacts_uri()
             _ensure_database(database)
-        self.client = MlflowClient(uri)
+        self.client = MlflowClient(uri) if database else patient(MlflowClient(uri))
         if database:
             mend_places(database)
         self.experiment_id = _experiment(self.client, experiment.group, artifacts)

@@ -15,9 +15,10 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from pipeline.models.checkpoints import load_encoder, read_tensors
+from pipeline.models.checkpoints import load_encoder
 from pipeline.models.encoder import EncoderSize, VideoMAEEncoder
 from pipeline.models.families import find_family
+from pipeline.models.tensor_files import fill, read_tensors
 
 Pooling = Literal["norm of the mean", "mean of the normed", "first token"]
 POOLINGS: tuple[Pooling, ...] = ("norm of the mean", "mean of the normed", "first token")
@@ -93,10 +94,10 @@ def load_classifier(
     encoder = VideoMAEEncoder(size, num_frames=num_frames)
     load_encoder(encoder, path)
     name = _choose_head(path, tensors, dim, head)
-    weight = tensors[f"{name}.weight"].float()
+    weight = tensors[f"{name}.weight"]
     linear = nn.Linear(dim, len(weight))
     bias = tensors.get(f"{name}.bias", torch.zeros(len(weight)))
-    linear.load_state_dict({"weight": weight, "bias": bias.float()})
+    fill(linear, {"weight": weight, "bias": bias}, f"{path}: {name}")
     after_mean = any(re.search(r"\bfc_norm\.", key) for key in tensors)
     return VideoClassifier(encoder, linear, POOLINGS[0 if after_mean else 2]).eval()
 

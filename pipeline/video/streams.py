@@ -24,9 +24,14 @@ from pipeline.video.container import (
     unreadable,
 )
 from pipeline.video.cut_off import is_cut_off
+from pipeline.video.declared import num_declared
 from pipeline.video.nal_units import PictureHeader, picture_header
 
 _MAX_FRAMES = 1_000_000
+# Samples of all tracks that a header may declare: of such a video, its sound and an edit list.
+_MAX_DECLARED = 4 * _MAX_FRAMES
+# Of the two sides of a pixel. Anamorphic films and old discs stay below 3.
+_MAX_PIXEL_ASPECT = 4
 _NO_FILM = Disposition.attached_pic | Disposition.still_image | Disposition.timed_thumbnails
 # Of a stream that does not say how fast its frames follow one another, per second.
 _USUAL_RATE = Fraction(25)
@@ -63,8 +68,8 @@ class Stream(NamedTuple):
         rate: Frames per second.
         spare: Points of frames that no other frame refers to, where this is certain.
         corrupt: Points of packets that are known to be damaged.
-        pixel_aspect: Width of a pixel over its height.
-        choice: Which of several streams this is; empty for the only one.
+        pixel_aspect: Width of a pixel over its height; 1 where what the file says is absurd.
+        choice: Which of several streams this is, and what of it is not believed; mostly empty.
     """
 
     number: int
@@ -93,6 +98,8 @@ def find_stream(path: Path, deadline: Deadline) -> Stream:
     Raises:
         UnusableVideo: Not a video, no video stream, truncated, or larger than 7680 x 4320.
     """
+    if (declared := num_declared(path)) > _MAX_DECLARED:
+        raise _too_long(path, f"its header declares {declared:,} frames and pieces of sound")
     with open_video(path, deadline) as container:
         candidates = _candidates(container, path)
         if is_cut_off(path, container.format.name):
@@ -104,16 +111,17 @@ def find_stream(path: Path, deadline: Deadline) -> Stream:
             if packet.size:
                 packets[packet.stream_index].add(packet)
                 if packets[packet.stream_index].count > _MAX_FRAMES:
-                    raise UnusableVideo(
-                        "too_long",
-                        f"{path.name}: more than {_MAX_FRAMES:,} frames; cut the video into clips",
-                    )
+                    raise _too_long(path, f"more than {_MAX_FRAMES:,} frames")
         chosen = max(packets.values(), key=lambda found: len(found.shown))
         choice = ""
         if len(packets) > 1:
             counts = ", ".join(f"{found.number}: {len(found.shown)}" for found in packets.values())
             choice = f"stream {chosen.number} of {len(packets)} (frames of each: {counts})"
         return chosen.summary(seconds, choice)
+
+
+def _too_long(path: Path, what: str) -> UnusableVideo:
+    return UnusableVideo("too_long", f"{path.name}: {what}; cut the video into clips")
 
 
 def _candidates(container: InputContainer, path: Path) -> list[VideoStream]:
@@ -187,6 +195,12 @@ class _Packets:
             for point, header in self._unreferenced.items()
             if header.layer == max(self._layers) and self._points[point] == 1
         }
+        pixel_aspect = self._stream.sample_aspect_ratio or Fraction(1)
+        if max(pixel_aspect, 1 / pixel_aspect) > _MAX_PIXEL_ASPECT:
+            # Most often a display size that nobody meant; the decoded picture is what there is.
+            remark = f"pixels {float(pixel_aspect):.4g} times as wide as high are taken as square"
+            choice = f"{choice}; {remark}" if choice else remark
+            pixel_aspect = Fraction(1)
         return Stream(
             self.number,
             seconds,
@@ -195,6 +209,6 @@ class _Packets:
             rate,
             frozenset(spare if timed else ()),
             frozenset(self._corrupt),
-            self._stream.sample_aspect_ratio or Fraction(1),
+            pixel_aspect,
             choice,
         )

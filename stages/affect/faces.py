@@ -27,6 +27,7 @@ from pipeline.affect.stored import (
 )
 from pipeline.common.files import write_json
 from pipeline.common.params import Preset, StageParams, load_params
+from pipeline.common.refusals import check_share
 
 # Of refused lines, those that are listed.
 _LISTED = 1000
@@ -115,18 +116,26 @@ def refuse_too_many(params: Params, listings: dict[str, Listing], quality: Path)
     """Say what was refused, and stop where it is too much.
 
     Raises:
-        ValueError: More than `max_refused` of the lines, or nothing is left.
+        ValueError: More of the lines than `max_refused` allows, or nothing is left.
     """
     refused = [line for listing in listings.values() for line in listing.refused]
     used = sum(len(listing.images) for listing in listings.values())
     for file, listing in listings.items():
         for sentence in describe_refused(listing.refused):
             print(f"  {file}: {sentence}")
-    if not used or len(refused) > params.max_refused * (used + len(refused)):
+    if not used:
         raise ValueError(
-            f"{len(refused)} lines were refused and {used} images can be used, with max_refused = "
-            f"{params.max_refused}; the reasons are above and in {quality}"
+            f"{len(refused)} lines were refused and no image can be used; the reasons are above "
+            f"and in {quality}"
         )
+    check_share(
+        len(refused),
+        used + len(refused),
+        params.max_refused,
+        things="lines",
+        name="max_refused",
+        report=quality,
+    )
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from pydantic_core.core_schema import ValidationInfo
 
 from pipeline.common.files import write_json
 from pipeline.common.params import Preset, Section, StageParams, load_params
+from pipeline.common.refusals import check_share, described
 from pipeline.datasets import sample
 from pipeline.datasets.action_units import EXPRESSIONS
 from pipeline.pretrain.collect import collect_pictures, collect_videos
@@ -179,15 +180,20 @@ def refuse_too_many(params: Params, found: Collection, quality: Path) -> None:
     """Say what was refused, and stop where it is too much.
 
     Raises:
-        ValueError: More than `max_refused` of the files.
+        ValueError: More of the files than `max_refused` allows.
     """
-    for path, refusal in found.refused[:_LISTED]:
-        print(f"  refused, {path}: {refusal.message}")
-    if len(found.refused) > params.max_refused * found.num_files:
-        raise ValueError(
-            f"{len(found.refused)} of {found.num_files} files were refused, more than max_refused "
-            f"= {params.max_refused}; the reasons are above and in {quality}"
-        )
+    for line in described(
+        (refusal.reason, f"{path}: {refusal.message}") for path, refusal in found.refused
+    ):
+        print(f"  {line}")
+    check_share(
+        len(found.refused),
+        found.num_files,
+        params.max_refused,
+        things="files",
+        name="max_refused",
+        report=quality,
+    )
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 import hashlib
 import io
+import os
 import random
 import stat
 import subprocess
@@ -10,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.acquire.archives import DamagedArchive, UnsafeArchive, is_whole, unpack
+from pipeline.acquire.archive_members import DamagedArchive, UnsafeArchive
+from pipeline.acquire.archives import is_whole, unpack
 
 FILES = {"a/one.txt": b"one" * 1000, "b/two.txt": random.Random(0).randbytes(50_000)}
 LIMIT = 10**6
@@ -345,3 +347,79 @@ def test_sums_of_files_elsewhere_do_not_count(tmp_path: Path, path: str) -> None
     for text in ("", "\n", "no sum\n"):
         sums.write_text(text)
         assert not is_whole(tmp_path / "out")
+
+
+# --- Headers that nobody writes
+
+
+def raw_header(size: bytes = b"%011o\0" % 0, kind: bytes = b"0") -> bytes:
+    """A tar header with a checksum that is right, whatever else is wrong."""
+    block = bytearray(tarfile.TarInfo("odd").tobuf(tarfile.GNU_FORMAT))
+    block[124:136], block[156:157] = size, kind
+    block[148:156] = b" " * 8
+    block[148:156] = b"%06o\0 " % sum(block)
+    return bytes(block)
+
+
+def attributes(**values: str) -> bytes:
+    """An extended header, and the member that it belongs to."""
+    body = b""
+    for key, value in values.items():
+        rest = f" {key.replace('__', '.')}={value}\n".encode()
+        length = next(
+            n for n in range(len(rest), 2 * len(rest) + 9) if len(str(n)) + len(rest) == n
+        )
+        body += str(length).encode() + rest
+    padding = bytes(-len(body) % tarfile.BLOCKSIZE)
+    return raw_header(b"%011o\0" % len(body), b"x") + body + padding + raw_header()
+
+
+@pytest.mark.parametrize(
+    ("content", "error", "says"),
+    [
+        (attributes(GNU__sparse__map="5", GNU__sparse__size="9"), UnsafeArchive, "sparse files"),
+        (attributes(GNU__sparse__map="x,y", GNU__sparse__size="9"), UnsafeArchive, "sparse files"),
+        (attributes(GNU__sparse__size="9"), UnsafeArchive, "sparse files"),
+        (
+            attributes(GNU__sparse__major="1", GNU__sparse__minor="0"),
+            UnsafeArchive,
+            "sparse files",
+        ),
+        (raw_header(kind=b"S"), UnsafeArchive, "sparse files"),
+        (raw_header(b"\x80" + b"\xff" * 11), DamagedArchive, "damaged"),
+        (raw_header(b"\x80\0\0\0" + b"\xff" * 8), DamagedArchive, "damaged"),
+        (raw_header(b"\xff" * 12), DamagedArchive, "'odd' is of -1 bytes"),
+        (attributes(size="9" * 30), DamagedArchive, "damaged"),
+        (attributes(size="-5"), DamagedArchive, "'odd' is of -5 bytes"),
+        (attributes(comment="x")[:1024] * 2000, DamagedArchive, "recursion"),
+    ],
+)
+def test_a_header_that_makes_no_sense_is_refused_in_words(
+    content: bytes, error: type[Exception], says: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "odd.tar"
+    path.write_bytes(content + bytes(1024))
+    with pytest.raises(error, match=f"{path}.*{says}"):
+        unpack_all(path, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_headers_are_limited_together_because_they_stay_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.acquire.archive_members._MAX_ALL_HEADER_BYTES", 50_000)
+    path = tmp_path / "large.tar"
+    path.write_bytes(attributes(comment="x" * 9000) * 6 + bytes(1024))
+    with pytest.raises(UnsafeArchive, match=r"has headers of 54\d+ bytes and more"):
+        unpack_all(path, tmp_path / "out")
+
+
+def test_a_pipe_is_no_archive(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.zip")
+    with pytest.raises(ValueError, match="is a pipe or a device, where a file is needed"):
+        unpack_all(tmp_path / "pipe.zip", tmp_path / "out")
+
+
+def test_a_fault_of_ours_is_not_called_damage(tmp_path: Path) -> None:
+    with pytest.raises(KeyError):
+        unpack(zipped(tmp_path / "a.zip", FILES), tmp_path / "out", {}.__getitem__, max_bytes=LIMIT)

@@ -376,6 +376,64 @@ def test_what_is_no_json_is_named(host: Host, session: requests.Session) -> None
             get_json(session, f"{host.address}/json", POLICY)
 
 
+def test_it_is_said_at_once_that_a_host_is_asked_again(
+    host: Host, session: requests.Session, capsys: pytest.CaptureFixture[str]
+) -> None:
+    host.add_json("/json", [1])
+    host.fail("/json", Fault.SERVER_ERROR, Fault.DROP)
+    assert get_json(session, f"{host.address}/json?token=secret", POLICY) == [1]
+    first, second = capsys.readouterr().err.splitlines()
+    assert first == "127.0.0.1: HTTP 500; asking again in 0 s, 2 more times at most"
+    assert second.startswith("127.0.0.1: ")
+    assert second.endswith("asking again in 0 s, 1 more time at most")
+    assert "secret" not in second
+    with pytest.raises(DownloadFailed):
+        get_json(session, "http://127.0.0.1:9/", POLICY)
+    lines = capsys.readouterr().err.splitlines()
+    assert [line[-34:] for line in lines] == [
+        "asking again in 0 s, 2 more times at most"[-34:],
+        "asking again in 0 s, 1 more time at most"[-34:],
+    ]
+
+
+@pytest.mark.parametrize("body", [b"[" * 100_000, b'{"a":' * 50_000, b"1" * 5000, b"\xff\xfe["])
+@pytest.mark.parametrize("status", [200, 403])
+def test_an_answer_that_no_parser_foresees_is_refused_in_words(
+    body: bytes, status: int, host: Host, session: requests.Session
+) -> None:
+    host.add("/json", body)
+    host.statuses["/json"] = status
+    says = "something else in place of JSON" if status == 200 else "answers HTTP 403 Forbidden; it"
+    with pytest.raises(DownloadFailed, match=f"{host.address}/json.*{says}"):
+        get_json(session, f"{host.address}/json", POLICY)
+
+
+@pytest.mark.parametrize(
+    ("location", "says"),
+    [
+        (None, "sends elsewhere without saying where"),
+        ("/file.zip", "30 redirects"),
+        ("ftp://127.0.0.1/file", "cannot be fetched"),
+        ("file:///etc/passwd", "cannot be fetched"),
+        ("http://[bad/", "cannot be fetched"),
+        ("http://127.0.0.1:99999/", "cannot be"),
+        ("http://.a..b/", "cannot be"),
+        ("/\xff\xfe", "cannot be fetched"),
+        ("/" + "x" * 70_000, "cannot be"),
+    ],
+)
+def test_an_odd_redirect_is_refused_in_words(
+    location: str | None, says: str, host: Host, tmp_path: Path
+) -> None:
+    host.location = location
+    host.fail("/file.zip", Fault.REDIRECT, times=40)
+    with pytest.raises(DownloadFailed, match=says) as caught:
+        fetch(host, tmp_path / "file.zip")
+    assert f"{host.address}/file.zip" in str(caught.value)
+    assert "secret" not in str(caught.value)
+    assert names(tmp_path) == []
+
+
 def test_the_words_of_a_refusal_are_passed_on(host: Host, session: requests.Session) -> None:
     host.over_quota.add("owner/repo")
     url = f"{host.address}/owner/repo.git/info/lfs/objects/batch"

@@ -103,7 +103,7 @@ def test_a_bad_line_is_refused_with_its_number_and_the_others_are_read(
     assert [image.path for image in found.listing.images] == ["v/0.jpg", "v/2.jpg"]
     assert reasons(found) == {3: "malformed"}
     (said,) = describe_refused(found.listing.refused)
-    assert said.startswith(f"line 3: {message}")
+    assert said.startswith(f"refused, line 3: {message}")
 
 
 def test_missing_images_are_refused_and_no_other_image_stands_in(tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ def test_a_relative_folder_that_only_the_project_has_is_an_error_with_its_full_n
     monkeypatch.chdir(tmp_path)
     assert videos_folder(relative, "mead") == relative
     assert videos_folder(None, "mead") == tmp_path / "downloads/mead"
-    with pytest.raises(FileNotFoundError, match=r"mead\.source is no/videos, which is no folder"):
+    with pytest.raises(FileNotFoundError, match=r"mead\.source is no/videos, and there is no such"):
         videos_folder(Path("no/videos"), "mead")
     monkeypatch.chdir(copy)
     with pytest.raises(FileNotFoundError, match=f"datasets.mead.source={tmp_path}/my/videos"):

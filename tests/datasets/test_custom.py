@@ -218,6 +218,16 @@ def test_a_path_that_fits_several_files_is_refused_unless_one_is_exact(videos: P
     assert "none of 'Zoe\\u0308Zo\\xeb.mp4' and 'Zo\\xebZoe\\u0308.mp4'" in clips[0].message
 
 
+def test_back_slashes_part_folders_unless_a_file_has_them_in_its_name(videos: Path) -> None:
+    (videos / "anna").mkdir()
+    (videos / "anna/1.mp4").write_bytes(b"video")
+    (videos / "anna\\2.mp4").write_bytes(b"video")
+    rows = ("anna\\1.mp4,Ann,sad", "anna\\2.mp4,Ann,sad", "anna/1.mp4,Ann,sad")
+    clips = read(videos, *rows, "x\\..\\..\\a.mp4,Ann,sad", "C:\\a.mp4,Ann,sad")
+    assert [clip.path for clip in clips[:3]] == ["anna/1.mp4", "anna\\2.mp4", "anna/1.mp4"]
+    assert reasons(clips) == ["", "", "duplicate", "outside", "outside"]
+
+
 def test_subjects_and_labels_are_the_same_in_either_writing(videos: Path) -> None:
     write_table(videos, f"a.mp4,{COMPOSED},{MARKED}", f"b.mp4,{MARKED},{COMPOSED}")
     for name in (COMPOSED, MARKED):

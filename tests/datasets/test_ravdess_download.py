@@ -12,7 +12,7 @@ import pytest
 from hosts import Fault, Host
 from project import ROOT
 
-from pipeline.acquire.archives import DamagedArchive, UnsafeArchive
+from pipeline.acquire.archive_members import DamagedArchive, UnsafeArchive
 from pipeline.acquire.http import DownloadFailed
 from pipeline.common.hosts import RetryPolicy
 from pipeline.datasets import ravdess

@@ -52,9 +52,9 @@ def frames(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def result(frames: Path) -> tuple[Path, Path]:
     """Where the shards and the report are; the stage ends with an error, but only then."""
-    quality_settings = QualitySettings(max_refused=0.3)
+    quality_settings = QualitySettings(max_refused=0)
     out, quality = frames.parent / "shards", frames.parent / "quality.json"
-    with pytest.raises(SystemExit, match=r"2 of 5 clips were refused, more than .* 0\.3"):
+    with pytest.raises(SystemExit, match=r"2 of 5 clips were refused, more than .* 0\.0 "):
         main(Params(faces=FACES, quality=quality_settings), frames, out, quality)
     return out, quality
 

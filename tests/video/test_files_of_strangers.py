@@ -1,14 +1,17 @@
 """Kinds of files that are not taken, files that are cut off or damaged, and bounds."""
 
+import struct
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
 from small import FRAMES
 from small_videos import FFMPEG, frame_numbers, numbered_video, read, refusal, render, sample
 
 from pipeline.video import container, decode, streams
 from pipeline.video.container import UnusableVideo
+from pipeline.video.declared import num_declared
 from pipeline.video.sampling import sample_indices
 
 SOURCE = ["-f", "lavfi", "-i", "testsrc2=s=192x128:r=25:d=2.4"]
@@ -116,10 +119,59 @@ def test_large_pictures_are_refused_by_what_the_file_says(tmp_path: Path) -> Non
     assert refusal(path) == "too_large"
 
 
-def test_pixels_that_are_absurdly_wide_are_refused(tmp_path: Path) -> None:
-    source = ["-f", "lavfi", "-i", "color=gray:s=1280x720", "-frames:v", "1"]
-    path = render(tmp_path / "wide.mp4", *source, "-c:v", "libx264", "-vf", "setsar=100/1")
-    assert refusal(path) == "too_large"
+def patched(path: Path, kind: bytes, place: int, numbers: bytes) -> Path:
+    """A copy of an MP4 with other bytes at a place of the first box of that kind."""
+    content = bytearray(path.read_bytes())
+    start = content.index(kind) + len(kind) + place
+    content[start : start + len(numbers)] = numbers
+    changed = path.with_stem(f"{path.stem}-{kind.decode()}")
+    changed.write_bytes(content)
+    return changed
+
+
+# Places after the kind, version and flags: of count, or of width and height.
+TABLES = {b"stsz": (4, [1, 10**7]), b"stts": (8, [10**7, 512]), b"elst": (4, [10**7])}
+
+
+@pytest.mark.parametrize("kind", TABLES)
+def test_frames_that_a_header_only_declares_are_not_made_room_for(
+    kind: bytes, tmp_path: Path
+) -> None:
+    plain = numbered_video(tmp_path / "film.mp4", 20)
+    assert num_declared(plain) == 20
+    place, numbers = TABLES[kind]
+    path = patched(plain, kind, place, struct.pack(f">{len(numbers)}I", *numbers))
+    assert num_declared(path) >= 10**7
+    with pytest.raises(
+        UnusableVideo, match=r"film.*: its header declares [\d,]{10,} frames"
+    ) as error:
+        sample(path)
+    assert error.value.refusal.reason == "too_long"
+
+
+def test_samples_are_counted_in_fragments_and_raw_sound_is_not(tmp_path: Path) -> None:
+    arguments = ["-c:v", "libx264", "-movflags", "frag_keyframe+empty_moov", "-g", "10"]
+    assert num_declared(render(tmp_path / "a.mp4", *SOURCE, *arguments)) == 60
+    sound = ["-f", "lavfi", "-i", "sine=d=2.4:r=48000", "-c:v", "libx264", "-c:a", "pcm_s16le"]
+    assert num_declared(render(tmp_path / "a.mov", *SOURCE, *sound)) == 60
+    assert num_declared(render(tmp_path / "a.mkv", *SOURCE, "-c:v", "libx264")) == 0
+
+
+@pytest.mark.parametrize(("place", "size"), [(76, 65535), (80, 65535), (76, 1), (76, 960)])
+def test_an_absurd_declared_size_does_not_change_the_picture(
+    place: int, size: int, tmp_path: Path
+) -> None:
+    plain = numbered_video(tmp_path / "film.mp4", 20)
+    path = patched(plain, b"tkhd", 4 + place, struct.pack(">I", size << 16))
+    found = sample(path, crop="none")
+    np.testing.assert_array_equal(found.pictures, read(plain, crop="none"))
+    assert "are taken as square" in found.notes.stream
+
+
+def test_pixels_that_are_absurdly_wide_are_taken_as_square(tmp_path: Path) -> None:
+    wide = numbered_video(tmp_path / "wide.mp4", 20, "-vf", "setsar=100/1")
+    assert frame_numbers(read(wide)) == sample_indices(20)
+    assert sample(wide).notes.stream == "pixels 100 times as wide as high are taken as square"
 
 
 def test_frames_and_time_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
