@@ -1,3 +1,4 @@
+# make install       set up a virtual environment, .venv: 7 GB, some minutes
 # make repro         set up, run the pipeline, print the table
 # make final         run the pipeline, then train one model on everybody for use: runs/final
 # make pretrain      set up, pre-train the tiny encoder on rendered faces (docs/pretraining.md)
@@ -16,9 +17,15 @@ MODEL ?= runs/final
 VENV := .venv
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: repro final pretrain affect affect-ablation test ablation experiments ui demo
+.PHONY: help install repro final pretrain affect affect-ablation test ablation experiments ui demo
+
+help:
+	@sed -n 's/^# \(make .*\|PYTHON=.*\)/\1/p' Makefile
+
+install: $(VENV)/.run
 
 repro: $(VENV)/.run
+	python -m commands.check
 	dvc repro
 	@echo
 	@cat metrics/table.md
@@ -68,6 +75,7 @@ $(VENV)/bin/python:
 # facenet-pytorch pins torch < 2.3, numpy < 2 and Pillow < 10.3 but works with the current ones, as
 # tests/video/test_faces.py shows; with its dependencies pip would install an old torch.
 $(VENV)/.run: requirements.txt constraints.txt | $(VENV)/bin/python
+	@echo "Installing what requirements.txt names into $(VENV): some minutes, and up to 7 GB"
 	python -m pip install --quiet --disable-pip-version-check -r requirements.txt -c constraints.txt
 	python -m pip install --quiet --disable-pip-version-check --no-deps facenet-pytorch==2.6.0
 	touch $@

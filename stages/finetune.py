@@ -16,6 +16,7 @@ import torch
 from lightning_fabric import Fabric
 
 from pipeline.common.encoder_weights import ALLOW_SEEN, card_in, history_in
+from pipeline.common.log_file import log_file
 from pipeline.common.memory import memory_advice
 from pipeline.common.params import load_params
 from pipeline.feed.batches import MiddleSegment, evaluation_batches
@@ -40,6 +41,7 @@ from pipeline.training.devices import end_together, launch
 from pipeline.training.history import Epoch
 from pipeline.training.loop import Training, train
 from pipeline.training.optim import make_schedule
+from pipeline.training.place import place_in_words, warn_of_cpu
 
 
 class Params(TrainingParams):
@@ -145,6 +147,18 @@ def fit(
         recipe.schedule, optimizer, epochs=engine.epochs, steps_per_epoch=batches.steps_per_epoch
     )
     torch.manual_seed(params.seed + fabric.global_rank)  # Devices drop out differently.
+    if fabric.is_global_zero:
+        print(
+            f"finetune fold {data.fold.number}: {len(data.fold.rows(data.clips, 'train'))} clips "
+            f"to train on; {place_in_words(fabric, engine.precision)}"
+        )
+    warn_of_cpu(
+        fabric,
+        trained,
+        num_tokens=model.encoder.num_tokens,
+        num_samples=len(data.fold.rows(data.clips, "train")),
+        epochs=engine.epochs,
+    )
     training = train(
         fabric, trained, optimizer, schedule, task, batches, engine, checkpoints, on_epoch
     )
@@ -166,4 +180,5 @@ if __name__ == "__main__":
         data = FoldData.read(args.fold, shards, args.weights, args.tokens, args.folds)
     except (OSError, ValueError) as error:
         raise SystemExit(f"finetune: {error}") from error
-    main(load_params(Params), data, args.out)
+    with log_file(f"finetune-fold{args.fold}"):
+        main(load_params(Params), data, args.out)

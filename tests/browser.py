@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from playwright.sync_api import Page, expect, sync_playwright
+from project import ROOT
 
 # Milliseconds; a busy machine takes its time.
 TIMEOUT = 60_000
@@ -74,6 +75,36 @@ def mlflow_server(store: Path, artifacts: Path) -> Iterator[str]:
             assert time.monotonic() < deadline, log.read_text()
             time.sleep(0.2)
         yield address
+    finally:
+        os.killpg(server.pid, 15)
+        server.wait(timeout=30)
+
+
+@contextmanager
+def pages_of_the_project(folder: Path) -> Iterator[tuple[str, list[str]]]:
+    """What `python -m commands.ui` prints in a folder, while its pages are there."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    server = subprocess.Popen(
+        [sys.executable, "-m", "commands.ui", "--port", str(port)],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        assert server.stdout
+        lines = list(iter(server.stdout.readline, "Ctrl-C ends the pages.\n"))
+        address = f"http://127.0.0.1:{port}"
+        deadline = time.monotonic() + TIMEOUT / 1000
+        while not _answers(f"{address}/health"):
+            assert server.poll() is None, lines
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+        yield address, [line.strip() for line in lines]
     finally:
         os.killpg(server.pid, 15)
         server.wait(timeout=30)

@@ -161,7 +161,7 @@ def test_every_experiment_is_one_finished_parent_with_its_folds(clone: tuple[Pat
     parents = mlflow_parents(folder)
     for name, row in table.iterrows():
         parent = parents[str(name)]
-        assert parent.data.metrics["uar_pooled"] == pytest.approx(row["uar_pooled"], abs=1e-5)
+        assert parent.data.metrics["test/uar_pooled"] == pytest.approx(row["uar_pooled"], abs=1e-5)
         children = [
             run for run in runs if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id
         ]

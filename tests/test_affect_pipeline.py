@@ -74,8 +74,8 @@ def test_mlflow_has_a_run_with_its_folds(clone: tuple[Path, Run]) -> None:
         parent, child = child, parent
     assert child.data.tags["mlflow.parentRunId"] == parent.info.run_id
     summary = json.loads((folder / "affect/metrics/summary.json").read_text("utf-8"))
-    assert parent.data.metrics["p_mtl"] == pytest.approx(summary["p_mtl"])
-    points = client_of(folder).get_metric_history(child.info.run_id, "validation_p_mtl")
+    assert parent.data.metrics["test/p_mtl"] == pytest.approx(summary["p_mtl"])
+    points = client_of(folder).get_metric_history(child.info.run_id, "validation/p_mtl")
     assert [point.step for point in points] == [1, 2]
 
 

@@ -49,7 +49,7 @@ def test_an_encoder_comes_out_with_its_history_and_pictures(clone: tuple[Path, R
     assert logged.info.status == "FINISHED"
     # Faces go nowhere unless report.frames wants it.
     assert client.list_artifacts(logged.info.run_id) == []
-    points = client.get_metric_history(logged.info.run_id, "validation_loss")
+    points = client.get_metric_history(logged.info.run_id, "validation/loss")
     assert [point.step for point in points] == [1, 2]
 
 

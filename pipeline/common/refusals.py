@@ -17,8 +17,8 @@ def described(refusals: Iterable[tuple[str, str]]) -> list[str]:
         refusals: The reason, a short code, and what is said of it.
     """
     by_reason: dict[str, list[str]] = {}
-    for reason, words in refusals:
-        by_reason.setdefault(reason, []).append(words)
+    for reason, line in refusals:
+        by_reason.setdefault(reason, []).append(line)
     lines = []
     for reason, words in by_reason.items():
         lines += [f"refused, {line}" for line in words[:_SHOWN]]

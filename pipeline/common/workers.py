@@ -23,7 +23,9 @@ Result = TypeVar("Result")
 
 def num_cores() -> int:
     """Cores that this process may use."""
-    return len(os.sched_getaffinity(0))
+    # macOS does not know which; there it is all of them.
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def import_for_workers(*modules: str) -> None:

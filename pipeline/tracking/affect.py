@@ -36,6 +36,11 @@ class AffectExperiment(TrackedExperiment):
         words += [f"seed {self.choices['seed']}", f"({self.params_digest[:4]})"]
         return " ".join(map(str, words))
 
+    @property
+    def columns(self) -> tuple[list[str], list[str]]:
+        choices = ["system", "va_input", "model", "init", "recipe", "seed"]
+        return choices, ["p_mtl", "va_ccc", "expression_f1", "au_f1"]
+
 
 def log_trainings(
     files: Trainings, summary: Mapping[str, float], data_digest: str, artifacts: list[Path]

@@ -59,6 +59,13 @@ class TrackedExperiment(NamedTuple):
         """SHA-256 of all parameters, in hexadecimal."""
         return hashlib.sha256(json.dumps(sorted(self.flat_params().items())).encode()).hexdigest()
 
+    @property
+    def columns(self) -> tuple[list[str], list[str]]:
+        """Parameters and scores that the table of runs shows; the first score sorts."""
+        choices = ["arch", "decoder", "model", "recipe", "encoder.name", "protocol", "seed"]
+        scores = [f"{name}_pooled{end}" for name in ("uar", "war") for end in ("", "_low", "_high")]
+        return choices, [*scores, "linear_uar"]
+
     def flat_params(self) -> dict[str, str]:
         """All parameters, the choices among them, as MLflow keeps them."""
         return flat_params({**self.params, **self.choices})

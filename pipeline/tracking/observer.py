@@ -19,6 +19,7 @@ from math import isclose, isfinite, nan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from pipeline.tracking import names
 from pipeline.tracking.database import database_file, tracking_uri
 from pipeline.tracking.experiment import TrackedExperiment, flat_params
 
@@ -36,6 +37,10 @@ _SETTINGS = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
     "MLFLOW_HTTP_RESPECT_RETRY_AFTER_HEADER": "false",
 }
+
+
+# Characters that MLflow's database takes of a description.
+_LONGEST_NOTE = 8000
 
 
 class FoldFiles(NamedTuple):
@@ -82,9 +87,9 @@ def track_fold(experiment: TrackedExperiment, fold: int) -> Iterator[RunLog]:
     monitor: Any = None
     with _tolerance():
         store = _open_store(experiment)
-        parent = store.find(aggregated="no")
+        parent = store.find_open()
         if parent:
-            store.client.update_run(parent.info.run_id, "RUNNING")
+            store.resume(parent)
         else:
             parent = store.create()
         log = RunLog(store, store.create_child(parent, fold))
@@ -95,7 +100,7 @@ def track_fold(experiment: TrackedExperiment, fold: int) -> Iterator[RunLog]:
     try:
         yield log
         taken = max(time.perf_counter() - start, log.seconds)
-        log.metrics({"training_seconds": taken})
+        log.metrics({names.SECONDS: taken})
         status = "FINISHED"
     except (KeyboardInterrupt, SystemExit):
         status = "KILLED"
@@ -115,15 +120,15 @@ def track_training(experiment: TrackedExperiment) -> Iterator[RunLog]:
     with _tolerance():
         store = _open_store(experiment)
         # One that was stopped goes on.
-        run = store.find(aggregated="no") or store.create()
-        store.client.update_run(run.info.run_id, "RUNNING")
+        run = store.find_open() or store.create()
+        store.resume(run)
         log = RunLog(store, run.info.run_id)
     status = "FAILED"
     try:
         yield log
         if log.store:
             with _tolerance():
-                log.store.client.set_tag(log.run_id, "aggregated", "yes")
+                log.store.client.set_tag(log.run_id, names.AGGREGATED, "yes")
         status = "FINISHED"
     except (KeyboardInterrupt, SystemExit):
         status = "KILLED"
@@ -159,7 +164,8 @@ def log_experiment(
         experiment: As the folds were trained: with anything else it is another one.
         folds: What the files of each fold say.
         summary: Metrics over all folds.
-        artifacts: Tables and figures to attach; no pictures of faces.
+        artifacts: Tables and figures to attach; no pictures of faces. The first one in Markdown
+            is what the run says of itself, too.
         models: model.safetensors of the folds whose model is to be attached to their run.
         more_params: What no fold alone knows, nested, under names that the experiment's parameters
             do not have: which folds there are, and what they test.
@@ -168,9 +174,9 @@ def log_experiment(
         store = _open_store(experiment)
         results = [sorted(summary.items()), sorted(folds), sorted(flat_params(more_params).items())]
         digest = hashlib.sha256(json.dumps(results).encode()).hexdigest()
-        parent = store.find(aggregated="no")
+        parent = store.find_open()
         if not parent:
-            if store.find(result_digest=digest):
+            if store.find_result(digest):
                 return
             parent = store.create()
         children = _complete_children(store, parent, folds)
@@ -180,7 +186,7 @@ def log_experiment(
         with _tolerance():
             for fold, weights in models.items():
                 store.add_model(children[fold], weights)
-        tags = {"result_digest": digest, "aggregated": "yes"}
+        tags = {names.RESULT: digest, names.AGGREGATED: "yes", **_note(artifacts)}
         store.close(run_id, metrics=_finite(summary), more_params=more_params, tags=tags)
 
 
@@ -243,8 +249,20 @@ def _agrees(run: "Run", files: FoldFiles) -> bool:
     """Whether a run ended with the final metrics of the fold's files."""
     logged = run.data.metrics
     return all(
-        isclose(logged.get(name, nan), value) for name, value in _finite(files.metrics).items()
+        isclose(logged.get(names.grouped(name), nan), value)
+        for name, value in _finite(files.metrics).items()
     )
+
+
+def _note(artifacts: list[Path]) -> dict[str, str]:
+    """The description of a run: whole lines, as many as MLflow takes."""
+    page = next((path for path in artifacts if path.suffix == ".md"), None)
+    if not page:
+        return {}
+    text = page.read_text(encoding="utf-8")
+    if len(text) > _LONGEST_NOTE:
+        text = text[:_LONGEST_NOTE].rpartition("\n")[0]
+    return {"mlflow.note.content": text}
 
 
 def _finite(values: Mapping[str, float]) -> dict[str, float]:

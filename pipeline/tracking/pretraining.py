@@ -33,3 +33,10 @@ class PretrainingExperiment(TrackedExperiment):
             words.append(encoder)
         words += [f"seed {self.choices['seed']}", f"({self.params_digest[:4]})"]
         return " ".join(map(str, words))
+
+    @property
+    def columns(self) -> tuple[list[str], list[str]]:
+        return ["method", "model", "recipe", "encoder.name", "seed"], [
+            "validation_loss",
+            "train_loss",
+        ]

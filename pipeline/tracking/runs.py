@@ -3,6 +3,8 @@
 import hashlib
 import json
 import os
+import re
+import socket
 import subprocess
 import time
 from collections.abc import Mapping
@@ -11,6 +13,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import psutil
 from mlflow import MlflowClient
 from mlflow.entities import (
     Dataset,
@@ -30,9 +33,11 @@ from mlflow.utils.mlflow_tags import (
     MLFLOW_GIT_COMMIT,
     MLFLOW_PARENT_RUN_ID,
     MLFLOW_RUN_NAME,
+    MLFLOW_RUN_NOTE,
 )
 from mlflow.utils.validation import MAX_PARAMS_TAGS_PER_BATCH
 
+from pipeline.tracking import names
 from pipeline.tracking.database import (
     artifacts_uri,
     database_file,
@@ -43,6 +48,13 @@ from pipeline.tracking.database import (
 from pipeline.tracking.experiment import TrackedExperiment, flat_params
 from pipeline.tracking.packaging import package_model
 from pipeline.tracking.patience import patient
+
+# Of a model that MLflow keeps.
+_MOST_MODEL_PARAMS = 100
+_MODEL_NOTE = (
+    "Says who is in a video and what they show over time: a table of paths in, a table out "
+    "(docs/predict.md). Tested on the subjects of fold {fold}, of whom its scores are."
+)
 
 
 class Store:
@@ -60,12 +72,26 @@ class Store:
         self.client = MlflowClient(uri) if database else patient(MlflowClient(uri))
         if database:
             mend_places(database)
-        self.experiment_id = _experiment(self.client, experiment.group, artifacts)
+        view = names.stored_view(*experiment.columns)
+        self.experiment_id = _experiment(self.client, experiment.group, artifacts, view)
+        end_killed_runs(self.client, self.experiment_id)
 
-    def find(self, **tags: str) -> Run | None:
-        """The newest parent run of this experiment, code and DVC experiment with such tags."""
-        found = self._search({"key": self._key(), **tags}, max_results=1)
+    def find_open(self) -> Run | None:
+        """The newest parent run of this experiment, code and DVC experiment without a result."""
+        return self._find({names.AGGREGATED: "no"})
+
+    def find_result(self, digest: str) -> Run | None:
+        """The newest one that was closed with that result."""
+        return self._find({names.RESULT: digest})
+
+    def _find(self, tags: Mapping[str, str]) -> Run | None:
+        found = self._search({names.KEY: self._key(), **tags}, max_results=1)
         return found[0] if found else None
+
+    def resume(self, run: Run) -> None:
+        """Have a parent run again while this process trains."""
+        self.client.update_run(run.info.run_id, "RUNNING")
+        self.client.set_tag(run.info.run_id, names.PROCESS, this_process())
 
     def find_by_name(self) -> Run | None:
         """The newest run of this experiment's name, of whatever commit and DVC experiment."""
@@ -74,7 +100,8 @@ class Store:
 
     def create(self) -> Run:
         """A new parent run, with the parameters that tell it from others while it runs."""
-        return self._create(self.experiment.name, {"key": self._key(), "aggregated": "no"}, {})
+        tags = {names.KEY: self._key(), names.AGGREGATED: "no"}
+        return self._create(self.experiment.name, tags, {})
 
     def children(self, parent: Run) -> dict[int, Run]:
         """Runs of the parent's folds."""
@@ -90,17 +117,25 @@ class Store:
         return str(child.info.run_id)
 
     def add_model(self, run_id: str, weights: Path) -> None:
-        """Attach a fold's model to its run, unless it has one."""
-        outputs = self.client.get_run(run_id).outputs
-        if outputs and outputs.model_outputs:
+        """Attach a fold's model and its scores to its run, unless it has one."""
+        run = self.client.get_run(run_id)
+        if run.outputs and run.outputs.model_outputs:
             return
         with TemporaryDirectory() as temporary:
             folder = Path(temporary) / "model"
             package_model(weights, folder)
             model = self.client.create_logged_model(
-                self.experiment_id, name="model", source_run_id=run_id
+                self.experiment_id,
+                # Of other characters MLflow allows few.
+                name=re.sub(r"[^A-Za-z0-9_-]+", "-", str(run.info.run_name)),
+                source_run_id=run_id,
+                tags={MLFLOW_RUN_NOTE: _MODEL_NOTE.format(fold=run.data.tags["fold"])},
+                params=dict(list(run.data.params.items())[:_MOST_MODEL_PARAMS]),
             )
             self.client.log_model_artifacts(model.model_id, str(folder))
+        for name, value in run.data.metrics.items():
+            if name.startswith("test/"):
+                self.client.log_metric(run_id, name, value, model_id=model.model_id)
         self.client.finalize_logged_model(model.model_id, "READY")
         self.client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
 
@@ -137,8 +172,8 @@ class Store:
     def training_seconds(self) -> float | None:
         """Mean over the folds of the newest run that says how long it took; None without one."""
         newest: dict[str, float] = {}
-        for run in self._search(self.searchable, "metrics.training_seconds >= 0"):
-            newest.setdefault(run.data.tags["fold"], run.data.metrics["training_seconds"])
+        for run in self._search(self.searchable, f"metrics.`{names.SECONDS}` >= 0"):
+            newest.setdefault(run.data.tags["fold"], run.data.metrics[names.SECONDS])
         return sum(newest.values()) / len(newest) if newest else None
 
     def _search(self, tags: Mapping[str, str], *terms: str, max_results: int = 1000) -> list[Run]:
@@ -154,8 +189,9 @@ class Store:
         common = {
             MLFLOW_RUN_NAME: name,
             MLFLOW_GIT_COMMIT: _git_commit(),
-            "dvc_experiment": os.environ.get("DVC_EXP_NAME", ""),
-            "dvc_stage": os.environ.get("DVC_STAGE", ""),
+            names.DVC_EXPERIMENT: os.environ.get("DVC_EXP_NAME", ""),
+            names.STAGE: os.environ.get("DVC_STAGE", ""),
+            names.PROCESS: this_process(),
             **self.searchable,
         }
         run = self.client.create_run(self.experiment_id, tags={**common, **tags})
@@ -199,25 +235,51 @@ def _ensure_database(database: Path) -> None:
     """
     if not database.exists():
         partial = database.with_name(f"{database.name}.{os.getpid()}.partial")
-        MlflowClient(sqlite_uri(partial))
+        # MLflow makes an experiment called Default, in which nothing is ever logged.
+        MlflowClient(sqlite_uri(partial)).delete_experiment("0")
         with suppress(FileExistsError):
             database.hardlink_to(partial)
         partial.unlink()
 
 
-def _experiment(client: MlflowClient, name: str, artifacts: str | None) -> str:
+def _experiment(client: MlflowClient, name: str, artifacts: str | None, view: str) -> str:
     """Id of the experiment, which is made where there is none."""
+    tags = {names.VIEW_TAG: view, "mlflow.experimentKind": "custom_model_development"}
     experiment = client.get_experiment_by_name(name)
     if experiment is None:
         try:
-            return client.create_experiment(name, artifact_location=artifacts)
+            return client.create_experiment(name, artifact_location=artifacts, tags=tags)
         except MlflowException as error:
             # Another process was faster.
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
         experiment = client.get_experiment_by_name(name)
         assert experiment
+    if experiment.tags.get(names.VIEW_TAG) != view:
+        client.set_experiment_tag(experiment.experiment_id, names.VIEW_TAG, view)
     return str(experiment.experiment_id)
+
+
+def this_process() -> str:
+    """The machine, the process, and when that began: another one may get the same number."""
+    process = psutil.Process()
+    return f"{socket.gethostname()} {process.pid} {process.create_time():.2f}"
+
+
+def end_killed_runs(client: MlflowClient, experiment_id: str) -> None:
+    """Close the runs whose process is no more on this machine: SIGKILL leaves it no time to."""
+    for run in client.search_runs([experiment_id], "attributes.status = 'RUNNING'"):
+        host, _, process = run.data.tags.get(names.PROCESS, "").partition(" ")
+        number, _, began = process.partition(" ")
+        if host == socket.gethostname() and not _runs(int(number), float(began)):
+            client.set_terminated(run.info.run_id, "KILLED")
+
+
+def _runs(number: int, began: float) -> bool:
+    try:
+        return bool(abs(psutil.Process(number).create_time() - began) < 1)
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _git_commit() -> str:
@@ -232,4 +294,4 @@ def _git_commit() -> str:
 
 def _metrics(values: Mapping[str, float], step: int) -> list[Metric]:
     now = int(time.time() * 1000)
-    return [Metric(name, value, now, step) for name, value in values.items()]
+    return [Metric(names.grouped(name), value, now, step) for name, value in values.items()]

@@ -83,7 +83,9 @@ def peak_memory(device: torch.device) -> int:
     """Most bytes so far: of tensors on a GPU, of this process on a CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # In kilobytes, on macOS in bytes.
+    return most if sys.platform == "darwin" else most * 1024
 
 
 @contextmanager

@@ -51,6 +51,7 @@ from pipeline.common.encoder_weights import (
 )
 from pipeline.common.files import project_root, sha256_of
 from pipeline.common.imports import OBSERVERS, needed_files
+from pipeline.common.log_file import log_file
 from pipeline.common.memory import memory_advice
 from pipeline.common.params import Preset, StageParams, load_params
 from pipeline.feed.batches import evaluation_batches
@@ -355,10 +356,11 @@ if __name__ == "__main__":
         parser.add_argument(name, type=Path)
     parser.add_argument("--params", type=Path, default=Path("affect/params.yaml"))
     args = parser.parse_args()
-    main(
-        load_params(Params, args.params),
-        args.fold,
-        args.seed,
-        Inputs(*(getattr(args, name) for name in Inputs._fields)),
-        args.out,
-    )
+    with log_file(f"affect-fold{args.fold}-seed{args.seed}"):
+        main(
+            load_params(Params, args.params),
+            args.fold,
+            args.seed,
+            Inputs(*(getattr(args, name) for name in Inputs._fields)),
+            args.out,
+        )

@@ -24,6 +24,7 @@ from pipeline.common.encoder_weights import (
 )
 from pipeline.common.files import project_root, sha256_of, write_json
 from pipeline.common.imports import OBSERVERS, needed_files
+from pipeline.common.log_file import log_file
 from pipeline.common.memory import memory_advice
 from pipeline.common.params import Preset, StageParams, load_params
 from pipeline.feed.batches import evaluation_batches
@@ -270,8 +271,9 @@ if __name__ == "__main__":
     for name in (*Inputs._fields, *Outputs._fields):
         parser.add_argument(name, type=Path)
     args = parser.parse_args()
-    main(
-        load_params(Params, Path("pretrain/params.yaml")),
-        Inputs(*(getattr(args, name) for name in Inputs._fields)),
-        Outputs(*(getattr(args, name) for name in Outputs._fields)),
-    )
+    with log_file("pretrain"):
+        main(
+            load_params(Params, Path("pretrain/params.yaml")),
+            Inputs(*(getattr(args, name) for name in Inputs._fields)),
+            Outputs(*(getattr(args, name) for name in Outputs._fields)),
+        )

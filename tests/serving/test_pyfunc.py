@@ -31,6 +31,7 @@ from pipeline.store.shards import write_shards
 from pipeline.store.stored_frames import StoredFrames
 from pipeline.store.strips import encode_strip
 from pipeline.tracking.experiment import TrackedExperiment
+from pipeline.tracking.names import AGGREGATED
 from pipeline.tracking.observer import FoldFiles, log_experiment, track_fold
 from pipeline.tracking.packaging import PACKAGES, package_model
 from pipeline.video.reader import FrameReader
@@ -234,7 +235,8 @@ import mlflow
 import pandas as pd
 
 run_id, *videos = sys.argv[1:]
-version = mlflow.register_model(f"runs:/{run_id}/model", "expressions")
+(output,) = mlflow.MlflowClient().get_run(run_id).outputs.model_outputs
+version = mlflow.register_model(f"models:/{output.model_id}", "expressions")
 model = mlflow.pyfunc.load_model(f"models:/expressions/{version.version}")
 predicted = model.predict(pd.DataFrame({"video": videos}))
 import facenet_pytorch
@@ -310,6 +312,6 @@ def test_a_model_that_cannot_be_attached_costs_a_warning_and_no_result(
     client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
     experiment = client.get_experiment_by_name("dfer-sample")
     assert experiment is not None
-    (parent,) = client.search_runs([experiment.experiment_id], "tags.aggregated = 'yes'")
+    (parent,) = client.search_runs([experiment.experiment_id], f"tags.`{AGGREGATED}` = 'yes'")
     assert parent.info.status == "FINISHED"
-    assert parent.data.metrics == {"uar_mean": 0.5}
+    assert parent.data.metrics == {"test/uar_mean": 0.5}

@@ -14,6 +14,7 @@ from mlflow.artifacts import download_artifacts
 from pipeline.tracking import runs
 from pipeline.tracking.database import database_file, mend_places, sqlite_uri, tracking_uri
 from pipeline.tracking.experiment import TrackedExperiment
+from pipeline.tracking.names import AGGREGATED
 from pipeline.tracking.observer import FoldFiles, log_experiment, track_fold
 
 CHOICES: dict[str, str | int] = {
@@ -120,7 +121,7 @@ def test_a_copied_project_goes_on_in_the_copy_and_leaves_the_old_folder_alone(
     client = client_of(new)
     (parent,) = client.search_runs(
         [client.get_run(fold).info.experiment_id],
-        "tags.seed = '1' and tags.aggregated = 'yes'",
+        f"tags.seed = '1' and tags.`{AGGREGATED}` = 'yes'",
     )
     assert parent.info.artifact_uri.startswith((new / "mlartifacts").as_uri() + "/")
     (table,) = client.list_artifacts(parent.info.run_id)

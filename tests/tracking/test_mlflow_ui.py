@@ -1,10 +1,11 @@
 import os
+import re
 from pathlib import Path
 
 import pytest
 import yaml
-from browser import browser_page, compare_runs, mlflow_server
-from mlflow import MlflowClient
+from browser import browser_page, pages_of_the_project
+from playwright.sync_api import expect
 from project import ROOT
 
 from pipeline.mtcae.structures import STRUCTURES
@@ -51,16 +52,31 @@ def test_the_comparison_page_shows_uar_and_war_of_six_structures(
         for i, (arch, decoder) in enumerate(STRUCTURES):
             uar, war = 0.5123 + i * 0.0307, 0.5456 + i * 0.0311
             scores[log_structure(arch, decoder, uar, war)] = (uar, war)
-        client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
-        experiment = client.get_experiment_by_name("dfer-sample")
-        assert experiment is not None
-        with mlflow_server(tmp_path / "mlflow.db", tmp_path / "mlartifacts") as address:
-            text = compare_runs(page, address, experiment.experiment_id, list(scores))
-            folder = Path(os.environ.get("TEST_ARTIFACTS", tmp_path))
-            folder.mkdir(parents=True, exist_ok=True)
+        folder = Path(os.environ.get("TEST_ARTIFACTS", tmp_path))
+        folder.mkdir(parents=True, exist_ok=True)
+        with pages_of_the_project(tmp_path) as (address, printed):
+            experiments, side_by_side = (line.partition(": ")[2] for line in printed)
+            page.goto(experiments)
+            page.get_by_role("link", name=next(iter(scores)), exact=True).wait_for()
+            table = page.locator("body").inner_text()
+            page.screenshot(path=folder / "mlflow-table.png")
+            page.goto(side_by_side)
+            page.get_by_role("heading", name="Comparing 6 Runs").wait_for()
+            expect(page.get_by_role("grid").last).to_contain_text(re.compile(r"\d"))
+            text = page.locator("body").inner_text()
             page.screenshot(path=folder / "mlflow-comparison.png", full_page=True)
-    lines = text.splitlines()
-    for name, (uar, war) in scores.items():
-        assert name in lines
-        assert str(round(uar, 3)) in lines
-        assert str(round(war, 3)) in lines
+            page.goto(address)
+            page.get_by_text("dfer-sample").first.wait_for()
+            assert "Default" not in page.locator("body").inner_text()
+    # Best first, a row for each experiment and none for its folds.
+    places = [table.index(name) for name in reversed(scores)]
+    assert places == sorted(places)
+    assert "fold 1" not in table
+    assert all(name in table for name in ("arch", "test/uar_pooled", "test/war_pooled"))
+    for name, scores_of_run in scores.items():
+        assert name in table
+        for score in scores_of_run:
+            # With all their digits, 0.6044 as 0.604399.
+            assert any(line.startswith(str(score)[:5]) for line in table.splitlines())
+            assert str(round(score, 3)) in text.splitlines()
+        assert name in text.splitlines()

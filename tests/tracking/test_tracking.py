@@ -18,6 +18,7 @@ from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from project import ROOT
 
 from pipeline.common.files import project_root
+from pipeline.tracking import names
 from pipeline.tracking.experiment import TrackedExperiment
 from pipeline.tracking.observer import FoldFiles, log_experiment, track_fold, training_seconds
 
@@ -36,6 +37,7 @@ CURVE = [
     {"epoch": 3, "train_loss": 1.0},
 ]
 SUMMARY = {"uar_mean": 0.5, "uar_pooled": 0.6}
+GROUPED = {"test/uar_mean": 0.5, "test/uar_pooled": 0.6}
 DIGEST = "0123456789abcdef" * 4
 EXPERIMENT = TrackedExperiment(CHOICES, PARAMS, DIGEST)
 # As MLflow has them: the parameters and the choices.
@@ -97,7 +99,7 @@ def metrics_of(project: Path, run_id: str) -> dict[str, float]:
     return dict(client(project).get_run(run_id).data.metrics)
 
 
-def curve_of(project: Path, run: Run, metric: str = "train_loss") -> list[tuple[int, float]]:
+def curve_of(project: Path, run: Run, metric: str = "train/loss") -> list[tuple[int, float]]:
     history = client(project).get_metric_history(run.info.run_id, metric)
     return [(point.step, point.value) for point in history]
 
@@ -108,13 +110,13 @@ def test_an_experiment_is_one_parent_with_a_child_for_each_fold(project: Path) -
     aggregate()
     (parent,), children = runs(project)
     assert parent.info.status == "FINISHED"
-    assert parent.data.metrics == SUMMARY
+    assert parent.data.metrics == GROUPED
     assert sorted(children) == [1, 2]
     for fold, child in children.items():
         assert child.info.status == "FINISHED"
         assert child.data.tags["mlflow.parentRunId"] == parent.info.run_id
         assert curve_of(project, child) == [(1, 2.5), (2, 1.5), (3, 1.0)]
-        assert child.data.metrics["test_uar"] == fold / 10
+        assert child.data.metrics["test/uar"] == fold / 10
         assert child.data.params == FLAT | {"fold": str(fold)}
     assert parent.data.params == FLAT | {"split.protocol": "paper", "folds": "[1, 2]"}
 
@@ -155,7 +157,7 @@ def test_folds_out_of_the_cache_of_dvc_are_added_from_their_files(project: Path)
     _, children = runs(project)
     assert curve_of(project, children[1]) == [(1, 2.5), (2, 1.5), (3, 1.0)]
     assert children[1].info.status == "FINISHED"
-    assert children[1].data.metrics["test_uar"] == 0.1
+    assert children[1].data.metrics["test/uar"] == 0.1
     # The one that was logged live is left as it is.
     assert curve_of(project, children[2]) == [(1, 2.5)]
 
@@ -197,7 +199,7 @@ def test_a_run_with_other_metrics_than_the_files_is_replaced_by_what_they_say(
         log.metrics({"test_uar": 0.9})
     aggregate((1,))
     _, children = runs(project)
-    assert children[1].data.metrics["test_uar"] == 0.1
+    assert children[1].data.metrics["test/uar"] == 0.1
     assert curve_of(project, children[1]) == [(1, 2.5), (2, 1.5), (3, 1.0)]
 
 
@@ -262,7 +264,7 @@ def test_more_parameters_than_mlflow_takes_at_once_are_logged_and_long_ones_cut(
         assert numbers.items() <= run.data.params.items()
         assert json.dumps(["a" * 99] * 99).startswith(run.data.params["subjects"][:5990])
     assert parent.info.status == "FINISHED"
-    assert parent.data.tags["aggregated"] == "yes"
+    assert parent.data.tags[names.AGGREGATED] == "yes"
 
 
 def test_parameters_that_are_no_json_cost_a_warning_and_not_the_training(project: Path) -> None:
@@ -309,8 +311,8 @@ def test_an_aggregate_after_that_closes_the_new_run(project: Path) -> None:
     run_fold(1)
     aggregate((1,))
     parents = [run for run in all_runs(project) if "fold" not in run.data.tags]
-    assert [run.data.metrics for run in parents] == [SUMMARY, SUMMARY]
-    assert [run.data.tags["aggregated"] for run in parents] == ["yes", "yes"]
+    assert [run.data.metrics for run in parents] == [GROUPED, GROUPED]
+    assert [run.data.tags[names.AGGREGATED] for run in parents] == ["yes", "yes"]
 
 
 def test_a_parent_is_running_while_one_of_its_folds_is(project: Path) -> None:
@@ -347,6 +349,7 @@ assert dict(os.environ) == before
 def test_without_mlflow_a_training_goes_on_with_one_warning(project: Path) -> None:
     run_alone(f"""
 import sys, warnings
+from pipeline.tracking import names
 from pipeline.tracking.experiment import TrackedExperiment
 from pipeline.tracking.observer import track_fold
 sys.modules["mlflow"] = None  # Whoever imports it gets a ModuleNotFoundError.
@@ -367,6 +370,7 @@ def start_fold(seed: int, then: str = "pass") -> subprocess.Popen[str]:
     """A fold in a process of its own; any warning is an error there, but for MLflow's own."""
     experiment = EXPERIMENT._replace(choices=CHOICES | {"seed": seed})
     program = f"""
+from pipeline.tracking import names
 from pipeline.tracking.experiment import TrackedExperiment
 from pipeline.tracking.observer import track_fold
 import pipeline.tracking.runs, warnings
@@ -420,7 +424,7 @@ def test_a_killed_training_is_taken_up_by_the_next_run(project: Path) -> None:
     run_fold(1)
     aggregate((1,))
     (parent,), children = runs(project)
-    assert parent.data.metrics == SUMMARY
+    assert parent.data.metrics == GROUPED
     assert [parent.info.status, children[1].info.status] == ["FINISHED", "FINISHED"]
     assert curve_of(project, children[1]) == [(1, 2.5), (2, 1.5), (3, 1.0)]
 
@@ -431,7 +435,7 @@ def test_the_training_time_is_the_mean_of_the_newest_run_of_each_fold(
     def timed_fold(fold: int, seconds: float) -> None:
         run_fold(fold)
         child = runs(project)[1][fold]
-        client(project).log_metric(child.info.run_id, "training_seconds", seconds, step=1)
+        client(project).log_metric(child.info.run_id, names.SECONDS, seconds, step=1)
 
     assert seconds_of(CHOICES) is None
     timed_fold(1, 50.0)
@@ -444,7 +448,7 @@ def test_the_training_time_is_the_mean_of_the_newest_run_of_each_fold(
     monkeypatch.setenv("DVC_EXP_NAME", "shy-dog")
     run_fold(1)
     newest = max(all_runs(project), key=lambda run: int(run.info.start_time))
-    client(project).log_metric(newest.info.run_id, "training_seconds", 10.0, step=1)
+    client(project).log_metric(newest.info.run_id, names.SECONDS, 10.0, step=1)
     assert seconds_of(CHOICES) == 15.0
     for other in ({"seed": 2}, {"arch": "stl"}, {"dataset": "custom"}):
         assert seconds_of({**CHOICES, **other}) is None
@@ -493,7 +497,7 @@ def test_system_metrics_are_a_switch(
             time.sleep(0.1)
     metrics = metrics_of(project, log.run_id)
     assert any(name.startswith("system/") for name in metrics) == wanted
-    assert "train_loss" in metrics
+    assert "train/loss" in metrics
     assert not [thread for thread in threading.enumerate() if "SystemMetrics" in thread.name]
 
 
@@ -538,8 +542,8 @@ def test_numbers_that_are_not_finite_are_left_out(project: Path) -> None:
     with track_fold(EXPERIMENT, 1) as log:
         log.metrics({"a": 1.0, "b": float("nan"), "c": float("inf")})
     metrics = runs(project)[1][1].data.metrics
-    assert metrics.keys() == {"a", "training_seconds"}
-    assert metrics["a"] == 1.0
+    assert metrics.keys() == {"test/a", names.SECONDS}
+    assert metrics["test/a"] == 1.0
 
 
 def test_an_unreachable_server_costs_a_warning_and_not_the_training(
@@ -659,3 +663,40 @@ def test_a_missing_driver_or_a_silent_error_costs_a_warning_and_not_the_training
     monkeypatch.setattr("pipeline.tracking.runs.Store.__init__", fail)
     with pytest.warns(UserWarning, match="MLflow: .+; going on without it"):
         assert run_fold(1) == len(CURVE)
+
+
+def test_a_run_of_a_killed_process_does_not_go_on_for_ever(project: Path) -> None:
+    program = """
+import os, signal
+from test_tracking import EXPERIMENT
+from pipeline.tracking.observer import track_fold
+with track_fold(EXPERIMENT, 1) as log:
+    log.metrics({"train_loss": 1.0}, step=1)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    places = {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}:{ROOT / 'tests/tracking'}"}
+    command = [sys.executable, "-c", program]
+    subprocess.run(command, cwd=project, env={**os.environ, **places}, check=False)
+    assert {run.info.status for run in all_runs(project)} == {"RUNNING"}
+    # Another one of this process, which lives.
+    with track_fold(EXPERIMENT, 2):
+        (parent,), children = runs(project)
+        assert parent.info.status == "RUNNING"
+        assert {fold: run.info.status for fold, run in children.items()} == {
+            1: "KILLED",
+            2: "RUNNING",
+        }
+
+
+def test_a_run_says_its_table_and_its_helpers_are_hidden(project: Path, tmp_path: Path) -> None:
+    page = tmp_path / "table.md"
+    page.write_text("# A table\n" + "a line of it\n" * 1000, encoding="utf-8")
+    run_fold(1)
+    aggregate((1,), artifacts=(page,))
+    (parent,), _ = runs(project)
+    note = parent.data.tags["mlflow.note.content"]
+    assert note.startswith("# A table\na line of it\n")
+    assert note.endswith("\na line of it")
+    assert len(note) <= 8000
+    shown = {name for name in parent.data.tags if not name.startswith("mlflow.")}
+    assert shown == {"arch", "decoder", "model", "recipe", "seed", "dvc_experiment"}
