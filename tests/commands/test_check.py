@@ -38,7 +38,7 @@ def test_the_parameters_of_the_project_can_be_run() -> None:
         ({"arch": "cascade"}, "arch is 'cascade'; did you mean cascaded?"),
         ({"decoder": "mlp"}, "arch and decoder make cascaded mlp, which is no structure"),
         ({"sed": 1}, "sed is a line that no stage reads; did you mean seed?"),
-        ({"frames__size": -1}, "frames.size: Input should be greater than 0"),
+        ({"frames__size": -1}, "frames.size: Input should be a multiple of 8"),
         (
             {"recipes__quick__engine__epochs": 0},
             "recipes.quick.engine.epochs: Input should be greater than 0",
