@@ -22,6 +22,9 @@ from pipeline.common.files import atomic_path
 Times = npt.NDArray[np.float64]
 Shots = npt.NDArray[np.int64]
 
+SUBJECT, FILM, CLIP = "subject", "film", "clip"
+"""What folds keep together."""
+
 
 @dataclass(frozen=True)
 class Refusal:
@@ -37,14 +40,16 @@ class Clip:
 
     Attributes:
         clip: Name that is unique in the data set and safe in a file name or a WebDataset key.
-        path: Video file, relative to the folder of the data set's videos.
-        subject: Who is seen; folds are made of whole subjects.
+        path: Video file or folder of pictures, relative to the folder of the data set's videos.
+        subject: Who is seen; folds are made of whole subjects. Where nobody knows, `group_kind`
+            says what it names instead.
         label: Expression in the project's vocabulary.
         sex: `female`, `male`, or empty where it is not known.
         reason: Code of the refusal; empty for a usable clip.
         message: The refusal in words.
         row: Row in the user's table; 0 where the clip comes from no table.
-        split: `train`, `validation` or `test` where the table says so; for protocol `holdout`.
+        split: Part of the clip where a table or a list says so: `train`, `validation` or `test`.
+            Of several folds a word each, in their order, and `-` for a fold without the clip.
         num_frames: Frames of the video; 0 before it is sampled.
         seconds: Length of the video as its container says; 0 where that is not known.
         holes: Frames of the video that are known to be damaged or missing.
@@ -52,6 +57,7 @@ class Clip:
         content: SHA-256 of the sampled frames, in hexadecimal; empty before the video is sampled.
         times: When each of these is shown, in seconds after the first frame of the video.
         shots: Which shot each is of; `OTHER_SHOT` if not of that in which the clip's person is.
+        group_kind: What `subject` names: `subject`, `film` or, where neither is known, `clip`.
     """
 
     clip: str
@@ -70,6 +76,7 @@ class Clip:
     content: str = ""
     times: Times = field(default_factory=lambda: np.empty(0), compare=False)
     shots: Shots = field(default_factory=lambda: np.empty(0, np.int64), compare=False)
+    group_kind: str = SUBJECT
 
     def named(self, clip: str) -> Self:
         """The same clip under another name."""
@@ -86,8 +93,8 @@ class StoredClip:
 
     Attributes:
         clip: As in `Clip`, and so are `path`, `label`, `sex`, `split`, `num_frames`, `seconds`,
-            `content` and `times`.
-        group: What folds keep together: the subject.
+            `content`, `times` and `group_kind`.
+        group: What folds keep together: the subject or, where nobody knows, what `group_kind` says.
         digest: SHA-256 of frames, boxes, points and mask, in hexadecimal.
         shard: Name of the shard, a file in the manifest's folder.
         first_byte: Where the clip begins in the shard.
@@ -109,6 +116,7 @@ class StoredClip:
     end: int = 0
     # An array: a list of Python's numbers takes three times the memory, and clips are many.
     times: Times = field(default_factory=lambda: np.empty(0), compare=False)
+    group_kind: str = SUBJECT
 
 
 Record = TypeVar("Record", Clip, StoredClip)
@@ -140,13 +148,24 @@ def _write(path: Path, clips: Iterable[Record], kind: type[Record]) -> None:
     table = pd.DataFrame(
         [asdict(clip) for clip in clips], columns=[column.name for column in fields(kind)]
     ).astype(plain)
+    if (table["group_kind"] == SUBJECT).all():
+        # Where people are known nothing is to be said about it.
+        table = table.drop(columns="group_kind")
     with atomic_path(path) as temporary:
         table.to_parquet(temporary, index=False)
 
 
 def _read(source: Path | BufferedIOBase, kind: type[Record]) -> list[Record]:
     table = pd.read_parquet(source)
+    if "group_kind" not in table:
+        table["group_kind"] = SUBJECT
     return [kind(*row) for row in table.itertuples(index=False, name=None)]
+
+
+def group_words(clips: Iterable[Clip | StoredClip]) -> str:
+    """What the clips' groups are, for sentences: `subjects`, `films`, `clips`, `films and clips`."""
+    kinds = {clip.group_kind for clip in clips} or {SUBJECT}
+    return " and ".join(f"{kind}s" for kind in (SUBJECT, FILM, CLIP) if kind in kinds)
 
 
 def unique_slugs(names: list[str]) -> list[str]:
