@@ -24,6 +24,8 @@ Shots = npt.NDArray[np.int64]
 
 SUBJECT, FILM, CLIP = "subject", "film", "clip"
 """What folds keep together."""
+NO_PART = "-"
+"""In place of a part: the lists of a fold have not got the clip."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ class Clip:
         message: The refusal in words.
         row: Row in the user's table; 0 where the clip comes from no table.
         split: Part of the clip where a table or a list says so: `train`, `validation` or `test`.
-            Of several folds a word each, in their order, and `-` for a fold without the clip.
+            Of several folds a word each, in their order, and `NO_PART` for a fold without it.
         num_frames: Frames of the video; 0 before it is sampled.
         seconds: Length of the video as its container says; 0 where that is not known.
         holes: Frames of the video that are known to be damaged or missing.
@@ -163,7 +165,7 @@ def _read(source: Path | BufferedIOBase, kind: type[Record]) -> list[Record]:
 
 
 def group_words(clips: Iterable[Clip | StoredClip]) -> str:
-    """What the clips' groups are, for sentences: `subjects`, `films`, `clips`, `films and clips`."""
+    """What the clips' groups are, in sentences: `subjects`, `clips`, `films and clips`."""
     kinds = {clip.group_kind for clip in clips} or {SUBJECT}
     return " and ".join(f"{kind}s" for kind in (SUBJECT, FILM, CLIP) if kind in kinds)
 

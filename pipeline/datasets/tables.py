@@ -7,7 +7,7 @@ import codecs
 import csv
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,13 +19,30 @@ from pipeline.common.files import is_only_in_project
 
 
 class Columns(NamedTuple):
-    """The columns of a table that are read."""
+    """The columns of a table that are read.
+
+    Attributes:
+        required: Have to be there.
+        optional: May be there.
+        instead: By required column one that is read in its place where it is not there.
+    """
 
     required: tuple[str, ...]
     optional: tuple[str, ...]
+    instead: Mapping[str, str] = {}
+
+    def of(self, names: Sequence[str]) -> tuple[str, ...]:
+        """What a table with these columns has to have, and then what it may have."""
+        required = (
+            self.instead[name] if name not in names and self.instead.get(name) in names else name
+            for name in self.required
+        )
+        return *required, *self.optional
 
 
-CLIPS = Columns(required=("path", "subject", "label"), optional=("sex", "split"))
+CLIPS = Columns(
+    required=("path", "subject", "label"), optional=("sex", "split"), instead={"subject": "film"}
+)
 
 # What a file begins with that says its own encoding. UTF-32 comes first: it begins as UTF-16 does.
 _MARKS = {
@@ -92,9 +109,9 @@ def _places_of_columns(header: Sequence[str], columns: Columns) -> dict[str, int
     """Where the columns stand that are read."""
     names = [name.strip().casefold() for name in header]
     listed = ", ".join(name for name in names if name)
-    if missing := [column for column in columns.required if column not in names]:
+    wanted = columns.of(names)
+    if missing := [name for name in wanted if name not in (*names, *columns.optional)]:
         raise ValueError(f"it has the columns {listed}; missing: {', '.join(missing)}")
-    wanted = (*columns.required, *columns.optional)
     for column in wanted:
         if names.count(column) > 1:
             numbers = [str(i) for i, name in enumerate(names, start=1) if name == column]
@@ -119,7 +136,7 @@ def _read_parquet(table: Path, columns: Columns) -> pd.DataFrame:
 
 def _read_csv(table: Path, columns: Columns) -> pd.DataFrame:
     """With blank rows, which pandas would leave out of the count."""
-    text = io.StringIO(_decode(table.read_bytes()), newline="")
+    text = io.StringIO(decode_text(table.read_bytes()), newline="")
     header, *rows = list(csv.reader(text, strict=True)) or [[]]
     width = len(header)
     if width == 1 and (separator := re.search("[;\t]", header[0])):
@@ -137,7 +154,7 @@ def _read_csv(table: Path, columns: Columns) -> pd.DataFrame:
     return pd.DataFrame(wanted, columns=list(places), dtype="string")
 
 
-def _decode(content: bytes) -> str:
+def decode_text(content: bytes) -> str:
     """The text of a file in UTF-8, or in what its first bytes say.
 
     Other encodings are not guessed: most files in one are readable, and wrong, in another.
