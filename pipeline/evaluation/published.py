@@ -11,6 +11,7 @@ PAPER = "paper"
 MAE_DFER = "mae-dfer"
 NOTEBOOK = "notebook"
 RATERS = "raters"
+OFFICIAL = "official"
 
 PROTOCOLS = {
     PAPER: "Five subject-independent folds; which subjects were tested together is not published.",
@@ -19,6 +20,8 @@ PROTOCOLS = {
     "emobox": "RAVDESS: six folds of four actors, all eight classes, as EmoBox tests speech.",
     "loso": "Every subject is a fold.",
     "holdout": "One test part, given or drawn.",
+    OFFICIAL: "The folds of the data set's own lists, by clip; who is seen is not known. DFEW and "
+    "MAFW: five folds. FERV39k: one, of all scenes.",
     NOTEBOOK: "RAVDESS: one split into 720 clips to train on, 360 for validation and 360 to test.",
     RATERS: "CREMA-D: 2,443 people named the expression of clips that they watched without sound.",
 }
