@@ -41,8 +41,8 @@ def test_gaps_in_the_numbers_are_allowed_and_counted(tmp_path: Path) -> None:
     read = read_folder(tmp_path / "a", SQUARES)
     assert (read.num_frames, read.notes.holes) == (5, 5)
     assert seen(tmp_path / "a") == [0, 1, 3, 4]
-    # By time the fourth picture is shown from number 8 to 11.
-    assert seen(tmp_path / "a", SQUARES.model_copy(update={"clock": "time"})) == [1, 2, 3, 3]
+    # By time number 4 is shown until 7 comes, and number 8 until 12 does.
+    assert seen(tmp_path / "a", SQUARES.model_copy(update={"clock": "time"})) == [1, 1, 3, 3]
 
 
 def test_numbers_in_equal_steps_have_no_gaps(tmp_path: Path) -> None:
