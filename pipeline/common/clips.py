@@ -8,7 +8,7 @@ import hashlib
 import re
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from io import BufferedIOBase
 from pathlib import Path
 from typing import Self, TypeVar
@@ -36,7 +36,7 @@ class Refusal:
     message: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Clip:
     """One video of the data set, usable or refused.
 
@@ -89,7 +89,7 @@ class Clip:
         return replace(self, reason=refusal.reason, message=refusal.message)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class StoredClip:
     """One labelled clip in a shard.
 
@@ -147,9 +147,12 @@ def read_stored(source: Path | BufferedIOBase) -> list[StoredClip]:
 def _write(path: Path, clips: Iterable[Record], kind: type[Record]) -> None:
     # Arrays, which are not compared, have their type already.
     plain = {column.name: column.type for column in fields(kind) if column.compare}
-    table = pd.DataFrame(
-        [asdict(clip) for clip in clips], columns=[column.name for column in fields(kind)]
-    ).astype(plain)
+    rows = list(clips)
+    # Column by column, because a dict for every clip takes more memory than the clips.
+    columns = {
+        column.name: [getattr(clip, column.name) for clip in rows] for column in fields(kind)
+    }
+    table = pd.DataFrame(columns).astype(plain)
     if (table["group_kind"] == SUBJECT).all():
         # Where people are known nothing is to be said about it.
         table = table.drop(columns="group_kind")

@@ -63,7 +63,7 @@ def check_path(videos: VideoFolder) -> Check:
         if not found:
             yield Refusal(
                 "missing",
-                f"{clip.path} is not in the videos' folder; correct the path or copy it there",
+                f"{clip.path} is not in the videos' folder; correct the path or copy the file",
             )
         elif len(found) > 1:
             yield Refusal(

@@ -183,7 +183,7 @@ def test_other_numbers_than_the_published_ones_are_remarks(small: Path) -> None:
 
 def test_contradictions_refuse_a_clip_and_name_the_lines(small: Path) -> None:
     edit(small, "dfew", 2, "train", "00010,1", "00010,5")
-    edit(small, "dfew", 4, "train", "00002,2\n", "00002,2\n00007,1\n")
+    edit(small, "dfew", 4, "train", "00002,2\n", "00002,2\n00007,3\n")
     edit(small, "dfew", 5, "test", "00009,1", "00009,1\n00004,7")
     edit(small, "dfew", 5, "train", "00004,7\n", "")
     clips = {clip.clip: clip for clip in collect("dfew", small).clips if clip.reason}
