@@ -21,6 +21,9 @@ from pipeline.common.files import atomic_path
 
 Times = npt.NDArray[np.float64]
 Shots = npt.NDArray[np.int64]
+# Of every clip that is not sampled yet: one of each, as clips are many.
+_NO_TIMES, _NO_SHOTS = np.empty(0), np.empty(0, np.int64)
+_NO_TIMES.flags.writeable = _NO_SHOTS.flags.writeable = False
 
 SUBJECT, FILM, CLIP = "subject", "film", "clip"
 """What folds keep together."""
@@ -76,8 +79,8 @@ class Clip:
     holes: int = 0
     stream: str = ""
     content: str = ""
-    times: Times = field(default_factory=lambda: np.empty(0), compare=False)
-    shots: Shots = field(default_factory=lambda: np.empty(0, np.int64), compare=False)
+    times: Times = field(default_factory=lambda: _NO_TIMES, compare=False)
+    shots: Shots = field(default_factory=lambda: _NO_SHOTS, compare=False)
     group_kind: str = SUBJECT
 
     def named(self, clip: str) -> Self:
@@ -117,7 +120,7 @@ class StoredClip:
     first_byte: int = 0
     end: int = 0
     # An array: a list of Python's numbers takes three times the memory, and clips are many.
-    times: Times = field(default_factory=lambda: np.empty(0), compare=False)
+    times: Times = field(default_factory=lambda: _NO_TIMES, compare=False)
     group_kind: str = SUBJECT
 
 
