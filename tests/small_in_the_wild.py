@@ -1,6 +1,6 @@
 """Copies of DFEW, MAFW and FERV39k in their true layouts: lists of any size, and a few clips."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from pathlib import Path
 from typing import NamedTuple
@@ -68,13 +68,14 @@ def rows_of(dataset: str, counts: Mapping[str, int], *, seed: int = 0) -> Rows:
     """Rows with so many clips of each label word, in any order, named as the data set does."""
     labels = [word for word, number in counts.items() for _ in range(number)]
     labels = [str(word) for word in np.random.default_rng(seed).permutation(labels)]
-    scenes = 22
-    name = {
-        "dfew": lambda i, _: f"{i:05}",
-        "mafw": lambda i, _: f"{i:05}.mp4",
-        "ferv39k": lambda i, word: f"Scene{i % scenes}/{word}/{i:04}",
-    }[dataset]
-    return [(name(i, word), word) for i, word in enumerate(labels, start=1)]
+    return [(clip_name(dataset, i, word), word) for i, word in enumerate(labels, start=1)]
+
+
+def clip_name(dataset: str, number: int, word: str) -> str:
+    """The name of a clip with that label word; those of FERV39k are in 22 scenes."""
+    if dataset == "ferv39k":
+        return f"Scene{number % 22}/{word}/{number:04}"
+    return f"{number:05}.mp4" if dataset == "mafw" else f"{number:05}"
 
 
 def write_pictures(
@@ -92,5 +93,4 @@ def truncate(path: Path) -> None:
 
 def numbered_frames(num_frames: int, size: tuple[int, int] = (64, 96)) -> Frames:
     """Grey frames (T, H, W, 3), of which frame i is 10 i bright."""
-    levels: Iterator[int] = iter(range(0, 10 * num_frames, 10))
-    return np.stack([np.full((*size, 3), level, np.uint8) for level in levels])
+    return np.stack([np.full((*size, 3), 10 * i, np.uint8) for i in range(num_frames)])

@@ -13,7 +13,15 @@ import pandas as pd
 import pytest
 from clones import Run, mlflow_runs, new_clone
 from hosts import Host
-from small_in_the_wild import CLIPS, WINDOWS, WORDS, truncate, write_folds, write_pictures
+from small_in_the_wild import (
+    CLIPS,
+    WINDOWS,
+    WORDS,
+    clip_name,
+    truncate,
+    write_folds,
+    write_pictures,
+)
 from small_ravdess import FFMPEG, SUBJECTS, archives_table, ravdess_archives, rendered_videos
 
 from pipeline.common.frames import Frames
@@ -199,9 +207,7 @@ def write_copy(root: Path, dataset: str) -> list[str]:
     for i, (emotion, frames) in enumerate([*good, *good[:2]], start=1):
         word = WORD_OF[dataset][emotion]
         assert word in WORDS[dataset]
-        name = {"dfew": f"{i:05}", "mafw": f"{i:05}.mp4", "ferv39k": f"Crime/{word}/{i:04}"}[
-            dataset
-        ]
+        name = clip_name(dataset, i, word)
         rows.append((name, word))
         if dataset == "mafw" and i != 14:
             person = (i - 1) // 3 % len(SUBJECTS) + 1

@@ -131,8 +131,10 @@ def listed_clips(
         )
     num_folds = max(one.fold for one in lists)
     names = sorted(entries)
+    stems = [PurePosixPath(name).with_suffix("").as_posix() for name in names]
+    slugs = unique_slugs(stems if len(set(stems)) == len(stems) else names)
     clips = []
-    for slug, name in zip(unique_slugs(names), names, strict=True):
+    for slug, name in zip(slugs, names, strict=True):
         found = find_clip(source / place, name)
         clip = Clip(
             clip=slug,

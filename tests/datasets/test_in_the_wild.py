@@ -8,6 +8,7 @@ import pytest
 from sklearn.metrics import balanced_accuracy_score
 from small_in_the_wild import (
     CLIPS,
+    PLAIN,
     WINDOWS,
     WORDS,
     list_path,
@@ -126,8 +127,8 @@ def test_windows_line_ends_and_a_byte_order_mark_are_no_content(
 ) -> None:
     rows = rows_of(dataset, dict.fromkeys(WORDS[dataset], 2))
     sizes = [len(rows) // 5] * 5 if dataset != "ferv39k" else [4]
-    for name, text in (("unix", ()), ("windows", (WINDOWS,))):
-        write_folds(tmp_path / name, dataset, rows, sizes, *text)
+    for name, text in (("unix", PLAIN), ("windows", WINDOWS)):
+        write_folds(tmp_path / name, dataset, rows, sizes, text)
     unix, windows = (collect(dataset, tmp_path / name) for name in ("unix", "windows"))
     assert [(c.clip, c.label, c.split) for c in unix.clips] == [
         (c.clip, c.label, c.split) for c in windows.clips
