@@ -14,7 +14,6 @@ from pipeline.evaluation.published import (
     comparison_results,
     other_results,
 )
-from pipeline.evaluation.published_in_the_wild import in_the_wild_results
 from pipeline.evaluation.setting import Setting
 
 
@@ -123,7 +122,7 @@ def published_table(dataset: str, protocol: str) -> pd.DataFrame:
 def published_results(dataset: str) -> list[PublishedResult]:
     """All of them: the paper's tables, and others; none of a data set that nobody published on."""
     paper = comparison_results(dataset) if dataset in NUM_CLASSES else []
-    return [*paper, *other_results(dataset), *in_the_wild_results(dataset)]
+    return [*paper, *other_results(dataset)]
 
 
 def _yes(value: bool) -> str:

@@ -13,7 +13,6 @@ from pipeline.evaluation.published import (
     comparison_results,
     other_results,
 )
-from pipeline.evaluation.published_in_the_wild import in_the_wild_results
 from pipeline.folds.protocols import SplitSettings
 
 
@@ -62,7 +61,7 @@ def test_single_values_are_those_of_the_tables() -> None:
 def test_rows_on_films_are_by_the_official_folds_and_choose_the_epoch_on_test(
     dataset: str, num_classes: int, scores: list[tuple[float | None, float]]
 ) -> None:
-    rows = in_the_wild_results(dataset)
+    rows = other_results(dataset)
     assert [(row.uar, row.war) for row in rows] == scores
     assert all(row.num_classes == num_classes and row.epoch_on_test for row in rows)
     assert published_results(dataset) == rows
