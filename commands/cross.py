@@ -22,6 +22,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from commands.pages import shards_of, show_page
+from pipeline.common.clips import group_words
 from pipeline.evaluation.classes import ClassMapping, class_mapping
 from pipeline.evaluation.cross_tables import coverage, tables
 from pipeline.feed.loader import load_in_order
@@ -131,7 +132,7 @@ def cross_evaluate(
         [
             f"# Trained on {trained_on}, tested on {dataset}{kept_apart}",
             coverage(counts, classes, mapping, restrict=restrict),
-            *tables(dict(zip(map(str, paths), tested, strict=True)), mapping),
+            *tables(dict(zip(map(str, paths), tested, strict=True)), mapping, group_words(clips)),
         ]
     )
 

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image, ImageDraw, ImageFont
 
-from pipeline.common.clips import StoredClip
+from pipeline.common.clips import StoredClip, group_words
 from pipeline.common.files import atomic_path
 from pipeline.evaluation.markdown import markdown_table
 from pipeline.folds.folds import Fold, read_folds
@@ -94,10 +94,11 @@ def card(
             "detected": [detected[clip.clip] for clip in clips],
         }
     )
+    groups = group_words(clips)
     lengths = table[["seconds", "frames"]].replace(0, np.nan).agg(["min", "median", "max"])
     lengths = lengths.rename_axis("length").round(2).reset_index()
     parts = [
-        f"# {dataset}: {len(table)} clips of {table['subject'].nunique()} subjects",
+        f"# {dataset}: {len(table)} clips of {table['subject'].nunique()} {groups}",
         f"MTCNN found the face in {table['detected'].mean():.1%} of the frames; in all frames of "
         f"{(table['detected'] == 1).mean():.1%} of the clips. Clips that were refused are in "
         "metrics/data_quality.json, not here.",
@@ -106,11 +107,12 @@ def card(
         "## Lengths",
         markdown_table(lengths),
         f"Files that declare no length, left out of the seconds: {(table['seconds'] == 0).sum()}.",
-        "## Subjects by the fold that tests them",
-        _counts(table.drop_duplicates("subject"), "sex", "fold"),
-        "## Clips of each subject",
-        _counts(table, "subject", "class"),
     ]
+    if groups == "subjects":
+        people = table.drop_duplicates("subject")
+        parts += ["## Subjects by the fold that tests them", _counts(people, "sex", "fold")]
+    if groups != "clips":
+        parts += ["## Clips of each group", _counts(table, "subject", "class")]
     return "\n\n".join(parts) + "\n"
 
 

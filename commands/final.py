@@ -25,6 +25,7 @@ from torch import nn
 from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 
 from commands.experiments import read_params
+from pipeline.common.clips import group_words
 from pipeline.common.encoder_weights import card_in, history_in
 from pipeline.common.files import atomic_path
 from pipeline.common.memory import memory_advice
@@ -231,7 +232,7 @@ if __name__ == "__main__":
     except (OSError, ValueError) as error:
         raise SystemExit(f"final: {error}") from error
     print(
-        f"final: {len(data.clips)} clips of {len(data.groups('train'))} subjects, "
+        f"final: {len(data.clips)} clips of {len(data.groups('train'))} {group_words(data.clips)}, "
         f"{plan.epochs} epochs, the median of the folds' best"
     )
     main(params, data, plan, args.out)

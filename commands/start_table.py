@@ -7,6 +7,7 @@ import pandas as pd
 
 from pipeline.evaluation.comparison import System, compare
 from pipeline.evaluation.markdown import markdown_table
+from pipeline.evaluation.tables import groups_tested
 
 
 def start_table(
@@ -37,10 +38,11 @@ def start_table(
 def rests_on(systems: Sequence[System], num_folds: int) -> str:
     """In words, what all the numbers of the table are of."""
     first = systems[0].trainings[0]
+    groups = groups_tested(first)
     return (
-        f"{len(first)} clips of {first['subject'].nunique()} subjects in {num_folds} folds, seeds "
+        f"{len(first)} clips of {first['subject'].nunique()} {groups} in {num_folds} folds, seeds "
         f"{', '.join(map(str, systems[0].seeds))}. Per cent, mean over the seeds, with 95 % "
-        "intervals over subjects."
+        f"intervals over {groups}."
     )
 
 

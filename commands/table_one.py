@@ -152,7 +152,8 @@ def remarks(record: Record, table: pd.DataFrame) -> list[str]:
     """What the reader of the table must know besides the setting."""
     found = []
     if table["uar_pooled_low"].isna().iloc[0]:
-        reason = why_no_interval(record.setting.coverage.subjects)
+        tested = record.setting.coverage
+        reason = why_no_interval(tested.subjects, tested.groups)
         found.append(f"{reason[0].upper()}{reason[1:]}.")
     names = [structure.name for structure in STRUCTURES]
     if missing := [name for name in names if not record.seeds(name)]:

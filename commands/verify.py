@@ -22,7 +22,7 @@ from pathlib import Path
 import pandas as pd
 
 from commands.pages import shards_of, show_page
-from pipeline.common.clips import StoredClip
+from pipeline.common.clips import StoredClip, group_words
 from pipeline.evaluation.classes import class_mapping
 from pipeline.evaluation.markdown import markdown_table
 from pipeline.evaluation.statistics import holm
@@ -64,10 +64,10 @@ def report(
     people = len({clip.group for clip in known})
     lines = [
         f"# {weights} on {args.dataset}",
-        f"{len(known)} clips of {people} subjects: {whose}. Classes of the outputs, in order: "
-        f"{', '.join(subject.classes)}. UAR is over {', '.join(mapping.common)}.",
+        f"{len(known)} clips of {people} {group_words(known)}: {whose}. Classes of the outputs, in "
+        f"order: {', '.join(subject.classes)}. UAR is over {', '.join(mapping.common)}.",
         markdown_table(trial_table(trials)),
-        _in_words(trials),
+        _in_words(trials, group_words(known)),
     ]
     if stored := _stored_score(weights, known):
         lines.insert(2, f"Its training wrote a UAR of {stored:.1%} for these clips.")
@@ -136,7 +136,7 @@ def _stored_score(weights: Path, clips: Sequence[StoredClip]) -> float | None:
     return float((rows["actual"] == rows["predicted"]).groupby(rows["actual"]).mean().mean())
 
 
-def _in_words(trials: Sequence[Trial]) -> str:
+def _in_words(trials: Sequence[Trial], groups: str) -> str:
     best = largest_gain(trials)
     if best is None or best.gain is None:
         return "No change of a single step gives a higher UAR."
@@ -146,7 +146,7 @@ def _in_words(trials: Sequence[Trial]) -> str:
     doubt = "" if p_value < 0.05 else ": it may be luck"
     gain = f"{best.step}, {best.name}: {best.gain.uar.value:+.1%}"
     return (
-        f"The largest gain: {gain} (p = {p_value:.2g} over subjects, corrected for {len(gains)} "
+        f"The largest gain: {gain} (p = {p_value:.2g} over {groups}, corrected for {len(gains)} "
         f"changes{doubt}). It is a reason to look at that step of the two codes, and no score to "
         "publish."
     )

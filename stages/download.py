@@ -10,15 +10,24 @@ from pydantic_core.core_schema import ValidationInfo
 
 from pipeline.acquire.archive_members import UnusableArchive
 from pipeline.acquire.http import DownloadFailed
-from pipeline.common.clips import Clip, write_manifest
-from pipeline.common.files import atomic_path, sha256_of
+from pipeline.common.clips import Clip, group_words, write_manifest
+from pipeline.common.files import atomic_path
 from pipeline.common.params import Preset, StageParams, load_params
 from pipeline.common.refusals import described
-from pipeline.common.sources import Videos, find_video
+from pipeline.common.sources import Videos, find_video, sha256_of_video
 from pipeline.common.workers import map_in_threads
-from pipeline.datasets import cremad, custom, mead, ravdess, sample
+from pipeline.datasets import cremad, custom, dfew, ferv39k, mafw, mead, ravdess, sample
 
-AnySettings = sample.Settings | custom.Settings | ravdess.Settings | cremad.Settings | mead.Settings
+AnySettings = (
+    sample.Settings
+    | custom.Settings
+    | ravdess.Settings
+    | cremad.Settings
+    | mead.Settings
+    | dfew.Settings
+    | mafw.Settings
+    | ferv39k.Settings
+)
 
 
 class DataSet(NamedTuple):
@@ -34,6 +43,9 @@ DATASETS = {
     "ravdess": DataSet(ravdess.Settings, ravdess.collect),
     "cremad": DataSet(cremad.Settings, cremad.collect),
     "mead": DataSet(mead.Settings, mead.collect),
+    "dfew": DataSet(dfew.Settings, dfew.collect),
+    "mafw": DataSet(mafw.Settings, mafw.collect),
+    "ferv39k": DataSet(ferv39k.Settings, ferv39k.collect),
 }
 
 
@@ -83,7 +95,7 @@ def main(params: Params, tables: Path, folder: Path, manifest: Path) -> None:
     write_manifest(manifest, videos.clips)
     print(
         f"download: {len(usable)} of {len(videos.clips)} clips of "
-        f"{len({clip.subject for clip in usable})} subjects in {params.dataset}"
+        f"{len({clip.subject for clip in usable})} {group_words(usable)} in {params.dataset}"
     )
     for line in [*videos.remarks, *refused]:
         print(f"  {line}")
@@ -92,7 +104,11 @@ def main(params: Params, tables: Path, folder: Path, manifest: Path) -> None:
 def write_checksums(path: Path, clips: list[Clip], folders: list[Path]) -> None:
     """SHA-256 of every video, for videos that stay in place; see pipeline/common/sources.py."""
     paths = sorted({clip.path for clip in clips})
-    sums = map_in_threads(lambda name: sha256_of(find_video(name, folders)), paths, "checksums")
+
+    def sum_of(name: str) -> str:
+        return sha256_of_video(find_video(name, folders))
+
+    sums = map_in_threads(sum_of, paths, "checksums")
     lines = [f"{digest}  {name}\n" for digest, name in zip(sums, paths, strict=True)]
     with atomic_path(path) as temporary:
         temporary.write_text("".join(lines), encoding="utf-8")

@@ -20,7 +20,7 @@ from typing import Annotated, Any, NamedTuple
 import torch
 from pydantic import Field
 
-from pipeline.common.clips import Clip, Refusal, read_manifest, write_stored
+from pipeline.common.clips import Clip, Refusal, group_words, read_manifest, write_stored
 from pipeline.common.files import write_json
 from pipeline.common.frames import Crop, FaceSettings, FaceTrack
 from pipeline.common.params import Section, StageParams, load_params
@@ -87,8 +87,9 @@ def main(params: Params, frames: Path, out: Path, quality: Path) -> None:
     report = tally.report()
     write_json(quality, report)
     print(
-        f"label: {report['used']} clips of {len({clip.group for clip in stored})} subjects, a face "
-        f"in {report['detection_rate']:.1%} of their frames; {report['refused']} of "
+        f"label: {report['used']} clips of {len({clip.group for clip in stored})} "
+        f"{group_words(stored)}, a face in {report['detection_rate']:.1%} of their frames; "
+        f"{report['refused']} of "
         f"{report['clips']} clips refused"
     )
     for line in described(_in_words(refused) for refused in report["refused_clips"]):

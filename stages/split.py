@@ -1,4 +1,4 @@
-"""Stage split: subject-independent folds of the labelled clips."""
+"""Stage split: folds of the labelled clips, in which no subject is in two parts."""
 
 import argparse
 from collections.abc import Sequence
@@ -7,10 +7,11 @@ from typing import Annotated
 
 from pydantic import Field, NonNegativeInt
 
-from pipeline.common.clips import StoredClip, read_stored
+from pipeline.common.clips import StoredClip, group_words, read_stored
 from pipeline.common.params import StageParams, load_params
 from pipeline.folds.folds import GroupFold, classes_lacking, read_folds, write_folds
 from pipeline.folds.group_folds import balanced_tests, holdout_fold, make_folds, published_folds
+from pipeline.folds.official import official_folds
 from pipeline.folds.protocols import PUBLISHED, SplitSettings
 
 
@@ -29,14 +30,15 @@ def main(params: Params, manifest: Path, out: Path) -> None:
         folds = split_clips(params, clips)
     except ValueError as error:
         raise SystemExit(f"split: {error}") from error
-    check_listed(params, folds)
+    words = group_words(clips)
+    check_listed(params, folds, words)
     write_folds(out, clips, folds)
     sizes = "; ".join(
         f"{len(fold.train)}/{len(fold.validation)}/{len(fold.test)}" for fold in folds
     )
     print(
         f"split: {len(folds)} folds by protocol {params.split.protocol}, {len(params.folds)} of "
-        f"them to be trained; subjects for training/validation/test: {sizes}"
+        f"them to be trained; {words} for training/validation/test: {sizes}"
     )
     for fold in read_folds(out):
         if fold.number in params.folds and (lacking := classes_lacking(fold, clips)):
@@ -44,8 +46,14 @@ def main(params: Params, manifest: Path, out: Path) -> None:
             print(f"split: fold {fold.number}: {parts}; a UAR there is over the other classes")
 
 
-def check_listed(params: Params, folds: Sequence[GroupFold]) -> None:
-    """Stop where `folds` lists a fold that there is not, or not all that the protocol wants."""
+def check_listed(params: Params, folds: Sequence[GroupFold], words: str) -> None:
+    """Stop where `folds` lists a fold that there is not, or not all that the protocol wants.
+
+    Args:
+        params: Of the stage.
+        folds: That the protocol makes.
+        words: What their groups are, such as `subjects`.
+    """
     protocol = params.split.protocol
     listed, made = set(params.folds), [fold.number for fold in folds]
     if unknown := sorted(listed.difference(made)):
@@ -54,15 +62,15 @@ def check_listed(params: Params, folds: Sequence[GroupFold]) -> None:
             f"params.yaml also lists {unknown}; the list of all is -S 'folds={made}'"
         )
     # Protocol paper fixes no number of folds, and holdout has one.
-    whole = protocol == "loso" or protocol in PUBLISHED
+    whole = protocol in ("loso", "official") or protocol in PUBLISHED
     left_out = [fold for fold in folds if fold.number not in listed]
     if left_out and whole and not params.split.partial:
         untested = sum(len(fold.test) for fold in left_out)
         raise SystemExit(
-            f"protocol {protocol} tests every subject of {params.dataset} in one of its "
-            f"{len(folds)} folds; `folds` in params.yaml lists {len(listed)} of them, and "
-            f"{untested} subjects would not be tested. The list of all is -S 'folds={made}'; if a "
-            "part is wanted, say so by -S split.partial=true"
+            f"protocol {protocol} tests {params.dataset} in {len(folds)} folds; `folds` in "
+            f"params.yaml lists {len(listed)} of them, and {untested} {words} would not be tested. "
+            f"The list of all is -S 'folds={made}'; if a part is wanted, say so by -S "
+            "split.partial=true"
         )
 
 
@@ -76,6 +84,8 @@ def split_clips(params: Params, clips: Sequence[StoredClip]) -> list[GroupFold]:
             validation_fraction=split.validation_fraction,
             seed=seed,
         )
+    if split.protocol == "official":
+        return official_folds(clips, validation_fraction=split.validation_fraction, seed=seed)
     if split.protocol in PUBLISHED:
         defined = PUBLISHED[split.protocol]
         if params.dataset not in defined:

@@ -1,7 +1,8 @@
-"""Small RAVDESS, CREMA-D and MEAD in their true layouts, from a host through DVC to the tables."""
+"""Small data sets in their true layouts, from a host or a copy through DVC to the tables."""
 
 import csv
 import hashlib
+import json
 import shutil
 import subprocess
 from collections import Counter
@@ -10,13 +11,32 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from clones import mlflow_runs, new_clone
+from clones import Run, mlflow_runs, new_clone
 from hosts import Host
+from small_in_the_wild import (
+    CLIPS,
+    WINDOWS,
+    WORDS,
+    clip_name,
+    truncate,
+    write_folds,
+    write_pictures,
+)
 from small_ravdess import FFMPEG, SUBJECTS, archives_table, ravdess_archives, rendered_videos
 
+from pipeline.common.frames import Frames
 from pipeline.datasets.ravdess import RECORD
+from pipeline.datasets.sample_faces import render_frames, sample_clips
 
 pytestmark = pytest.mark.slow
+
+# What a stage does with a clip costs here most of the time: four frames, and one epoch.
+FEW = {
+    "frames.num_frames": "4",
+    "models.tiny.encoder.tubelet_size": "4",
+    "recipes.quick.engine.epochs": "1",
+    "recipes.quick.evaluation.optimistic": "false",
+}
 
 
 @pytest.fixture
@@ -44,7 +64,7 @@ def check_experiment(folder: Path, dataset: str, labels: dict[str, int]) -> pd.D
 def test_ravdess_from_its_record_to_the_table(host: Host, tmp_path: Path) -> None:
     archives = ravdess_archives()
     host.add_record(RECORD, archives | {"Audio_Song_Actors_01-24.zip": b"not asked"})
-    changes = {"dataset": "ravdess", "datasets.ravdess.address": host.address}
+    changes = FEW | {"dataset": "ravdess", "datasets.ravdess.address": host.address}
     run = new_clone(tmp_path, **changes)
     table = tmp_path / "datasets/ravdess/files.csv"
     table.write_text(archives_table(archives), encoding="utf-8")
@@ -102,6 +122,7 @@ def test_cremad_from_lfs_objects_to_the_table(host: Host, tmp_path: Path) -> Non
     clone = tmp_path / "clone"
     run = new_clone(
         clone,
+        **FEW,
         **{
             "dataset": "cremad",
             "datasets.cremad.address": f"{host.address}/lab/CREMA-D.git",
@@ -150,7 +171,7 @@ def test_mead_from_archives_and_folders_to_the_table(tmp_path: Path) -> None:
         shutil.make_archive(str(source / f"{actor}/video"), "tar", source / actor, "video")
         shutil.rmtree(source / f"{actor}/video")
     clone = tmp_path / "clone"
-    run = new_clone(clone, **{"dataset": "mead", "datasets.mead.accept_licence": "true"})
+    run = new_clone(clone, **FEW, **{"dataset": "mead", "datasets.mead.accept_licence": "true"})
     assert "datasets.mead.source" in run("dvc", "repro", fails=True)
     said = run("dvc", "exp", "run", "--set-param", f"datasets.mead.source={source}")
     assert "M005 lacks angry level 2, angry level 3" in said
@@ -159,3 +180,96 @@ def test_mead_from_archives_and_folders_to_the_table(tmp_path: Path) -> None:
     assert set(shards["sex"][shards["group"].str.startswith("W")]) == {"female"}
     unpacked = sorted(path.name for path in (clone / "downloads/mead").iterdir())
     assert unpacked == ["front"]
+
+
+# Of four people each; the other classes of these data sets are missing in the copies.
+EMOTIONS = ("angry", "happy", "sad")
+WORD_OF = {
+    "dfew": dict(zip(EMOTIONS, "412", strict=True)),
+    "mafw": dict(zip(EMOTIONS, ("anger", "happiness", "sadness"), strict=True)),
+    "ferv39k": dict(zip(EMOTIONS, ("Angry", "Happy", "Sad"), strict=True)),
+}
+
+
+def rendered_frames() -> list[tuple[str, Frames]]:
+    """Emotion and eight frames of each of twelve clips."""
+    return [
+        (clip.emotion, render_frames(clip, seed=1)[::5])
+        for clip in sample_clips(len(SUBJECTS), 1)
+        if clip.emotion in EMOTIONS
+    ]
+
+
+def write_copy(root: Path, dataset: str) -> list[str]:
+    """Twelve good clips and two bad ones, with lists in Windows' form; the names of the good."""
+    rows, good = [], rendered_frames()
+    folder = root / CLIPS[dataset]
+    for i, (emotion, frames) in enumerate([*good, *good[:2]], start=1):
+        word = WORD_OF[dataset][emotion]
+        assert word in WORDS[dataset]
+        name = clip_name(dataset, i, word)
+        rows.append((name, word))
+        if dataset == "mafw" and i != 14:
+            person = (i - 1) // 3 % len(SUBJECTS) + 1
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes(rendered_videos()[person, emotion])
+        elif i != 14:
+            numbers = [*range(5, 10), *range(10 + i, 13 + i)]
+            write_pictures(folder / name, frames, numbers, ".png" if i == 3 else ".jpg")
+    if dataset == "mafw":
+        truncate(folder / rows[12][0])
+    else:
+        for picture in (folder / rows[12][0]).iterdir():
+            truncate(picture)
+    # The first fold tests a clip of each class; the bad ones are in the last.
+    write_folds(root, dataset, rows, [3] if dataset == "ferv39k" else [3, 3, 2, 2, 4], WINDOWS)
+    return [name for name, _ in rows[:12]]
+
+
+def test_official_folds_from_copies_to_the_table(tmp_path: Path) -> None:
+    accepted = {f"datasets.{dataset}.accept_licence": "true" for dataset in WORD_OF}
+    run = new_clone(
+        tmp_path / "clone",
+        **FEW,
+        **accepted,
+        **{
+            "folds": "[1]",
+            "split.protocol": "official",
+            "split.partial": "true",
+            "quality.max_refused": "0.2",
+        },
+    )
+    for dataset in WORD_OF:
+        check_official(run, tmp_path, dataset)
+
+
+def check_official(run: Run, folder: Path, dataset: str) -> None:
+    source, clone = folder / dataset, folder / "clone"
+    names = write_copy(source, dataset)
+    said = run(
+        *("dvc", "exp", "run", "--set-param", f"dataset={dataset}"),
+        *("--set-param", f"datasets.{dataset}.source={source}"),
+    )
+    assert "test of fold 1 lists 3 clips" in said
+    assert "12 clips of 12 clips, a face" in said
+    quality = json.loads((clone / "metrics/data_quality.json").read_text(encoding="utf-8"))
+    reason = "truncated" if dataset == "mafw" else "unreadable"
+    assert quality["refused_by_reason"] == {"missing": 1, reason: 1}
+    if dataset != "mafw":
+        # Every folder has a gap in its numbers, each a longer one.
+        assert sorted(clip["holes"] for clip in quality["damaged_clips"]) == list(range(1, 13))
+    shards = pd.read_parquet(clone / f"data/shards/{dataset}/clips.parquet")
+    assert Counter(shards["label"]) == dict.fromkeys(EMOTIONS, 4)
+    assert set(shards["group_kind"]) == {"clip"}
+    paths = [f"{CLIPS[dataset]}/{name}" for name in names]
+    assert sorted(shards["path"]) == sorted(paths)
+    predictions = pd.read_parquet(clone / f"data/predictions/{dataset}.parquet")
+    tested = shards[shards["path"].isin(paths[:3])]
+    assert sorted(predictions["clip"]) == sorted(tested["clip"])
+    page = (clone / "metrics/table.md").read_text(encoding="utf-8")
+    assert "**Tested: 3 of 12 clips**" in page
+    assert "intervals are over clips, not over people" in page
+    assert "it takes 10 clips, and here are 3" in page
+    assert "subject" not in page
+    report = (clone / f"reports/{dataset}.html").read_text(encoding="utf-8")
+    assert "subject" not in report

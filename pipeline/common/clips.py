@@ -8,7 +8,7 @@ import hashlib
 import re
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from io import BufferedIOBase
 from pathlib import Path
 from typing import Self, TypeVar
@@ -21,6 +21,14 @@ from pipeline.common.files import atomic_path
 
 Times = npt.NDArray[np.float64]
 Shots = npt.NDArray[np.int64]
+# Of every clip that is not sampled yet: one of each, as clips are many.
+_NO_TIMES, _NO_SHOTS = np.empty(0), np.empty(0, np.int64)
+_NO_TIMES.flags.writeable = _NO_SHOTS.flags.writeable = False
+
+SUBJECT, FILM, CLIP = "subject", "film", "clip"
+"""What folds keep together."""
+NO_PART = "-"
+"""In place of a part: the lists of a fold have not got the clip."""
 
 
 @dataclass(frozen=True)
@@ -31,20 +39,22 @@ class Refusal:
     message: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Clip:
     """One video of the data set, usable or refused.
 
     Attributes:
         clip: Name that is unique in the data set and safe in a file name or a WebDataset key.
-        path: Video file, relative to the folder of the data set's videos.
-        subject: Who is seen; folds are made of whole subjects.
+        path: Video file or folder of pictures, relative to the folder of the data set's videos.
+        subject: Who is seen; folds are made of whole subjects. Where nobody knows, `group_kind`
+            says what it names instead.
         label: Expression in the project's vocabulary.
         sex: `female`, `male`, or empty where it is not known.
         reason: Code of the refusal; empty for a usable clip.
         message: The refusal in words.
         row: Row in the user's table; 0 where the clip comes from no table.
-        split: `train`, `validation` or `test` where the table says so; for protocol `holdout`.
+        split: Part of the clip where a table or a list says so: `train`, `validation` or `test`.
+            Of several folds a word each, in their order, and `NO_PART` for a fold without it.
         num_frames: Frames of the video; 0 before it is sampled.
         seconds: Length of the video as its container says; 0 where that is not known.
         holes: Frames of the video that are known to be damaged or missing.
@@ -52,6 +62,7 @@ class Clip:
         content: SHA-256 of the sampled frames, in hexadecimal; empty before the video is sampled.
         times: When each of these is shown, in seconds after the first frame of the video.
         shots: Which shot each is of; `OTHER_SHOT` if not of that in which the clip's person is.
+        group_kind: What `subject` names: `subject`, `film` or, where neither is known, `clip`.
     """
 
     clip: str
@@ -68,8 +79,9 @@ class Clip:
     holes: int = 0
     stream: str = ""
     content: str = ""
-    times: Times = field(default_factory=lambda: np.empty(0), compare=False)
-    shots: Shots = field(default_factory=lambda: np.empty(0, np.int64), compare=False)
+    times: Times = field(default_factory=lambda: _NO_TIMES, compare=False)
+    shots: Shots = field(default_factory=lambda: _NO_SHOTS, compare=False)
+    group_kind: str = SUBJECT
 
     def named(self, clip: str) -> Self:
         """The same clip under another name."""
@@ -80,14 +92,14 @@ class Clip:
         return replace(self, reason=refusal.reason, message=refusal.message)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class StoredClip:
     """One labelled clip in a shard.
 
     Attributes:
         clip: As in `Clip`, and so are `path`, `label`, `sex`, `split`, `num_frames`, `seconds`,
-            `content` and `times`.
-        group: What folds keep together: the subject.
+            `content`, `times` and `group_kind`.
+        group: What folds keep together: the subject or, where nobody knows, what `group_kind` says.
         digest: SHA-256 of frames, boxes, points and mask, in hexadecimal.
         shard: Name of the shard, a file in the manifest's folder.
         first_byte: Where the clip begins in the shard.
@@ -108,7 +120,8 @@ class StoredClip:
     first_byte: int = 0
     end: int = 0
     # An array: a list of Python's numbers takes three times the memory, and clips are many.
-    times: Times = field(default_factory=lambda: np.empty(0), compare=False)
+    times: Times = field(default_factory=lambda: _NO_TIMES, compare=False)
+    group_kind: str = SUBJECT
 
 
 Record = TypeVar("Record", Clip, StoredClip)
@@ -137,16 +150,30 @@ def read_stored(source: Path | BufferedIOBase) -> list[StoredClip]:
 def _write(path: Path, clips: Iterable[Record], kind: type[Record]) -> None:
     # Arrays, which are not compared, have their type already.
     plain = {column.name: column.type for column in fields(kind) if column.compare}
-    table = pd.DataFrame(
-        [asdict(clip) for clip in clips], columns=[column.name for column in fields(kind)]
-    ).astype(plain)
+    rows = list(clips)
+    # Column by column, because a dict for every clip takes more memory than the clips.
+    columns = {
+        column.name: [getattr(clip, column.name) for clip in rows] for column in fields(kind)
+    }
+    table = pd.DataFrame(columns).astype(plain)
+    if (table["group_kind"] == SUBJECT).all():
+        # Where people are known nothing is to be said about it.
+        table = table.drop(columns="group_kind")
     with atomic_path(path) as temporary:
         table.to_parquet(temporary, index=False)
 
 
 def _read(source: Path | BufferedIOBase, kind: type[Record]) -> list[Record]:
     table = pd.read_parquet(source)
+    if "group_kind" not in table:
+        table["group_kind"] = SUBJECT
     return [kind(*row) for row in table.itertuples(index=False, name=None)]
+
+
+def group_words(clips: Iterable[Clip | StoredClip]) -> str:
+    """What the clips' groups are, in sentences: `subjects`, `clips`, `films and clips`."""
+    kinds = {clip.group_kind for clip in clips} or {SUBJECT}
+    return " and ".join(f"{kind}s" for kind in (SUBJECT, FILM, CLIP) if kind in kinds)
 
 
 def unique_slugs(names: list[str]) -> list[str]:

@@ -5,12 +5,14 @@ would throw away an interrupted download, and copies them into its cache, which 
 What DVC keeps is the checksum of every video; the next stage depends on that.
 """
 
+import hashlib
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from pipeline.common.clips import Clip
-from pipeline.common.files import is_only_in_project, project_root
+from pipeline.common.files import is_only_in_project, project_root, sha256_of
 
 
 class Videos(NamedTuple):
@@ -55,9 +57,28 @@ def videos_folder(source: Path | None, dataset: str) -> Path:
 
 
 def find_video(path: str, folders: Sequence[Path]) -> Path:
-    """The first of the folders' files of that relative path; of the first folder if none has it."""
-    found = (folder / path for folder in folders if (folder / path).is_file())
+    """The first video, file or folder of pictures, of that relative path.
+
+    Where none of the folders has it, it is expected in the first.
+    """
+    found = (folder / path for folder in folders if (folder / path).exists())
     return next(found, folders[0] / path)
+
+
+def sha256_of_video(path: Path) -> str:
+    """SHA-256 of a file or, for a folder, of what `sha256sum` prints for its files.
+
+    A folder has one sum: a line for each of a million pictures would outgrow the manifest. The
+    lines are in the order of the names' bytes: `cd FOLDER && LC_ALL=C sha256sum * | sha256sum`.
+    """
+    if path.is_file():
+        return sha256_of(path)
+    whole = hashlib.sha256()
+    for name in sorted(os.fsencode(entry.name) for entry in os.scandir(path) if entry.is_file()):
+        if not name.startswith(b"."):
+            digest = sha256_of(path / os.fsdecode(name))
+            whole.update(digest.encode() + b"  " + name + b"\n")
+    return whole.hexdigest()
 
 
 def is_hidden(path: Path) -> bool:

@@ -1,17 +1,20 @@
 """The user's own data set: a table of path, subject and label beside a folder of videos.
 
+A video is a file, or a folder with its frames as pictures.
+
 A row that cannot be used is refused with its number and what to do about it; it never stops the
 others. Only a table that as a whole makes no sense (no such column, no row) is an error.
 """
 
 import posixpath
+import re
 import unicodedata
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from pipeline.common.clips import Clip, unique_slugs
+from pipeline.common.clips import CLIP, FILM, SUBJECT, Clip, unique_slugs
 from pipeline.common.params import Section
 from pipeline.common.sources import Videos, videos_folder
 from pipeline.common.vocabulary import normalise_label
@@ -45,6 +48,7 @@ def read_table(table: Path, videos: Path, classes: list[str]) -> list[Clip]:
 
     Args:
         table: CSV or Parquet with the columns path, subject, label and, if wanted, sex and split.
+            In place of subject it may have film: a clip without one stands for itself.
         videos: The folder that the paths are relative to.
         classes: The labels that are known; synonyms such as `anger` for `angry` are understood.
 
@@ -58,9 +62,13 @@ def read_table(table: Path, videos: Path, classes: list[str]) -> list[Clip]:
     # A spreadsheet counts the header as row 1.
     first_row = 2 if table.suffix == ".csv" else 1
     label_of = _understood_as(classes)
-    sexes, splits = (
-        rows[column] if column in rows else [""] * len(rows) for column in ("sex", "split")
+    nothing = [""] * len(rows)
+    sexes, splits, films = (
+        rows[column] if column in rows else nothing for column in ("sex", "split", "film")
     )
+    subjects = rows["subject"] if "subject" in rows else films
+    kind = SUBJECT if "subject" in rows else FILM
+    parts_in = _parts(splits)
     clips = [
         Clip(
             clip="",
@@ -70,10 +78,11 @@ def read_table(table: Path, videos: Path, classes: list[str]) -> list[Clip]:
             label=label_of(label),
             sex=sex.casefold(),
             row=first_row + i,
-            split=split.casefold(),
+            split=parts_in(split),
+            group_kind=kind,
         )
         for i, path, subject, label, sex, split in zip(
-            rows.index, rows["path"], rows["subject"], rows["label"], sexes, splits, strict=True
+            rows.index, rows["path"], subjects, rows["label"], sexes, splits, strict=True
         )
     ]
     # In this order, because a row that was refused must not decide whether another one is right.
@@ -85,7 +94,34 @@ def read_table(table: Path, videos: Path, classes: list[str]) -> list[Clip]:
     ]
     clips = refuse(clips, check_repeats([clip for clip in clips if not clip.reason]))
     clips = refuse(clips, check_spelling([clip for clip in clips if not clip.reason]))
-    return _named(clips)
+    return [_for_itself(clip) for clip in _named(clips)]
+
+
+def _parts(splits: Iterable[str]) -> Callable[[str], str]:
+    """From a cell of column `split` to the clip's part in every fold.
+
+    A number is that of the fold that tests the clip; the others train on it.
+    """
+    num_folds = max((int(word) for word in splits if _is_fold(word)), default=0)
+
+    def parts_in(split: str) -> str:
+        if not _is_fold(split):
+            return split.casefold()
+        folds = range(1, num_folds + 1)
+        return " ".join("test" if fold == int(split) else "train" for fold in folds)
+
+    return parts_in
+
+
+def _is_fold(word: str) -> bool:
+    return re.fullmatch("[1-9][0-9]{0,2}", word) is not None
+
+
+def _for_itself(clip: Clip) -> Clip:
+    """The clip, as a group of its own where no film is named."""
+    if clip.group_kind == FILM and not clip.subject:
+        return replace(clip, subject=clip.clip, group_kind=CLIP)
+    return clip
 
 
 def _understood_as(classes: list[str]) -> Callable[[str], str]:

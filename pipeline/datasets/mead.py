@@ -7,23 +7,27 @@ unpacked tree `M003/video/front/angry/level_1/001.mp4` or the archive `M003/vide
 Source: Wang et al. 2020, MEAD; the data set's own page for the rule of the test sentences.
 """
 
+import os
 import re
 from collections import defaultdict
+from collections.abc import Container, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 from pipeline.acquire.archive_members import NothingWanted
 from pipeline.acquire.archives import is_whole, unpack
 from pipeline.common.clips import Clip
 from pipeline.common.params import Section
-from pipeline.common.sources import Videos, is_hidden, local_copy, videos_folder
+from pipeline.common.sources import Videos, local_copy, videos_folder
 from pipeline.common.vocabulary import normalise_label
 
 View = Literal["front", "left_30", "left_60", "right_30", "right_60", "top", "down"]
+VIEWS: tuple[View, ...] = get_args(View)
 Subset = Literal["test_sentences", "all"]
 
 EMOTIONS = ("angry", "contempt", "disgusted", "fear", "happy", "neutral", "sad", "surprised")
+_LABEL_OF = {emotion: normalise_label(emotion) for emotion in EMOTIONS}
 LEVELS = (1, 2, 3)
 # The 48 actors that are given out, of the 60 who were recorded.
 ACTORS = [
@@ -49,13 +53,13 @@ class Settings(Section):
 
     classes: list[str]
     source: Path | None
-    view: View
+    view: View | Literal["all"]
     subset: Subset
     accept_licence: bool
 
 
 def collect(settings: Settings, tables: Path, folder: Path) -> Videos:
-    """The chosen sentences of one view, out of unpacked trees and archives.
+    """The chosen sentences of one view or of all, out of unpacked trees and archives.
 
     Raises:
         ValueError: No folder is named, or there is no clip of that view in it.
@@ -66,9 +70,11 @@ def collect(settings: Settings, tables: Path, folder: Path) -> Videos:
             "archives or unpacked actors in datasets.mead.source"
         )
     source, unpacked = videos_folder(settings.source, "mead"), local_copy("mead")
-    unpack_archives(source, unpacked, settings.view)
-    tree = find_clips([source, unpacked], settings.view, settings.subset)
-    return Videos(tree.clips, [source, unpacked], what_is_missing(tree, settings.view))
+    views = VIEWS if settings.view == "all" else (settings.view,)
+    for view in views:
+        unpack_archives(source, unpacked, view)
+    tree = find_clips([source, unpacked], views, settings.subset)
+    return Videos(tree.clips, [source, unpacked], what_is_missing(tree, views))
 
 
 class Tree(NamedTuple):
@@ -119,62 +125,81 @@ def _place_of(member: str, archive: str, actor: str, view: View) -> str | None:
     return match[2]
 
 
-def find_clips(folders: list[Path], view: View, subset: Subset) -> Tree:
-    """The clips of one view, by actor, emotion, level and sentence.
+def find_clips(folders: list[Path], views: Sequence[View], subset: Subset) -> Tree:
+    """The clips of some views, by actor, view, emotion, level and sentence.
 
     `test_sentences` keeps the last six sentences of every emotion and level, and the last ten
     neutral ones. The list behind the paper's 6,568 clips is not published; this rule is the closest
     public one.
 
     Raises:
-        ValueError: There is no clip of that view, or one of them is there twice.
+        ValueError: There is no clip of these views, or one of them is there twice.
     """
-    cells: dict[tuple[str, str, str], dict[str, Clip]] = defaultdict(dict)
-    views: dict[str, set[str]] = defaultdict(set)
+    # By cell, that is actor, view, emotion and level, the path of every sentence. At 200,000 clips
+    # an object for each path would be most of the time and of the memory.
+    cells: dict[tuple[str, str, str, str], dict[str, str]] = defaultdict(dict)
+    seen: dict[str, set[str]] = defaultdict(set)
     strays: list[str] = []
-    for folder in folders:
-        for path in sorted(folder.rglob("*.mp4")):
-            relative = path.relative_to(folder).as_posix()
-            match = _CLIP.search(relative)
-            # An unpacking that was killed leaves hidden folders.
-            if is_hidden(path.relative_to(folder)) or not match or match[4] not in EMOTIONS:
-                continue
-            actor, _, seen_from, emotion, level, sentence = match.groups()
-            if actor is None:
-                strays.append(relative)
-                continue
-            views[actor].add(seen_from)
-            if seen_from != view:
-                continue
-            cell = cells[actor, emotion, level]
-            if sentence in cell:
-                raise ValueError(
-                    f"{relative} is there twice, also as {cell[sentence].path}; keep one copy"
-                )
-            cell[sentence] = Clip(
-                clip=f"{actor}_{view}_{emotion}_{level}_{sentence}",
-                path=relative,
-                subject=actor,
-                label=normalise_label(emotion),
-                sex="male" if actor.startswith("M") else "female",
-            )
+    for relative in (path for folder in folders for path in _video_paths(folder)):
+        match = _CLIP.search(relative)
+        if not match or match[4] not in EMOTIONS:
+            continue
+        actor, _, view, emotion, level, sentence = match.groups()
+        if actor is None:
+            strays.append(relative)
+            continue
+        seen[actor].add(view)
+        if view not in views:
+            continue
+        cell = cells[actor, view, emotion, level]
+        if sentence in cell:
+            raise ValueError(f"{relative} is there twice, also as {cell[sentence]}; keep one copy")
+        cell[sentence] = relative
     if not cells:
         raise ValueError(
-            f"no clip of view {view} below {' or '.join(map(str, folders))}; it should hold "
-            f"M003/video/{view}/angry/level_1/001.mp4 and so on, or M003/video.tar"
+            f"no clip of view {views[0]} below {' or '.join(map(str, folders))}; it should hold "
+            f"M003/video/{views[0]}/angry/level_1/001.mp4 and so on, or M003/video.tar"
             + (f", but it holds {strays[0]}" if strays else "")
         )
-    clips = []
-    for (_, emotion, _), cell in sorted(cells.items()):
-        kept = sorted(cell)
-        if subset == "test_sentences":
-            neutral = emotion == "neutral"
-            kept = kept[-(_NUM_NEUTRAL_TEST_SENTENCES if neutral else _NUM_TEST_SENTENCES) :]
-        clips += [cell[sentence] for sentence in kept]
-    return Tree(clips, dict(views), strays)
+    clips = [
+        _clip(cell, sentence, paths[sentence])
+        for cell, paths in sorted(cells.items())
+        for sentence in _chosen(cell, paths, subset)
+    ]
+    return Tree(clips, dict(seen), strays)
 
 
-def what_is_missing(tree: Tree, view: View) -> list[str]:
+def _video_paths(folder: Path) -> Iterator[str]:
+    """The mp4 files below a folder, relative to it and in the order of their paths' parts."""
+    for name, folders, files in os.walk(folder):
+        # An unpacking that was killed leaves hidden folders.
+        folders[:] = sorted(part for part in folders if not part.startswith("."))
+        place = Path(name).relative_to(folder).as_posix()
+        for file in sorted(files):
+            if file.endswith(".mp4") and not file.startswith("."):
+                yield file if place == "." else f"{place}/{file}"
+
+
+def _chosen(cell: tuple[str, str, str, str], sentences: Iterable[str], subset: Subset) -> list[str]:
+    ordered = sorted(sentences)
+    if subset == "all":
+        return ordered
+    neutral = cell[2] == "neutral"
+    return ordered[-(_NUM_NEUTRAL_TEST_SENTENCES if neutral else _NUM_TEST_SENTENCES) :]
+
+
+def _clip(cell: tuple[str, str, str, str], sentence: str, path: str) -> Clip:
+    actor, _, emotion, _ = cell
+    return Clip(
+        clip="_".join([*cell, sentence]),
+        path=path,
+        subject=actor,
+        label=_LABEL_OF[emotion],
+        sex="male" if actor.startswith("M") else "female",
+    )
+
+
+def what_is_missing(tree: Tree, views: Sequence[View]) -> list[str]:
     """What the tree lacks of actors, views, emotions and levels, and what is left aside."""
     cells = {clip.clip.rpartition("_")[0] for clip in tree.clips}
     actors = {clip.subject for clip in tree.clips}
@@ -183,21 +208,25 @@ def what_is_missing(tree: Tree, view: View) -> list[str]:
         lines.append(f"no clips of {', '.join(absent)}")
     if unknown := sorted(actors - set(ACTORS)):
         lines.append(f"not among the 48 public actors: {', '.join(unknown)}")
-    for actor, views in sorted(tree.views.items()):
-        if view not in views:
-            lines.append(f"{actor} lacks view {view}; it has {', '.join(sorted(views))}")
-            continue
-        lacking = [
-            f"{emotion} level {level}"
-            for emotion in EMOTIONS
-            for level in (LEVELS if emotion != "neutral" else LEVELS[:1])
-            if f"{actor}_{view}_{emotion}_{level}" not in cells
-        ]
-        if lacking:
-            lines.append(f"{actor} lacks {', '.join(lacking)}")
+    for actor, found in sorted(tree.views.items()):
+        for view in views:
+            if view not in found:
+                lines.append(f"{actor} lacks view {view}; it has {', '.join(sorted(found))}")
+            elif lacking := _lacking_cells(f"{actor}_{view}", cells):
+                of_view = f"of view {view} " if len(views) > 1 else ""
+                lines.append(f"{actor} lacks {of_view}{', '.join(lacking)}")
     if tree.strays:
         lines.append(
             f"left aside, because no actor's folder holds them: {len(tree.strays)} clips, such as "
             f"{tree.strays[0]}"
         )
     return lines
+
+
+def _lacking_cells(start: str, cells: Container[str]) -> list[str]:
+    return [
+        f"{emotion} level {level}"
+        for emotion in EMOTIONS
+        for level in (LEVELS if emotion != "neutral" else LEVELS[:1])
+        if f"{start}_{emotion}_{level}" not in cells
+    ]

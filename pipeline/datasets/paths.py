@@ -9,7 +9,9 @@ from pathlib import Path, PurePosixPath
 
 
 class VideoFolder:
-    """A folder of videos, whose files are found under either way of writing.
+    """A folder of videos, which are found under either way of writing.
+
+    A video is a file, or a folder of pictures.
 
     It is read once, when a path is first not found as it is: what is added later may be missed.
     """
@@ -19,14 +21,14 @@ class VideoFolder:
         self._names: dict[PurePosixPath, dict[str, list[str]]] = {}
 
     def find(self, path: str) -> list[str]:
-        """The file of exactly that relative path, or all that differ from it in accents' writing.
+        """The video of exactly that relative path, or all that differ in accents' writing.
 
         Back slashes, as Windows writes them, part folders unless a file has them in its name.
 
         Raises:
             OSError: A folder on the way cannot be read.
         """
-        if (self.root / path).is_file():
+        if (self.root / path).exists():
             return [path]
         path = path.replace("\\", "/")
         places = [PurePosixPath()]
@@ -36,7 +38,7 @@ class VideoFolder:
                 for place in places
                 for name in self._listing(place).get(unicodedata.normalize("NFC", part), [])
             ]
-        return sorted(str(place) for place in places if (self.root / place).is_file())
+        return sorted(str(place) for place in places if (self.root / place).exists())
 
     def _listing(self, place: PurePosixPath) -> dict[str, list[str]]:
         """The names in a folder, by their composed writing; none where it is a file."""

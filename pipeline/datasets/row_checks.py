@@ -1,10 +1,11 @@
 """Why a row of the user's table cannot be used, each reason with what to do about it."""
 
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator
-from pathlib import PureWindowsPath
+from pathlib import Path, PureWindowsPath
 
-from pipeline.common.clips import Clip, Refusal
+from pipeline.common.clips import SUBJECT, Clip, Refusal
 from pipeline.datasets.paths import VideoFolder
 from pipeline.datasets.subjects import same_person
 
@@ -22,7 +23,9 @@ def refuse(clips: list[Clip], check: Check) -> list[Clip]:
 
 def check_words(classes: list[str]) -> Check:
     def check(clip: Clip) -> Iterator[Refusal]:
-        for column in ("path", "subject", "label"):
+        # A clip without a film stands for itself.
+        names = ("path", "subject", "label") if clip.group_kind == SUBJECT else ("path", "label")
+        for column in names:
             if not getattr(clip, column):
                 yield Refusal("empty_cell", f"the {column} is empty; fill it in or delete the row")
         if clip.label not in classes:
@@ -31,11 +34,11 @@ def check_words(classes: list[str]) -> Check:
                 f"label {clip.label!r} is none of {', '.join(classes)}; correct it, or add it to "
                 "the data set's `classes` in params.yaml",
             )
-        if clip.split not in ("", "train", "validation", "test"):
+        if not {"train", "validation", "test"}.issuperset(clip.split.split()):
             yield Refusal(
                 "unknown_split",
-                f"split {clip.split!r} is none of train, validation, test; correct it or leave it "
-                "empty",
+                f"split {clip.split!r} is none of train, validation, test, nor the number of the "
+                "fold that tests the clip; correct it or leave it empty",
             )
 
     return check
@@ -54,7 +57,7 @@ def check_path(videos: VideoFolder) -> Check:
         try:
             found = videos.find(clip.path)
             if len(found) == 1:
-                (videos.root / found[0]).open("rb").close()
+                check_open(videos.root / found[0])
         except OSError as error:
             yield Refusal("unreachable", f"{clip.path} cannot be opened: {error.strerror}")
             return
@@ -71,6 +74,14 @@ def check_path(videos: VideoFolder) -> Check:
             )
 
     return check
+
+
+def check_open(path: Path) -> None:
+    """Raises OSError where a file or a folder cannot be opened."""
+    if path.is_dir():
+        os.scandir(path).close()
+    else:
+        path.open("rb").close()
 
 
 def check_repeats(clips: list[Clip]) -> Check:
@@ -95,7 +106,8 @@ def check_repeats(clips: list[Clip]) -> Check:
 
 
 def check_spelling(clips: list[Clip]) -> Check:
-    count = Counter(clip.subject for clip in clips)
+    people = [clip for clip in clips if clip.group_kind == SUBJECT]
+    count = Counter(clip.subject for clip in people)
     # The most frequent spelling is right, or the first of two that are equally frequent.
     right = {
         subject: max(spellings, key=count.__getitem__)
@@ -103,8 +115,8 @@ def check_spelling(clips: list[Clip]) -> Check:
     }
 
     def check(clip: Clip) -> Iterator[Refusal]:
-        expected = right[clip.subject]
-        if clip.subject != expected:
+        expected = right.get(clip.subject)
+        if expected and clip.subject != expected:
             yield Refusal(
                 "subject_spelling",
                 f"subject {clip.subject!r} is elsewhere spelled {expected!r}; one person under two "

@@ -3,7 +3,7 @@
 Other columns may be there in any number and under any name, or none: nobody looks at them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,13 +18,30 @@ from pipeline.datasets.table_text import OtherEncoding, decode, rows_of
 
 
 class Columns(NamedTuple):
-    """The columns of a table that are read."""
+    """The columns of a table that are read.
+
+    Attributes:
+        required: Have to be there.
+        optional: May be there.
+        instead: By required column one that is read in its place where it is not there.
+    """
 
     required: tuple[str, ...]
     optional: tuple[str, ...]
+    instead: Mapping[str, str] = {}
+
+    def of(self, names: Sequence[str]) -> tuple[str, ...]:
+        """What a table with these columns has to have, and then what it may have."""
+        required = (
+            self.instead[name] if name not in names and self.instead.get(name) in names else name
+            for name in self.required
+        )
+        return *required, *self.optional
 
 
-CLIPS = Columns(required=("path", "subject", "label"), optional=("sex", "split"))
+CLIPS = Columns(
+    required=("path", "subject", "label"), optional=("sex", "split"), instead={"subject": "film"}
+)
 
 # What people call these columns, and the tools that write tables for them.
 _USUAL_NAMES = {
@@ -85,12 +102,12 @@ def _places_of_columns(header: Sequence[str], columns: Columns) -> dict[str, int
     """Where the columns stand that are read."""
     names = [name.strip().casefold() for name in header]
     listed = ", ".join(name for name in names if name)
-    if missing := [column for column in columns.required if column not in names]:
+    wanted = columns.of(names)
+    if missing := [name for name in wanted if name not in (*names, *columns.optional)]:
         raise ValueError(
             f"it has the columns {listed}; missing: {', '.join(missing)}"
             + "".join(_proposal(column, names, columns) for column in missing)
         )
-    wanted = (*columns.required, *columns.optional)
     for column in wanted:
         if names.count(column) > 1:
             numbers = [str(i) for i, name in enumerate(names, start=1) if name == column]

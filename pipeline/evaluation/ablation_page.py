@@ -120,8 +120,9 @@ def published_table(dataset: str, protocol: str) -> pd.DataFrame:
 
 
 def published_results(dataset: str) -> list[PublishedResult]:
-    """All of them: the paper's tables, and others."""
-    return [*comparison_results(dataset), *other_results(dataset)]
+    """All of them: the paper's tables, and others; none of a data set that nobody published on."""
+    paper = comparison_results(dataset) if dataset in NUM_CLASSES else []
+    return [*paper, *other_results(dataset)]
 
 
 def _yes(value: bool) -> str:
@@ -142,23 +143,24 @@ def page(table: pd.DataFrame, setting: Setting, remarks: Sequence[str]) -> str:
         setting: What all experiments share.
         remarks: What the reader of the scores must know besides.
     """
+    groups = setting.coverage.groups
     parts = [
         f"# Table I on {setting.dataset}",
         f"{setting.in_a_line()}.",
         *setting.sentences(),
         markdown_table(format_table(table)),
         *remarks,
-        _EXPLANATION,
+        _EXPLANATION.format(groups=groups),
     ]
     if table["seeds"].max() > 1:
-        parts.append(_SEEDS)
+        parts.append(_SEEDS.format(groups=groups))
     if table["uar_optimistic_pooled"].notna().any():
         parts.append(_OPTIMISTIC)
     parts.append(
         "The table is made of `metrics/ablation/predictions.parquet`, a row per system, seed and "
         f"tested clip, by `python -m commands.table_one`. {setting.trace()}"
     )
-    if setting.dataset in NUM_CLASSES:
+    if published_results(setting.dataset):
         parts += _published(setting)
     return "\n\n".join(parts) + "\n"
 
@@ -166,14 +168,14 @@ def page(table: pd.DataFrame, setting: Setting, remarks: Sequence[str]) -> str:
 _EXPLANATION = (
     "UAR is the mean of the classes' recalls, WAR the accuracy, in per cent. *Folds* is mean ± "
     "standard deviation over the folds, *pooled* is over all clips with a 95 % interval over "
-    "subjects. *Δ* is the difference to `cascaded vit` on the same clips with its paired "
-    "interval; *p* is of a permutation test that swaps whole subjects, corrected for the "
+    "{groups}. *Δ* is the difference to `cascaded vit` on the same clips with its paired "
+    "interval; *p* is of a permutation test that swaps whole {groups}, corrected for the "
     "number of systems (Holm). *Training* is the mean of a fold as MLflow recorded it. What "
     "an interval says and does not say: docs/tables.md."
 )
 _SEEDS = (
     "With several seeds, each of which draws folds, weights and order anew, *pooled* and *Δ* are "
-    "means over the seeds, their intervals draw subjects with all their seeds, and *± seeds* is "
+    "means over the seeds, their intervals draw {groups} with all their seeds, and *± seeds* is "
     "the standard deviation of the pooled value between seeds."
 )
 _OPTIMISTIC = (
@@ -195,6 +197,8 @@ def _published(setting: Setting) -> list[str]:
         "‡ the epoch was chosen by the score on the test clips: compare with *best epoch on test*.",
         *(f"Protocol `{name}`: {PROTOCOLS[name]}" for name in protocols),
     ]
+    if dataset not in NUM_CLASSES:
+        return parts
     if setting.protocol != "paper" or num_classes != NUM_CLASSES[dataset]:
         parts.append(
             f"**The experiments above follow protocol `{setting.protocol}` with {num_classes} "

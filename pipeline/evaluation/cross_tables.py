@@ -62,12 +62,15 @@ def coverage(
     return "\n".join(f"- {name}: {value or 'none'}" for name, value in lines.items())
 
 
-def tables(tested: Mapping[str, Evaluation], mapping: ClassMapping) -> list[str]:
+def tables(
+    tested: Mapping[str, Evaluation], mapping: ClassMapping, groups: str = "subjects"
+) -> list[str]:
     """Scores, recalls and confusion in Markdown, for models that were tested on the same clips.
 
     Args:
         tested: What each model says, by name, in one order of the clips.
         mapping: Whose answers are the columns of the probabilities.
+        groups: What the subjects are, in words; see `group_words`.
     """
     answers = mapping.answers
     single = {name: predictions_table(one, 1, answers) for name, one in tested.items()}
@@ -92,7 +95,7 @@ def tables(tested: Mapping[str, Evaluation], mapping: ClassMapping) -> list[str]
     whose = ", ensemble" if len(single) > 1 else ""
     return [
         "UAR is the mean of the common classes' recalls, WAR the accuracy; in brackets are 95 % "
-        "intervals of a bootstrap over subjects, for these very models. `outside` counts clips "
+        f"intervals of a bootstrap over {groups}, for these very models. `outside` counts clips "
         "answered with a class that the data set lacks. Box IoU and landmark error compare with "
         "MTCNN. Of several models, `mean` and `std` are over the models, and `ensemble` answers "
         "each clip by the mean of their probabilities.",

@@ -6,7 +6,7 @@ import pandas as pd
 
 from pipeline.evaluation.comparison import beside_linear
 from pipeline.evaluation.markdown import markdown_table
-from pipeline.evaluation.setting import Setting
+from pipeline.evaluation.setting import CLIPS, Setting
 from pipeline.evaluation.statistics import why_no_interval
 from pipeline.evaluation.summary import FoldScore, Scores
 from pipeline.evaluation.tables import confusion_table, fold_table, per_class_table
@@ -28,7 +28,7 @@ def markdown(
         scores: From `score_experiment`.
         comparison: From `compare`, of this experiment.
     """
-    classes = setting.classes
+    classes, groups = setting.classes, setting.coverage.groups
     per_class = per_class_table(predictions, classes)
     recalls_in_percent = per_class.assign(recall=per_class["recall"].map(_percent))
     confusions = confusion_table(predictions, classes)
@@ -38,9 +38,9 @@ def markdown(
         *setting.sentences(),
         "UAR is the mean of the classes' recalls, WAR the accuracy. Box IoU and landmark error (in "
         "sizes of the face's box) compare with MTCNN, not with marks made by people. The interval "
-        "is a bootstrap over subjects (docs/tables.md).",
-        markdown_table(_fold_rows(fold_table(predictions, classes), scores)),
-        *interval_notes(scores),
+        f"is a bootstrap over {groups} (docs/tables.md).",
+        markdown_table(_fold_rows(fold_table(predictions, classes), scores, groups)),
+        *interval_notes(scores, groups),
         *optimistic_notes(scores.uar, scores.uar_optimistic),
         "## Beside what needs no network",
         markdown_table(baseline_rows(comparison)),
@@ -58,7 +58,7 @@ def markdown(
     return "\n\n".join(parts) + "\n"
 
 
-def _fold_rows(folds: pd.DataFrame, scores: Scores) -> pd.DataFrame:
+def _fold_rows(folds: pd.DataFrame, scores: Scores, groups: str) -> pd.DataFrame:
     """A row per fold, and below them those over all folds."""
     best = "uar_optimistic" in folds
     kept = ["fold", "clips", "subjects", "uar", "war", *(["uar_optimistic"] if best else [])]
@@ -91,14 +91,16 @@ def _fold_rows(folds: pd.DataFrame, scores: Scores) -> pd.DataFrame:
         ]
     )
     rows = pd.concat([table.astype(str), totals]).fillna("")
-    return rows.rename(columns={"uar_optimistic": "uar, best epoch on test"})
+    if groups == CLIPS:
+        rows = rows.drop(columns="subjects")  # They are the clips.
+    return rows.rename(columns={"subjects": groups, "uar_optimistic": "uar, best epoch on test"})
 
 
-def interval_notes(scores: Scores) -> list[str]:
+def interval_notes(scores: Scores, groups: str) -> list[str]:
     """Why there is no interval, where there is none."""
     if isfinite(scores.uar.pooled_low):
         return []
-    reason = why_no_interval(scores.subjects)
+    reason = why_no_interval(scores.subjects, groups)
     return [f"{reason[0].upper()}{reason[1:]}."]
 
 

@@ -95,7 +95,7 @@ class Record(NamedTuple):
         folder.mkdir(parents=True, exist_ok=True)
         with atomic_path(folder / PREDICTIONS) as temporary:
             pd.concat(tables, ignore_index=True).to_parquet(temporary, index=False)
-        write_json(folder / EXPERIMENTS, contents.model_dump(mode="json"))
+        write_json(folder / EXPERIMENTS, contents.model_dump(mode="json", exclude_defaults=True))
 
     @classmethod
     def read(cls, folder: Path) -> Self | None:

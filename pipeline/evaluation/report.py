@@ -97,7 +97,7 @@ def render(
     curves = [learning_curve_svg(histories, *curve) for curve in _CURVES.items()]
     scores = score_experiment([predictions], classes)
     comparison = compare_with_baselines(structure, predictions, baselines, classes)
-    notes = [*beside_linear(comparison), *interval_notes(scores)]
+    notes = [*beside_linear(comparison), *interval_notes(scores, setting.coverage.groups)]
     for fold, history in histories.items():
         uars = history["validation_uar"].tolist()
         if found := advice(uars, len(setting.occurring)):
@@ -125,7 +125,9 @@ def render(
         sentences=[*map(_plain, notes)],
         optimistic=[*map(_plain, optimistic_notes(scores.uar, scores.uar_optimistic))],
         trace=_plain(setting.trace()),
-        no_interval=why_no_interval(predictions["subject"].nunique()),
+        groups=setting.coverage.groups,
+        group=setting.coverage.groups.split(" ")[0].removesuffix("s"),
+        no_interval=why_no_interval(predictions["subject"].nunique(), setting.coverage.groups),
         num_bins=NUM_BINS,
         folds=list(fold_table(predictions, classes).itertuples()),
         classes=class_table,

@@ -6,12 +6,14 @@ from typing import Self
 
 import pandas as pd
 
-from pipeline.common.clips import StoredClip
+from pipeline.common.clips import StoredClip, group_words
 from pipeline.common.encoder_weights import History
 from pipeline.common.params import Section
 
 # In the folder of the metrics: the setting of the experiment.
 SETTING = "setting.json"
+# As `group_words` says them.
+SUBJECTS, CLIPS = "subjects", "clips"
 
 
 class Coverage(Section):
@@ -24,6 +26,7 @@ class Coverage(Section):
         all_subjects: In the manifest.
         folds: Numbers of those that were tested.
         all_folds: How many the protocol has.
+        groups: What the subjects are, in words: where nobody knows who is seen, `films` or `clips`.
     """
 
     clips: int
@@ -32,6 +35,7 @@ class Coverage(Section):
     all_subjects: int
     folds: list[int]
     all_folds: int
+    groups: str = SUBJECTS
 
     @property
     def complete(self) -> bool:
@@ -40,10 +44,10 @@ class Coverage(Section):
 
     def in_words(self) -> str:
         """For pages: `84 of 210 clips, 6 of 15 subjects`."""
-        return (
-            f"{self.clips} of {self.all_clips} clips, {self.subjects} of {self.all_subjects} "
-            "subjects"
-        )
+        found = f"{self.clips} of {self.all_clips} clips"
+        if self.groups == CLIPS:
+            return found
+        return f"{found}, {self.subjects} of {self.all_subjects} {self.groups}"
 
 
 def coverage(predictions: pd.DataFrame, clips: Sequence[StoredClip], all_folds: int) -> Coverage:
@@ -70,6 +74,7 @@ def coverage(predictions: pd.DataFrame, clips: Sequence[StoredClip], all_folds: 
         all_subjects=len({clip.group for clip in clips}),
         folds=sorted(map(int, predictions["fold"].unique())),
         all_folds=all_folds,
+        groups=group_words(clips),
     )
 
 
@@ -137,6 +142,8 @@ class Setting(Section):
 
 
 def _who_was_tested(found: Coverage, seen: int) -> str:
+    if found.groups != SUBJECTS:
+        return _what_was_tested(found)
     model = "fine-tuned without that person" if seen else "that never saw that person"
     if found.complete:
         return (
@@ -150,6 +157,21 @@ def _who_was_tested(found: Coverage, seen: int) -> str:
     )
 
 
+def _what_was_tested(found: Coverage) -> str:
+    """Of a data set in which nobody is named."""
+    whole = f"Tested: all {found.clips} clips"
+    if not found.complete:
+        folds = ", ".join(map(str, found.folds))
+        whole = f"**Tested: {found.in_words()}** (folds {folds} of {found.all_folds})"
+    elif found.groups != CLIPS:
+        whole += f" of all {found.subjects} {found.groups}"
+    return (
+        f"{whole}, each by a model that was trained without it. Who is seen is not known: the same "
+        f"person may be trained on and tested, and intervals are over {found.groups}, not over "
+        "people."
+    )
+
+
 def _what_the_encoder_has_seen(setting: Setting) -> list[str]:
     history = setting.history
     if not history.known:
@@ -160,8 +182,8 @@ def _what_the_encoder_has_seen(setting: Setting) -> list[str]:
     if setting.seen:
         return [
             f"**The encoder ({setting.encoder}) has seen {setting.seen} of the "
-            f"{setting.coverage.subjects} subjects that are tested**: the numbers are too good for "
-            f"people whom it has not met. It {history.in_words()}."
+            f"{setting.coverage.subjects} {setting.coverage.groups} that are tested**: the numbers "
+            f"are too good for people whom it has not met. It {history.in_words()}."
         ]
     if history.trained_on or history.groups:
         return [f"The encoder ({setting.encoder}) {history.in_words()}."]

@@ -21,6 +21,8 @@ from pipeline.scores.metrics import Labels
 NUM_RESAMPLES = 10_000
 # Of fewer subjects an interval says more about who came than about the system.
 MIN_SUBJECTS = 10
+# Random numbers at once, which bounds the memory: some 50 MB.
+_NUMBERS_AT_ONCE = 2**20
 
 Counts = npt.NDArray[np.int64]
 Scores = npt.NDArray[np.float64]
@@ -46,10 +48,10 @@ class Comparison(NamedTuple):
     war_p_value: float
 
 
-def why_no_interval(num_subjects: int) -> str:
-    """Why the ends of an interval over so many subjects are NaN."""
+def why_no_interval(num_subjects: int, groups: str = "subjects") -> str:
+    """Why the ends of an interval over so many subjects, or other groups, are NaN."""
     if num_subjects < MIN_SUBJECTS:
-        return f"no interval: it takes {MIN_SUBJECTS} subjects, and here are {num_subjects}"
+        return f"no interval: it takes {MIN_SUBJECTS} {groups}, and here are {num_subjects}"
     return "no interval: whoever is drawn, the score is the same"
 
 
@@ -177,13 +179,27 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 def _mean_scores(confusions: Counts, drawn: npt.NDArray[np.int64]) -> Scores:
     """(2, ...) UAR and WAR of drawn subjects (..., S), as means over the K trainings."""
-    means: Scores = np.mean([_scores(one[drawn].sum(axis=-3)) for one in confusions], axis=0)
+    times = _times_drawn(drawn)
+    means: Scores = np.mean([_scores(one, times) for one in confusions], axis=0)
     return means
 
 
-def _scores(confusions: npt.NDArray[np.int64]) -> Scores:
-    """(2, ...) UAR and WAR of (..., C, C) counts; a class without a clip does not count."""
-    hits, clips = np.einsum("...cc->...c", confusions), confusions.sum(axis=-1)
+def _times_drawn(drawn: npt.NDArray[np.int64]) -> Scores:
+    """(..., S) how often each subject was drawn."""
+    num_subjects = drawn.shape[-1]
+    rows = drawn.reshape(-1, num_subjects)
+    places = rows + num_subjects * np.arange(len(rows))[:, None]
+    return np.bincount(places.ravel(), minlength=rows.size).reshape(drawn.shape).astype(np.float64)
+
+
+def _scores(confusions: Counts, times: Scores) -> Scores:
+    """(2, ...) UAR and WAR of (S, C, C) counts, each subject's so many times (..., S).
+
+    A class without a clip does not count.
+    """
+    # A product of floating-point numbers is fast, and exact: whole numbers far below 2**53.
+    hits = times @ np.einsum("scc->sc", confusions).astype(np.float64)
+    clips = times @ confusions.sum(axis=-1).astype(np.float64)
     recall = np.divide(hits, clips, out=np.zeros(hits.shape), where=clips > 0)
     uar = recall.sum(axis=-1) / (clips > 0).sum(axis=-1)
     return np.stack([uar, hits.sum(axis=-1) / clips.sum(axis=-1)])
@@ -207,7 +223,7 @@ def _intervals(
         (everyone,),
         lambda drawn, axis: scores(drawn),
         n_resamples=num_resamples,
-        batch=500,  # some 50 MB at a time for a hundred subjects and eight classes
+        batch=max(1, min(500, _NUMBERS_AT_ONCE // num_subjects)),
         vectorized=True,
         confidence_level=1 - 2 * tail,
         method="percentile",
@@ -235,6 +251,7 @@ def _sign_flip_p_value(terms: Scores, num_resamples: int, seed: int) -> float:
         permutation_type="samples",
         vectorized=True,
         n_resamples=num_resamples,
+        batch=max(1, _NUMBERS_AT_ONCE // len(terms)),
         alternative="greater",
         rng=np.random.default_rng(seed),
     )

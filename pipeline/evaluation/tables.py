@@ -60,6 +60,11 @@ def per_class_table(predictions: pd.DataFrame, classes: list[str]) -> pd.DataFra
     )
 
 
+def groups_tested(predictions: pd.DataFrame) -> str:
+    """What the column `subject` names, in words: `clips` where each clip stands for itself."""
+    return "clips" if predictions["subject"].equals(predictions["clip"]) else "subjects"
+
+
 def subject_table(predictions: pd.DataFrame, classes: list[str]) -> pd.DataFrame:
     """One row per subject, the worst first: fold, clips, UAR, WAR."""
     rows = []

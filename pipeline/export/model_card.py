@@ -15,7 +15,7 @@ from pipeline.evaluation.statistics import (
     subject_intervals,
     why_no_interval,
 )
-from pipeline.evaluation.tables import class_indices
+from pipeline.evaluation.tables import class_indices, groups_tested
 
 _ROOT = Path(__file__).parents[2]
 _SEED = 1
@@ -45,6 +45,7 @@ class CardScores(NamedTuple):
         pooled_uar: Over the test clips of all of them.
         all_clips: Likewise.
         all_subjects: Likewise.
+        groups: What the subjects are, in words.
     """
 
     uar: Interval
@@ -54,6 +55,7 @@ class CardScores(NamedTuple):
     pooled_uar: Interval
     all_clips: int
     all_subjects: int
+    groups: str
 
 
 def read_scores(folder: Path) -> CardScores | None:
@@ -79,6 +81,7 @@ def read_scores(folder: Path) -> CardScores | None:
         _uar(pooled, classes),
         len(pooled),
         pooled["subject"].nunique(),
+        groups_tested(pooled),
     )
 
 
@@ -161,23 +164,23 @@ def _scores_in_words(tested: CardScores | None) -> list[str]:
     if tested is None:
         return ["Not tested, or its test predictions are not beside it."]
     lines = [
-        f"UAR of this model: {_in_words(tested.uar, tested.subjects)} on {tested.clips} clips of "
-        f"{tested.subjects} subjects that it has never seen."
+        f"UAR of this model: {_in_words(tested.uar, tested.subjects, tested.groups)} on "
+        f"{tested.clips} clips of {tested.subjects} {tested.groups} that it has never seen."
     ]
     if len(tested.folds) > 1:
         lines.append(
             f"UAR of the experiment, over its folds {', '.join(map(str, tested.folds))}: "
-            f"{_in_words(tested.pooled_uar, tested.all_subjects)} on {tested.all_clips} clips of "
-            f"{tested.all_subjects} subjects."
+            f"{_in_words(tested.pooled_uar, tested.all_subjects, tested.groups)} on "
+            f"{tested.all_clips} clips of {tested.all_subjects} {tested.groups}."
         )
     return [*lines, "UAR is the unweighted mean of the classes' recalls."]
 
 
-def _in_words(interval: Interval, num_subjects: int) -> str:
+def _in_words(interval: Interval, num_subjects: int, groups: str) -> str:
     if np.isnan(interval.low):
-        return f"{interval.value:.1%} ({why_no_interval(num_subjects)})"
+        return f"{interval.value:.1%} ({why_no_interval(num_subjects, groups)})"
     return (
-        f"{interval.value:.1%} (95 % interval over subjects {interval.low:.1%} to "
+        f"{interval.value:.1%} (95 % interval over {groups} {interval.low:.1%} to "
         f"{interval.high:.1%})"
     )
 

@@ -1,7 +1,7 @@
 """The folds as a table of clips x folds that says the part of every clip, and the check for leaks.
 
-What folds keep together is a group: the clips of a subject. The table is by clip, so that published
-folds by clip fit as well.
+What folds keep together is a group: the clips of a subject or, where nobody knows who is seen, of a
+film, or one clip. The table is by clip, so that published folds by clip fit as well.
 """
 
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from pipeline.common.clips import StoredClip
+from pipeline.common.clips import CLIP, StoredClip
 from pipeline.common.files import atomic_path
 
 PARTS = ("train", "validation", "test")
@@ -51,15 +51,17 @@ def refuse_leaks(fold: Fold, clips: Sequence[StoredClip]) -> None:
         other = part_of_subject.setdefault(clip.group, part)
         if other != part:
             raise ValueError(
-                f"fold {fold.number} is not trained: subject {clip.group} is in {other} and in "
-                f"{part}; run the split stage again"
+                f"fold {fold.number} is not trained: {clip.group_kind} {clip.group} is in {other} "
+                f"and in {part}; run the split stage again"
             )
         twin = first_with.setdefault(clip.content, clip)
         if fold.parts[twin.clip] != part:
+            kind = clip.group_kind
+            both = "" if kind == CLIP else f", or give both the same {kind}"
             raise ValueError(
-                f"fold {fold.number} is not trained: {twin.path} of subject {twin.group} "
-                f"({fold.parts[twin.clip]}) and {clip.path} of subject {clip.group} ({part}) are "
-                "the same pictures; remove one, or give both the same subject"
+                f"fold {fold.number} is not trained: {twin.path} of {kind} {twin.group} "
+                f"({fold.parts[twin.clip]}) and {clip.path} of {kind} {clip.group} ({part}) are "
+                f"the same pictures; remove one{both}"
             )
 
 

@@ -75,7 +75,7 @@ def make_folds(
     for number, test in enumerate(tests, start=1):
         tested = set(test)
         others = [clip for clip in clips if clip.group not in tested]
-        chosen = sorted(validation) or _part(others, validation_fraction, seed, num_others=1)
+        chosen = sorted(validation) or draw_part(others, validation_fraction, seed, num_others=1)
         fold = GroupFold(
             number,
             train=sorted({clip.group for clip in others}.difference(chosen)),
@@ -128,12 +128,13 @@ def holdout_fold(
         ValueError: Only some clips have a `split`, or a subject stands in two parts.
     """
     if not any(clip.split for clip in clips):
-        test = _part(clips, test_fraction, seed, num_others=2)
+        test = draw_part(clips, test_fraction, seed, num_others=2)
         return make_folds(clips, [test], validation_fraction=validation_fraction, seed=seed)
-    if without := [clip.path for clip in clips if not clip.split]:
+    refuse_no_part(clips)
+    if several := [clip for clip in clips if len(clip.split.split()) > 1]:
         raise ValueError(
-            f"{len(without)} clips have no split ({', '.join(without[:3])} ...); fill the column "
-            "in for all rows or for none"
+            f"{several[0].path} has a part in each of several folds ({several[0].split}), and "
+            "protocol holdout is one fold; choose split.protocol official"
         )
     parts = {part: _subjects(c for c in clips if c.split == part) for part in PARTS}
     for part in ("train", "test"):
@@ -154,12 +155,27 @@ def holdout_fold(
     )
 
 
+def refuse_no_part(clips: Sequence[StoredClip]) -> None:
+    """Raises ValueError where a clip has no part of its own; see `Clip.split`."""
+    if without := [clip.path for clip in clips if not clip.split]:
+        raise ValueError(
+            f"{len(without)} clips have no split ({', '.join(without[:3])} ...); fill the column "
+            "in for all rows or for none"
+        )
+
+
 def _subjects(clips: Iterable[StoredClip]) -> list[str]:
     return sorted({clip.group for clip in clips})
 
 
-def _part(clips: Sequence[StoredClip], fraction: float, seed: int, *, num_others: int) -> list[str]:
-    """As close as can be to that fraction of the subjects, so that some others remain."""
+def draw_part(
+    clips: Sequence[StoredClip], fraction: float, seed: int, *, num_others: int
+) -> list[str]:
+    """As close as can be to that fraction of the subjects, so that some others remain.
+
+    Raises:
+        ValueError: There are too few subjects.
+    """
     subjects = _subjects(clips)
     if len(subjects) <= num_others:
         raise ValueError(

@@ -20,7 +20,7 @@ class SplitSettings(Section):
         partial: That only some folds of a protocol are trained is meant so.
     """
 
-    protocol: Literal["paper", "mae-dfer", "emobox", "loso", "holdout"]
+    protocol: Literal["paper", "mae-dfer", "emobox", "loso", "holdout", "official"]
     partial: bool
     num_folds: Annotated[int, Field(ge=2)]
     test_fraction: Annotated[float, Field(gt=0, le=0.5)]

@@ -97,4 +97,5 @@ def _stored(labelled: LabelledClip, shard: str, start: int, end: int) -> StoredC
         first_byte=start,
         end=end,
         times=clip.times,
+        group_kind=clip.group_kind,
     )

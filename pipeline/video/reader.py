@@ -1,4 +1,6 @@
-"""From a video file to the frames of a clip, with the face looked for before anything is cut away.
+"""From a video to the frames of a clip, with the face looked for before anything is cut away.
+
+A video is a file, or a folder with its frames as pictures.
 
 Shape letters: T frames, S side of a frame in pixels.
 """
@@ -14,6 +16,7 @@ from pipeline.video.decode import SampledVideo, read_pictures
 from pipeline.video.faces import FaceDetector
 from pipeline.video.mtcnn import LONGER_SIDE
 from pipeline.video.no_face import why_no_face
+from pipeline.video.picture_folder import read_folder
 from pipeline.video.tracks import main_face
 
 
@@ -38,9 +41,10 @@ class FrameReader:
         this face show the same place, and are marked with `OTHER_SHOT`.
 
         Raises:
-            UnusableVideo: See `read_pictures`; or no face is in enough of the frames.
+            UnusableVideo: See `read_pictures`, `read_folder`; or no face is in enough frames.
         """
-        video = read_pictures(path, self.frames)
+        read = read_folder if path.is_dir() else read_pictures
+        video = read(path, self.frames)
         if self.frames.crop != "face":
             return video
         pictures = video.pictures

@@ -1,8 +1,9 @@
+import subprocess
 from pathlib import Path
 
 import pytest
 
-from pipeline.common.sources import find_video, local_copy, videos_folder
+from pipeline.common.sources import find_video, local_copy, sha256_of_video, videos_folder
 
 
 def test_a_video_comes_from_the_first_folder_that_has_it(tmp_path: Path) -> None:
@@ -16,10 +17,31 @@ def test_a_video_comes_from_the_first_folder_that_has_it(tmp_path: Path) -> None
 
 
 def test_a_video_that_no_folder_has_is_expected_in_the_first(tmp_path: Path) -> None:
-    # Neither has the file: in the second that name is a folder.
     one, two = tmp_path / "one", tmp_path / "two"
-    (two / "a.mp4").mkdir(parents=True)
+    two.mkdir()
     assert find_video("a.mp4", [one, two]) == one / "a.mp4"
+
+
+def test_a_folder_of_pictures_is_a_video_too(tmp_path: Path) -> None:
+    (tmp_path / "two/clip").mkdir(parents=True)
+    folders = [tmp_path / "one", tmp_path / "two"]
+    assert find_video("clip", folders) == tmp_path / "two/clip"
+
+
+def test_the_sum_of_a_folder_is_that_of_what_sha256sum_prints(tmp_path: Path) -> None:
+    for name in ("b.jpg", "a 1.jpg", "B.jpg", ".DS_Store"):
+        (tmp_path / name).write_text(name, encoding="utf-8")
+    printed = subprocess.run(
+        "LC_ALL=C sha256sum * | sha256sum",
+        shell=True,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert sha256_of_video(tmp_path) == printed.split()[0]
+    (tmp_path / "b.jpg").write_text("another", encoding="utf-8")
+    assert sha256_of_video(tmp_path) != printed.split()[0]
 
 
 def test_a_queued_experiment_finds_the_local_copy_of_the_project(

@@ -4,7 +4,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from pipeline.common.clips import Clip
+from pipeline.common.clips import Clip, group_words
 from pipeline.datasets.custom import read_table
 
 CLASSES = ["angry", "happy", "sad"]
@@ -173,7 +173,7 @@ def test_a_table_may_say_who_is_trained_on_and_who_is_tested(videos: Path) -> No
     assert [clip.split for clip in clips] == ["train", "validation", "test", ""]
 
 
-@pytest.mark.parametrize("word", ["dev", "val", "training", "1"])
+@pytest.mark.parametrize("word", ["dev", "val", "training", "0"])
 def test_a_part_of_another_name_is_refused_in_its_row(videos: Path, word: str) -> None:
     header = "path,subject,label,split"
     clips = read(videos, "a.mp4,Ann,angry,train", f"b.mp4,Bob,sad,{word}", header=header)
@@ -251,3 +251,45 @@ def test_of_three_spellings_no_two_of_one_person_are_used(videos: Path) -> None:
     # 111 could be either of the others, and they are two people.
     clips = read(videos, "a.mp4,1-11,sad", "b.mp4,111,sad", "c.mp4,11-1,sad")
     assert reasons(clips) == ["", "subject_spelling", "subject_spelling"]
+
+
+def test_a_folder_of_pictures_is_a_clip(videos: Path) -> None:
+    (videos / "ann/happy.1").mkdir(parents=True)
+    clips = read(videos, "ann/happy.1,Ann,happy", "ann/happy.1/,Ann,happy", "a.mp4,Ann,sad")
+    assert reasons(clips) == ["", "duplicate", ""]
+    assert [clip.path for clip in clips] == ["ann/happy.1", "ann/happy.1", "a.mp4"]
+
+
+def test_a_film_stands_in_for_the_subject_and_a_clip_without_one_for_itself(videos: Path) -> None:
+    clips = read(
+        videos, "a.mp4,Heat,angry", "b.mp4,,sad", "c.mp4,Heat,sad", header="path,film,label"
+    )
+    assert reasons(clips) == [""] * 3
+    assert [(clip.subject, clip.group_kind) for clip in clips] == [
+        ("Heat", "film"),
+        ("b", "clip"),
+        ("Heat", "film"),
+    ]
+    assert group_words(clips) == "films and clips"
+    both = read(videos, "a.mp4,Heat,Ann,angry", header="path,film,subject,label")
+    assert [(clip.subject, clip.group_kind) for clip in both] == [("Ann", "subject")]
+    with pytest.raises(ValueError, match="missing: subject"):
+        read(videos, "a.mp4,angry", header="path,label")
+
+
+def test_a_number_in_split_is_the_fold_that_tests_the_clip(videos: Path) -> None:
+    clips = read(
+        videos,
+        "a.mp4,Ann,angry,1",
+        "b.mp4,Bob,sad,3",
+        "c.mp4,Cem,sad,Train",
+        "c.mov,Dan,sad,0",
+        header="path,subject,label,split",
+    )
+    assert [clip.split for clip in clips] == [
+        "test train train",
+        "train train test",
+        "train",
+        "0",
+    ]
+    assert reasons(clips) == ["", "", "", "unknown_split"]

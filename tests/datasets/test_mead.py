@@ -10,6 +10,7 @@ import pytest
 from pipeline.datasets.mead import (
     ACTORS,
     EMOTIONS,
+    VIEWS,
     find_clips,
     unpack_archives,
     what_is_missing,
@@ -48,7 +49,7 @@ def test_48_actors_are_given_out() -> None:
 
 
 def test_the_test_sentences_are_the_last_six_and_of_neutral_the_last_ten(source: Path) -> None:
-    clips = find_clips([source], "front", "test_sentences").clips
+    clips = find_clips([source], ["front"], "test_sentences").clips
     assert len(clips) == 2 * (7 * 3 * 6 + 10)
     sentences: dict[str, list[str]] = {}
     for clip in clips:
@@ -63,7 +64,7 @@ def test_the_test_sentences_are_the_last_six_and_of_neutral_the_last_ten(source:
 def test_the_last_sentences_are_those_that_are_there(source: Path) -> None:
     for sentence in (9, 12):
         (source / f"M003/video/front/sad/level_2/{sentence:03}.mp4").unlink()
-    clips = find_clips([source], "front", "test_sentences").clips
+    clips = find_clips([source], ["front"], "test_sentences").clips
     kept = [clip.clip[-3:] for clip in clips if clip.clip.startswith("M003_front_sad_2")]
     assert kept == ["005", "006", "007", "008", "010", "011"]
 
@@ -71,9 +72,9 @@ def test_the_last_sentences_are_those_that_are_there(source: Path) -> None:
 def test_the_whole_published_set_under_the_rule(tmp_path: Path) -> None:
     for actor in ACTORS:
         touch(tmp_path, paths(actor, "front", num_sentences=9, num_neutral=12))
-    tree = find_clips([tmp_path], "front", "test_sentences")
+    tree = find_clips([tmp_path], ["front"], "test_sentences")
     counts = Counter(clip.label for clip in tree.clips)
-    assert what_is_missing(tree, "front") == []
+    assert what_is_missing(tree, ["front"]) == []
     assert len(tree.clips) == 48 * (7 * 3 * 6 + 10) == 6528
     others = ("angry", "contempt", "disgust", "fear", "happy", "sad", "surprised")
     assert counts == {"neutral": 480, **dict.fromkeys(others, 864)}
@@ -83,16 +84,36 @@ def test_all_keeps_every_sentence_of_the_view_and_nothing_else(source: Path) -> 
     (source / "M003/video/front/angry/level_1/notes.mp4").touch()
     (source / "M003/video/front/bored/level_1").mkdir(parents=True)
     (source / "M003/video/front/bored/level_1/001.mp4").touch()
-    front = find_clips([source], "front", "all").clips
+    front = find_clips([source], ["front"], "all").clips
     assert sorted(clip.path for clip in front) == sorted(
         [*paths("M003", "front"), *paths("W009", "front")]
     )
-    left = find_clips([source], "left_30", "all").clips
+    left = find_clips([source], ["left_30"], "all").clips
     assert sorted(clip.path for clip in left) == sorted(paths("M003", "left_30"))
 
 
+def test_all_views_and_levels_are_used_together_and_each_is_looked_at_for_gaps(
+    source: Path,
+) -> None:
+    shutil.rmtree(source / "M003/video/left_30/sad/level_3")
+    tree = find_clips([source], VIEWS, "all")
+    front, left = ([*paths("M003", view)] for view in ("front", "left_30"))
+    expected = [*front, *left, *paths("W009", "front")]
+    assert sorted(clip.path for clip in tree.clips) == sorted(
+        path for path in expected if "left_30/sad/level_3" not in path
+    )
+    assert len({clip.clip for clip in tree.clips}) == len(tree.clips)
+    assert {clip.subject for clip in tree.clips} == {"M003", "W009"}
+    remarks = what_is_missing(tree, VIEWS)
+    assert "M003 lacks of view left_30 sad level 3" in remarks
+    assert "W009 lacks view down; it has front" in remarks
+    # By the rule of the test sentences, view by view.
+    chosen = find_clips([source], VIEWS, "test_sentences").clips
+    assert len(chosen) == 3 * (7 * 3 * 6 + 10) - 6
+
+
 def test_a_path_says_who_shows_what(source: Path) -> None:
-    clips = {clip.path: clip for clip in find_clips([source], "front", "all").clips}
+    clips = {clip.path: clip for clip in find_clips([source], ["front"], "all").clips}
     clip = clips["W009/video/front/disgusted/level_3/004.mp4"]
     assert clip.clip == "W009_front_disgusted_3_004"
     assert (clip.subject, clip.label, clip.sex) == ("W009", "disgust", "female")
@@ -104,9 +125,9 @@ def test_what_is_missing_is_named_line_by_line(source: Path) -> None:
     shutil.rmtree(source / "M003/video/front/neutral")
     touch(source, paths("W011", "top"))
     touch(source, paths("M099", "front"))
-    tree = find_clips([source], "front", "test_sentences")
+    tree = find_clips([source], ["front"], "test_sentences")
     absent = [actor for actor in ACTORS if actor not in ("M003", "W009", "W011")]
-    assert what_is_missing(tree, "front") == [
+    assert what_is_missing(tree, ["front"]) == [
         f"no clips of {', '.join(absent)}",
         "not among the 48 public actors: M099",
         "M003 lacks fear level 2, neutral level 1",
@@ -123,28 +144,28 @@ def test_the_actor_is_the_folder_before_the_view_and_not_a_name_further_out(tmp_
         "M003_extra/video/front/angry/level_1/001.mp4",
     ]
     touch(tmp_path, iter(names))
-    tree = find_clips([tmp_path], "front", "all")
+    tree = find_clips([tmp_path], ["front"], "all")
     found = {clip.path: clip.subject for clip in tree.clips}
     assert found == dict(zip(names[:4], ["M005", "M003", "W009", "M007"], strict=True))
-    assert what_is_missing(tree, "front")[-1] == (
+    assert what_is_missing(tree, ["front"])[-1] == (
         f"left aside, because no actor's folder holds them: 1 clips, such as {names[4]}"
     )
     with pytest.raises(
         ValueError, match=r"M003/video/front/angry/level_1/001.mp4 .* but it holds v"
     ):
-        find_clips([tmp_path / "M003_extra"], "front", "all")
+        find_clips([tmp_path / "M003_extra"], ["front"], "all")
 
 
 def test_a_clip_that_is_there_twice_is_an_error_that_names_both(source: Path) -> None:
     name = "M003/video/front/sad/level_1/001.mp4"
     touch(source, iter([f"copy/{name}"]))
     with pytest.raises(ValueError, match=f"^copy/{name} is there twice, also as {name}"):
-        find_clips([source], "front", "all")
+        find_clips([source], ["front"], "all")
 
 
 def test_a_folder_without_the_view_is_an_error_that_says_what_is_expected(source: Path) -> None:
     with pytest.raises(ValueError, match=r"no clip of view top .* M003/video/top/angry/level_1"):
-        find_clips([source], "top", "all")
+        find_clips([source], ["top"], "all")
 
 
 def pack(folder: Path, archive: Path) -> None:
@@ -235,7 +256,7 @@ def test_unpacked_trees_and_archives_make_one_set(mixed: Path, tmp_path: Path) -
     unpacked = tmp_path / "unpacked"
     unpack_archives(mixed, unpacked, "top")
     unpack_archives(mixed, unpacked, "front")
-    tree = find_clips([mixed, unpacked], "front", "all")
+    tree = find_clips([mixed, unpacked], ["front"], "all")
     assert Counter(clip.subject for clip in tree.clips) == {
         "M003": 7 * 3 * 2 + 3,
         "W009": 7 * 3 * 2 + 3,

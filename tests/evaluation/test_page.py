@@ -43,6 +43,17 @@ def test_the_page_has_a_row_for_each_fold_and_percentages(predictions: pd.DataFr
     assert "Macro-F1 66.67%, expected calibration error 8.33%." in lines
 
 
+def test_a_page_on_clips_without_people_speaks_of_clips(predictions: pd.DataFrame) -> None:
+    alone = predictions.assign(subject=predictions["clip"])
+    found = setting(alone, CLASSES)
+    coverage = found.coverage.model_copy(update={"groups": "clips"})
+    lines = page(alone, found=found.model_copy(update={"coverage": coverage}))
+    assert cells(lines, "1") == ["1", "4", "83.33%", "75.00%", "0.600", "0.200"]
+    assert any("bootstrap over clips" in line for line in lines)
+    assert "No interval: it takes 10 clips, and here are 6." in lines
+    assert not any("subject" in line for line in lines)
+
+
 def test_boxes_and_landmarks_have_a_mean_over_the_clips_and_landmarks_a_median(
     predictions: pd.DataFrame,
 ) -> None:

@@ -2,6 +2,7 @@ from typing import get_args
 
 import pytest
 
+from pipeline.evaluation.ablation_page import published_results, published_table
 from pipeline.evaluation.published import (
     MAE_DFER,
     NUM_CLASSES,
@@ -46,6 +47,33 @@ def test_single_values_are_those_of_the_tables() -> None:
         multi_task=False,
         source="MTCAE-DFER, Table IV",
     )
+
+
+@pytest.mark.parametrize(
+    ("dataset", "num_classes", "scores"),
+    [
+        ("dfew", 7, [(63.41, 74.43), (66.80, 76.68)]),
+        ("mafw", 11, [(41.62, 54.31), (43.72, 58.44)]),
+        ("ferv39k", 7, [(43.12, 52.07), (None, 53.65)]),
+        ("custom", 0, []),
+    ],
+)
+def test_rows_on_films_are_by_the_official_folds_and_choose_the_epoch_on_test(
+    dataset: str, num_classes: int, scores: list[tuple[float | None, float]]
+) -> None:
+    rows = other_results(dataset)
+    assert [(row.uar, row.war) for row in rows] == scores
+    assert all(row.num_classes == num_classes and row.epoch_on_test for row in rows)
+    assert published_results(dataset) == rows
+    table = published_table(dataset, "official")
+    assert len(table) == len(rows)
+    if len(table):
+        assert list(table["method"]) == ["MAE-DFER", "S4D"]
+        assert set(table["epoch chosen on"]) == {"test clips \u2021"}
+        assert list(published_table(dataset, "paper")["method"]) == [
+            "MAE-DFER \u2020",
+            "S4D \u2020",
+        ]
 
 
 @pytest.mark.parametrize("dataset", NUM_CLASSES)

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pandas as pd
 import pytest
 from small import setting
@@ -45,6 +47,28 @@ def test_coverage_counts_what_was_tested_and_what_there_is(clips: list[StoredCli
     assert not found.complete
     assert found.in_words() == "4 of 6 clips, 2 of 3 subjects"
     assert coverage(folds_of(clips, "Ann", "Bob", "Zoë"), clips, all_folds=3).complete
+
+
+def test_where_nobody_is_named_the_page_says_over_what_its_intervals_are(
+    clips: list[StoredClip],
+) -> None:
+    alone = [replace(clip, group=clip.clip, group_kind="clip") for clip in clips]
+    table = folds_of(clips, "Ann", "Bob", "Zoë")
+    table["subject"] = table["clip"]
+    found = coverage(table, alone, all_folds=3)
+    assert found.groups == "clips"
+    said = setting(table, CLASSES).model_copy(update={"coverage": found}).sentences()[0]
+    assert said.startswith("Tested: all 6 clips, each by a model that was trained without it.")
+    assert said.endswith("intervals are over clips, not over people.")
+    part = coverage(table[table["fold"] == 1], alone, all_folds=3)
+    assert part.in_words() == "2 of 6 clips"
+    films = [replace(clip, group_kind="film") for clip in clips]
+    of_films = coverage(folds_of(clips, "Zoë", "Ann"), films, all_folds=3)
+    assert of_films.in_words() == "4 of 6 clips, 2 of 3 films"
+    # Where people are named nothing is written about it.
+    named = coverage(folds_of(clips, "Ann"), clips, all_folds=3)
+    assert "groups" not in named.model_dump(exclude_defaults=True)
+    assert found.model_dump(exclude_defaults=True)["groups"] == "clips"
 
 
 def test_a_clip_that_was_tested_twice_is_refused(clips: list[StoredClip]) -> None:

@@ -64,6 +64,27 @@ def test_confusions_are_counted_per_subject_in_sorted_order() -> None:
     assert confusions.tolist() == [[[0, 1], [0, 1]], [[2, 0], [0, 0]]]
 
 
+def test_eleven_thousand_clips_as_groups_have_the_interval_of_a_binomial_share() -> None:
+    # As many as DFEW has, of which seven in ten are right.
+    labels = np.repeat(np.arange(7), [2445, 1894, 2669, 2173, 1469, 145, 902])
+    right = np.random.default_rng(1).random(len(labels)) < 0.7
+    predicted = np.where(right, labels, (labels + 1) % 7)
+    confusions = one_training(labels, predicted, np.arange(len(labels)), 7)
+    uar, war = subject_intervals(confusions, num_resamples=2000, seed=1)
+    assert uar.value == pytest.approx(balanced_accuracy_score(labels, predicted))
+    share = right.mean()
+    error = np.sqrt(share * (1 - share) / len(labels))
+    assert [war.low, war.high] == pytest.approx(
+        [share - 1.96 * error, share + 1.96 * error], abs=1e-3
+    )
+    # Of the variance of UAR the 145 clips of one class make more than half.
+    recalls = [right[labels == label] for label in range(7)]
+    error = np.sqrt(sum(one.var() / len(one) for one in recalls)) / 7
+    assert [uar.low, uar.high] == pytest.approx(
+        [uar.value - 1.96 * error, uar.value + 1.96 * error], abs=2e-3
+    )
+
+
 def test_values_are_the_pooled_scores_of_scikit_learn() -> None:
     random = np.random.default_rng(1)
     labels, predicted, subjects = random.integers([[6], [6], [12]], size=(3, 300))

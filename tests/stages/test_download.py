@@ -42,11 +42,11 @@ def download(document: dict[str, Any], dataset: str, **changes: object) -> None:
     main(params, Path("datasets") / dataset, Path("raw"), Path("raw.parquet"))
 
 
-@pytest.mark.parametrize("dataset", ["ravdess", "cremad", "mead"])
+@pytest.mark.parametrize("dataset", ["ravdess", "cremad", "mead", "dfew", "mafw", "ferv39k"])
 def test_nothing_is_fetched_before_the_terms_are_accepted(
     dataset: str, document: dict[str, Any], host: Host, project: Path
 ) -> None:
-    address = {} if dataset == "mead" else {"address": host.address}
+    address = {"address": host.address} if dataset in ("ravdess", "cremad") else {}
     with pytest.raises(SystemExit) as stopped:
         download(document, dataset, **address)
     said = str(stopped.value)

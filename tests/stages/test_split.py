@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.common.clips import StoredClip, read_stored, write_stored
+from pipeline.common.clips import CLIP, StoredClip, read_stored, write_stored
 from pipeline.folds.folds import read_fold, read_folds
 from pipeline.folds.protocols import PUBLISHED
 from stages.split import Params, main
@@ -83,6 +83,30 @@ def ravdess(tmp_path: Path) -> Path:
         [StoredClip(f"{a}_{label}", "", a, label) for a in actors for label in sorted(classes)],
     )
     return path
+
+
+def test_official_folds_are_all_of_them_or_a_part_that_is_marked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clips = [
+        StoredClip(
+            f"c{i}",
+            f"c{i}.mp4",
+            f"c{i}",
+            ("happy", "sad")[i % 2],
+            split=" ".join("test" if fold == i // 4 else "train" for fold in range(3)),
+            group_kind=CLIP,
+        )
+        for i in range(12)
+    ]
+    write_stored(tmp_path / "clips.parquet", clips)
+    out = tmp_path / "folds.csv"
+    with pytest.raises(SystemExit, match=r"tests dfew in 3 folds; .* lists 1 .* 8 clips would not"):
+        main(params("official", [1], "dfew"), tmp_path / "clips.parquet", out)
+    main(params("official", [1], "dfew", partial=True), tmp_path / "clips.parquet", out)
+    assert "clips for training/validation/test: 6/2/4; 6/2/4; 6/2/4" in capsys.readouterr().out
+    fold = read_fold(out, 2)
+    assert [clips[row].clip for row in fold.rows(clips, "test")] == ["c4", "c5", "c6", "c7"]
 
 
 @pytest.mark.parametrize(

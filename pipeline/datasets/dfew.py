@@ -1,0 +1,99 @@
+"""DFEW: 11,697 clips of films with one of seven labels, in five folds by clip; nobody is named.
+
+Its lists are `EmoLabel_DataSplit/<part>(single-labeled)/set_<fold>.csv` with the header
+`video_name,label` and rows such as `00001,1`; labels count from 1, in the order of `LABELS`.
+
+Source: Jiang et al. 2020, DFEW.
+"""
+
+import re
+from pathlib import Path
+
+from pipeline.common.params import Section
+from pipeline.common.sources import Videos
+from pipeline.datasets.official_lists import (
+    ClipList,
+    Entry,
+    class_remarks,
+    find_below,
+    given_folder,
+    listed_clips,
+    read_lines,
+    repeats,
+    size_remarks,
+)
+
+# In the order of their published numbers, from 1, with the number of clips.
+LABELS = {
+    "happy": 2445,
+    "sad": 1894,
+    "neutral": 2669,
+    "angry": 2173,
+    "surprised": 1469,
+    "disgust": 145,
+    "fear": 902,
+}
+TEST_SIZES = (2341, 2341, 2340, 2339, 2336)
+
+_HEADER = "video_name,label"
+_ROW = re.compile(r"(\w+)\s*,\s*([0-9]+)")
+_LABEL_OF = {str(number): label for number, label in enumerate(LABELS, start=1)}
+
+
+class Settings(Section):
+    """The copy, and where in it the clips are: folders of pictures, or videos."""
+
+    classes: list[str]
+    source: Path | None
+    clips: str
+    accept_licence: bool
+
+
+def collect(settings: Settings, tables: Path, folder: Path) -> Videos:
+    """The single-labelled clips of the official folds."""
+    source = given_folder(settings.source, "dfew")
+    lists = read_lists(source)
+    clips = listed_clips(lists, source, settings.clips, settings.classes, "dfew")
+    return Videos(clips, [source], [*repeats(lists), *remarks(lists)])
+
+
+def read_lists(source: Path) -> list[ClipList]:
+    """The ten lists.
+
+    Raises:
+        ValueError: One is missing, or a line is none of the published form.
+    """
+    root = find_below(source, "EmoLabel_DataSplit")
+    lists = []
+    for fold in range(1, len(TEST_SIZES) + 1):
+        for part in ("train", "test"):
+            place = f"{part}(single-labeled)/set_{fold}.csv"
+            lists.append(ClipList(fold, part, _read(find_below(root, place), place)))
+    return lists
+
+
+def _read(path: Path, place: str) -> list[Entry]:
+    header, *lines = read_lines(path, place)
+    if header.text.replace(" ", "").casefold() != _HEADER:
+        raise ValueError(f"{header.place}: {header.text!r} is not the header {_HEADER}")
+    entries = []
+    for line in lines:
+        match = _ROW.fullmatch(line.text)
+        if not match:
+            raise ValueError(f"{line.place}: {line.text!r} is no row such as 00001,1")
+        if match[2] not in _LABEL_OF:
+            raise ValueError(
+                f"{line.place}: label {match[2]} is none of 1 to {len(LABELS)}, by which the "
+                "published lists number the classes; take these"
+            )
+        entries.append(Entry(match[1], _LABEL_OF[match[2]], line.place))
+    return entries
+
+
+def remarks(lists: list[ClipList]) -> list[str]:
+    """Where the lists differ from the published numbers."""
+    total = sum(TEST_SIZES)
+    sizes = {}
+    for fold, size in enumerate(TEST_SIZES, start=1):
+        sizes |= {(fold, "test"): size, (fold, "train"): total - size}
+    return [*size_remarks(lists, sizes), *class_remarks(lists, LABELS)]
