@@ -24,8 +24,8 @@ from pipeline.feed.loader import load_in_order
 from pipeline.feed.order import Rank
 from pipeline.folds.folds import Fold, read_fold, refuse_leaks
 from pipeline.folds.seen import refuse_seen
-from pipeline.models.encoder import VideoMAEEncoder
 from pipeline.models.start import EncoderTraining, build_encoder, token_origin, why_tokens_vary
+from pipeline.models.video_encoders import VideoEncoder
 from pipeline.mtcae.loss import in_fractions
 from pipeline.mtcae.model import MTCAE, ModelSize
 from pipeline.mtcae.predictions import evaluate
@@ -59,7 +59,7 @@ class Params(Choices, StageParams):
 class Probed(NamedTuple):
     """An encoder's tokens of all clips, and the encoder."""
 
-    encoder: VideoMAEEncoder
+    encoder: VideoEncoder
     tokens: Path
     origin: Origin
 
