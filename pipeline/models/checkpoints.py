@@ -183,7 +183,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
             f"{path}: damaged, or holds Python objects beside its tensors, which are never loaded "
             f"because they can run code: {reason}"
         ) from error
-    for container in ("model", "module", "state_dict", "model_state_dict"):
+    for container in ("target_encoder", "model", "module", "state_dict", "model_state_dict"):
         if isinstance(content, dict) and isinstance(content.get(container), dict):
             content = content[container]
     if not isinstance(content, dict):

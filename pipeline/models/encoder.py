@@ -237,7 +237,7 @@ class VideoMAEEncoder(PlainViT):
 
 
 def init_weights(module: nn.Module) -> None:
-    """Weights of a layer as VideoMAE starts them, and of a convolution over pictures as He et al."""
+    """Start a layer as VideoMAE does; a convolution over pictures as He et al. have it."""
     if isinstance(module, nn.Conv2d):
         nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
     elif isinstance(module, nn.Linear | nn.Conv3d):
