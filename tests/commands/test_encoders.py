@@ -8,7 +8,7 @@ import yaml
 from project import ROOT
 from small import baselines, video_encoder
 
-from commands import probe
+from commands import encoders
 from pipeline.acquire.weights import FROM_SCRATCH
 from pipeline.common.clips import Clip, write_stored
 from pipeline.common.encoder_weights import History
@@ -90,9 +90,9 @@ def test_an_encoder_that_sees_the_difference_beats_one_that_sees_nothing(
     save("blind.safetensors", History.empty(), 0.0)
     save("good.safetensors", History.empty(), 1.0)
     names = ["blind.safetensors", "good.safetensors", FROM_SCRATCH]
-    out = ["--out", "probe.md"]
-    probe.main(["--weights", *names, "--seeds", "1", "2", *out])
-    page = (project / "probe.md").read_text(encoding="utf-8")
+    out = ["--out", "encoders.md"]
+    encoders.main(["--weights", *names, "--seeds", "1", "2", *out])
+    page = (project / "encoders.md").read_text(encoding="utf-8")
     assert page in capsys.readouterr().out
     assert "24 clips of 12 subjects in 2 folds, seeds 1, 2" in page
     rows = {
@@ -118,15 +118,15 @@ def test_an_encoder_that_sees_the_difference_beats_one_that_sees_nothing(
 def test_an_encoder_that_has_seen_who_is_tested_is_not_probed(project: Path) -> None:
     save("seen.safetensors", History.empty().with_groups("sample", ["a"]), 1.0)
     with pytest.raises(SystemExit, match=r"have seen 1 of the 6 subjects that it tests \(a\)"):
-        probe.main(["--weights", "seen.safetensors", "--seeds", "1"])
+        encoders.main(["--weights", "seen.safetensors", "--seeds", "1"])
 
 
 def test_a_recipe_that_changes_clips_cannot_probe(project: Path) -> None:
     message = "the recipe quick cannot be probed with: the frames are augmented: flips"
     with pytest.raises(SystemExit, match=message):
-        probe.main(["--weights", FROM_SCRATCH, "--recipe", "quick"])
+        encoders.main(["--weights", FROM_SCRATCH, "--recipe", "quick"])
 
 
 def test_weights_that_are_not_there_are_named(project: Path) -> None:
     with pytest.raises(SystemExit, match=r"absent.pt is neither a name"):
-        probe.main(["--weights", "absent.pt"])
+        encoders.main(["--weights", "absent.pt"])
