@@ -1,56 +1,103 @@
-"""How much a frozen encoder tells of expressions: heads on its tokens, for several encoders.
+"""Which encoder is the best on my data: heads on the frozen tokens of several, side by side.
 
-    python -m commands.probe --weights from_scratch pretrained.safetensors marlin-base
+    python -m commands.encoders --weights from_scratch marlin-base vjepa2-large mine.pt=base
 
-trains the heads of `--arch` on the tokens of the data set of params.yaml, with each encoder alike:
-the same folds, seeds and recipe. The table has the UAR of every encoder with its interval over
-subjects, and its difference to the first one. `from_scratch` is a random encoder, another one for
-every seed. The recipe must change no clip: it is `paper` unless another one is named.
+computes the tokens of every clip once with each encoder, and trains the decoders of params.yaml
+(or of `--arch`, `--decoder`, `--model`) on them: the same decoders, folds, seeds and recipe for
+all. The table has the UAR of every encoder with its interval over subjects, its difference to the
+first one, what it costs, its licence and what it has seen. `from_scratch` is a random encoder,
+another one for every seed. The size of published weights is known; a file of your own has that of
+`model`, unless `=` names another preset. The recipe must change no clip: it is `paper` unless
+another one is named. What fine-tuning gains is another question: `python -m commands.starts`.
 """
 
 import argparse
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import yaml
+from pydantic import TypeAdapter
 
 from commands.pages import show_page
-from commands.probing import Params, Probe
+from commands.probing import Cost, Params, Probe, Start
 from commands.start_table import rests_on, start_table
 from pipeline.acquire.http import DownloadFailed
-from pipeline.acquire.weights import provide
+from pipeline.acquire.weights import provide, read_card
+from pipeline.common.encoder_weights import card_in, history_in
 from pipeline.common.hosts import RetryPolicy
 from pipeline.evaluation.comparison import System
-
-
-def table_of(systems: Sequence[System], baselines: pd.DataFrame, params: Params) -> str:
-    """The encoders in Markdown, the first one of them the reference."""
-    table = start_table(systems, params.classes, dict.fromkeys(systems[0].seeds, baselines))
-    return (
-        f"Frozen encoders, {params.structure.name} heads, recipe {params.recipe}, model "
-        f"{params.model}, on {params.dataset}: {rests_on(systems, len(params.folds))}\n\n{table}\n"
-    )
+from pipeline.models.video_encoders import VideoEncoderSize
 
 
 def starts(
-    names: Sequence[str], document: dict[str, object], scratch: Path, *, accept_licence: bool
-) -> Iterator[tuple[str, Path]]:
-    """Every name with its folder of weights, fetched where it has to be."""
-    source = document["encoder"]
-    assert isinstance(source, dict)
-    for name in names:
+    names: Sequence[str], document: dict[str, Any], scratch: Path, *, accept_licence: bool
+) -> Iterator[Start]:
+    """The encoders in turn; weights are fetched where they have to be.
+
+    Args:
+        names: As `encoder.weights` has them, each with or without `=` and a preset of `models`.
+        document: The whole of params.yaml.
+        scratch: For their folders.
+        accept_licence: Whether the user accepts those of the weights.
+
+    Raises:
+        ValueError: There is no such preset.
+    """
+    for word in names:
+        name, _, model = word.partition("=")
+        source = Path("weights") / name
+        card = read_card(source)
+        model = model or (card.model if card else document["model"])
+        if model not in document["models"]:
+            known = ", ".join(document["models"])
+            raise ValueError(f"{word}: there is no model {model!r}; known are {known}")
         folder = scratch / "weights" / name
         provide(
-            Path("weights") / name,
+            source,
             folder,
             Path("downloads/weights"),
             accept_licence=accept_licence,
             policy=RetryPolicy(),
-            hugging_face=source["hugging_face"],
+            hugging_face=document["encoder"]["hugging_face"],
         )
-        yield name, folder
+        size = document["models"][model]["encoder"]
+        yield Start(word, folder, model, TypeAdapter(VideoEncoderSize).validate_python(size))
+
+
+def facts(start: Start, cost: Cost) -> dict[str, str]:
+    """Of an encoder, for its row: what it is, what it costs and what is known of it."""
+    card, history = card_in(start.folder), history_in(start.folder)
+    random = start.weights is None
+    return {
+        "model": start.model,
+        "parameters (M)": f"{cost.num_parameters / 1e6:.3g}",
+        "s per clip": f"{cost.clip_seconds:.3g}",
+        "MB per clip": f"{cost.clip_bytes / 1e6:.3g}",
+        "licence": "none: random" if random else card.get("licence", "not known here"),
+        "seen": "nothing" if random else history.in_words().removeprefix("has seen "),
+    }
+
+
+def page_of(
+    found: Sequence[tuple[Start, System, Cost]], baselines: pd.DataFrame, params: Params
+) -> str:
+    """The encoders in Markdown, the first one of them the reference."""
+    systems = [system for _, system, _ in found]
+    table = start_table(
+        systems,
+        params.classes,
+        dict.fromkeys(systems[0].seeds, baselines),
+        {start.name: facts(start, cost) for start, _, cost in found},
+    )
+    return (
+        f"Frozen encoders, {params.structure.name} decoders of model {params.model}, recipe "
+        f"{params.recipe}, on {params.dataset}: {rests_on(systems, len(params.folds))}\n\n{table}\n"
+        f"\nSeconds to read, encode and store a clip ({found[0][2].device}), megabytes of its "
+        "stored tokens: once for all folds, structures and seeds.\n"
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -59,11 +106,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--weights", nargs="+", required=True, help="as encoder.weights has them")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
-    for name in ("dataset", "model"):
+    for name in ("dataset", "model", "arch", "decoder"):
         parser.add_argument(f"--{name}", help="else that of params.yaml")
     parser.add_argument("--recipe", default="paper")
-    parser.add_argument("--arch", default="stl")
-    parser.add_argument("--decoder", default="vit")
     parser.add_argument("--accept-licence", action="store_true", help="of the weights")
     parser.add_argument("--data", type=Path, default=Path("data"))
     parser.add_argument("--out", type=Path, help="also write the table to this file")
@@ -76,12 +121,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         try:
             params = Params.from_document(document)
             probe = Probe(params, args.data, args.seeds, scratch)
-            found = starts(args.weights, document, scratch, accept_licence=args.accept_licence)
-            systems = [probe.system(start, name) for name, start in found]
+            accepted = args.accept_licence or document["encoder"]["accept_licence"]
+            wanted = starts(args.weights, document, scratch, accept_licence=accepted)
+            found = [(start, *probe.system(start)) for start in wanted]
+            baselines = pd.read_parquet(args.data / "baselines" / f"{params.dataset}.parquet")
+            page = page_of(found, baselines, params)
         except (DownloadFailed, PermissionError, FileNotFoundError, ValueError) as error:
-            raise SystemExit(f"probe: {error}") from error
-    baselines = pd.read_parquet(args.data / "baselines" / f"{params.dataset}.parquet")
-    page = table_of(systems, baselines, params)
+            raise SystemExit(f"encoders: {error}") from error
     show_page(page, args.out)
 
 

@@ -35,7 +35,10 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     document["datasets"]["sample"]["classes"] = CLASSES
     document["frames"] |= {"num_frames": 4, "size": 16}
     document["folds"] = [1, 2]
+    document["arch"] = "stl"
     document["models"]["tiny"]["encoder"] = SIZE
+    rotary = {name: value for name, value in SIZE.items() if name != "stem"}
+    document["models"]["turned"] = {"encoder": rotary | {"positions": "rotary"}}
     document["recipes"]["paper"]["engine"] |= {"epochs": 20, "precision": "32-true"}
     Path("params.yaml").write_text(yaml.safe_dump(document), encoding="utf-8")
     shards = Path("data/shards/sample")
@@ -88,8 +91,9 @@ def test_an_encoder_that_sees_the_difference_beats_one_that_sees_nothing(
     project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     save("blind.safetensors", History.empty(), 0.0)
-    save("good.safetensors", History.empty(), 1.0)
-    names = ["blind.safetensors", "good.safetensors", FROM_SCRATCH]
+    others = [f"person{number}" for number in range(30)]
+    save("good.safetensors", History.empty().with_groups("other", others), 1.0)
+    names = ["blind.safetensors", "good.safetensors", f"{FROM_SCRATCH}=turned"]
     out = ["--out", "encoders.md"]
     encoders.main(["--weights", *names, "--seeds", "1", "2", *out])
     page = (project / "encoders.md").read_text(encoding="utf-8")
@@ -107,6 +111,17 @@ def test_an_encoder_that_sees_the_difference_beats_one_that_sees_nothing(
     assert rows["good.safetensors"][1].startswith("+50.0")
     assert rows["linear model"][0].startswith("100.0")
     assert rows["chance"][0] == "50.0"
+    # Of 8 tokens of 16 half-precision numbers, 4 boxes, 4 times 5 points and 4 bytes of mask.
+    facts = dict(zip(rows["encoder"], rows["good.safetensors"], strict=True))
+    assert facts["model"] == "tiny"
+    assert facts["MB per clip"] == "0.000484"
+    assert float(facts["s per clip"]) > 0
+    assert facts["licence"] == "not known here"
+    assert facts["seen"] == "30 subjects of other"
+    facts = dict(zip(rows["encoder"], rows[f"{FROM_SCRATCH}=turned"], strict=True))
+    # Embedding 6160, block 3296 + 16 of the bias on the keys, norm 32.
+    assert (facts["model"], facts["parameters (M)"]) == ("turned", "0.00947")
+    assert (facts["licence"], facts["seen"]) == ("none: random", "nothing")
     # Nothing is left behind.
     assert sorted(path.name for path in (project / "data").iterdir()) == [
         "baselines",
@@ -130,3 +145,8 @@ def test_a_recipe_that_changes_clips_cannot_probe(project: Path) -> None:
 def test_weights_that_are_not_there_are_named(project: Path) -> None:
     with pytest.raises(SystemExit, match=r"absent.pt is neither a name"):
         encoders.main(["--weights", "absent.pt"])
+
+
+def test_an_unknown_size_is_named(project: Path) -> None:
+    with pytest.raises(SystemExit, match="there is no model 'huge'; known are base, base_160"):
+        encoders.main(["--weights", f"{FROM_SCRATCH}=huge"])
