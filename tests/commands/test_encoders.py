@@ -119,7 +119,7 @@ def test_an_encoder_that_sees_the_difference_beats_one_that_sees_nothing(
     assert facts["licence"] == "not known here"
     assert facts["seen"] == "30 subjects of other"
     facts = dict(zip(rows["encoder"], rows[f"{FROM_SCRATCH}=turned"], strict=True))
-    # Embedding 6160, block 3296 + 16 of the bias on the keys, norm 32.
+    # Embedding 6160, block 3280, norm 32.
     assert (facts["model"], facts["parameters (M)"]) == ("turned", "0.00947")
     assert (facts["licence"], facts["seen"]) == ("none: random", "nothing")
     # Nothing is left behind.
