@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from commands.cross_matrix import cross_matrix
-from commands.cross_testing import Reading, encoders_in_words, read_models, answer_elsewhere
+from commands.cross_testing import Reading, answer_elsewhere, encoders_in_words, read_models
 from commands.pages import shards_of, show_page
 from pipeline.evaluation.cross_tables import coverage, tables
 from pipeline.store.folders import Shards

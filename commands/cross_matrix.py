@@ -18,9 +18,9 @@ from matplotlib.figure import Figure
 from commands.cross_testing import (
     Reading,
     TrainedModel,
+    answer_elsewhere,
     encoders_in_words,
     same_classes,
-    answer_elsewhere,
 )
 from pipeline.common.files import atomic_path
 from pipeline.evaluation.classes import ClassMapping, class_mapping
@@ -178,24 +178,19 @@ def matrix_page(table: pd.DataFrame, empty: Sequence[str], *, restrict: bool) ->
         outside=table["outside"].map("{:.6g}".format),
     )
     restricted = ", renormalised over the common ones" if restrict else ""
-    return (
-        "\n\n".join(
-            [
-                "# Trained on (rows), tested on (columns): UAR",
-                markdown_table(matrix.reset_index()),
-                "On the diagonal every model on its own test fold. Elsewhere the mean over the models "
-                f"of a row, on all clips of the classes in common{restricted}. In brackets 95 % "
-                "intervals of a bootstrap over subjects, for these very models. UARs over other "
-                "classes do not compare.",
-                markdown_table(facts),
-                "`outside`: clips answered with a class that the data set lacks. "
-                f"`calibration_error`: the expected one, over {NUM_BINS} bins of equal width of the "
-                "probability of the predicted class.",
-                *[f"- Not filled: {line}" for line in empty],
-            ]
-        )
-        + "\n"
-    )
+    parts = [
+        "# Trained on (rows), tested on (columns): UAR",
+        markdown_table(matrix.reset_index()),
+        "On the diagonal every model on its own test fold. Elsewhere the mean over the models of a "
+        f"row, on all clips of the classes in common{restricted}. In brackets 95 % intervals of a "
+        "bootstrap over subjects, for these very models. UARs over other classes do not compare.",
+        markdown_table(facts),
+        "`outside`: clips answered with a class that the data set lacks. `calibration_error`: the "
+        f"expected one, over {NUM_BINS} bins of equal width of the probability of the predicted "
+        "class.",
+        *[f"- Not filled: {line}" for line in empty],
+    ]
+    return "\n\n".join(parts) + "\n"
 
 
 def _names(table: pd.DataFrame) -> tuple[list[str], list[str]]:

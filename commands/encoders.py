@@ -13,72 +13,18 @@ another one is named. What fine-tuning gains is another question: `python -m com
 
 import argparse
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import yaml
-from pydantic import TypeAdapter
 
+from commands.encoder_starts import Cost, Start, facts, starts
 from commands.pages import show_page
-from commands.probing import Cost, Params, Probe, Start
+from commands.probing import Params, Probe
 from commands.start_table import rests_on, start_table
 from pipeline.acquire.http import DownloadFailed
-from pipeline.acquire.weights import provide, read_card
-from pipeline.common.encoder_weights import card_in, history_in
-from pipeline.common.hosts import RetryPolicy
 from pipeline.evaluation.comparison import System
-from pipeline.models.video_encoders import VideoEncoderSize
-
-
-def starts(
-    names: Sequence[str], document: dict[str, Any], scratch: Path, *, accept_licence: bool
-) -> Iterator[Start]:
-    """The encoders in turn; weights are fetched where they have to be.
-
-    Args:
-        names: As `encoder.weights` has them, each with or without `=` and a preset of `models`.
-        document: The whole of params.yaml.
-        scratch: For their folders.
-        accept_licence: Whether the user accepts those of the weights.
-
-    Raises:
-        ValueError: There is no such preset.
-    """
-    for word in names:
-        name, _, model = word.partition("=")
-        source = Path("weights") / name
-        card = read_card(source)
-        model = model or (card.model if card else document["model"])
-        if model not in document["models"]:
-            known = ", ".join(document["models"])
-            raise ValueError(f"{word}: there is no model {model!r}; known are {known}")
-        folder = scratch / "weights" / name
-        provide(
-            source,
-            folder,
-            Path("downloads/weights"),
-            accept_licence=accept_licence,
-            policy=RetryPolicy(),
-            hugging_face=document["encoder"]["hugging_face"],
-        )
-        size = document["models"][model]["encoder"]
-        yield Start(word, folder, model, TypeAdapter(VideoEncoderSize).validate_python(size))
-
-
-def facts(start: Start, cost: Cost) -> dict[str, str]:
-    """Of an encoder, for its row: what it is, what it costs and what is known of it."""
-    card, history = card_in(start.folder), history_in(start.folder)
-    random = start.weights is None
-    return {
-        "model": start.model,
-        "parameters (M)": f"{cost.num_parameters / 1e6:.3g}",
-        "s per clip": f"{cost.clip_seconds:.3g}",
-        "MB per clip": f"{cost.clip_bytes / 1e6:.3g}",
-        "licence": "none: random" if random else card.get("licence", "not known here"),
-        "seen": "nothing" if random else history.in_words().removeprefix("has seen "),
-    }
 
 
 def page_of(

@@ -16,8 +16,9 @@ from lightning_fabric import Fabric, seed_everything
 from torch import Tensor
 from tqdm import tqdm
 
+from commands.encoder_starts import Cost, Start
 from pipeline.common.clips import StoredClip
-from pipeline.common.encoder_weights import checkpoint_in, history_in
+from pipeline.common.encoder_weights import history_in
 from pipeline.common.frames import FrameSettings
 from pipeline.common.params import Preset, StageParams
 from pipeline.evaluation.comparison import System
@@ -26,8 +27,6 @@ from pipeline.feed.loader import load_in_order
 from pipeline.feed.order import Rank
 from pipeline.folds.folds import Fold, read_fold, refuse_leaks
 from pipeline.folds.seen import refuse_seen
-from pipeline.models.encoder import EncoderSize
-from pipeline.models.jepa import JepaSize
 from pipeline.models.start import EncoderTraining, build_encoder, token_origin, why_tokens_vary
 from pipeline.models.video_encoders import VideoEncoder
 from pipeline.mtcae.loss import in_fractions
@@ -58,43 +57,6 @@ class Params(Choices, StageParams):
     classes: Annotated[list[str], Preset("datasets", chosen_by="dataset", key="classes")]
     models: Annotated[ModelSize, Preset("models", chosen_by="model")]
     recipes: Annotated[Recipe, Preset("recipes", chosen_by="recipe")]
-
-
-class Start(NamedTuple):
-    """An encoder that is compared.
-
-    Attributes:
-        name: Of its row.
-        folder: Of its weights, as `provide` makes it.
-        model: The preset of its size.
-        size: Of it.
-    """
-
-    name: str
-    folder: Path
-    model: str
-    size: EncoderSize | JepaSize
-
-    @property
-    def weights(self) -> Path | None:
-        """None where it is random."""
-        return checkpoint_in(self.folder)
-
-
-class Cost(NamedTuple):
-    """What it takes to have an encoder's tokens.
-
-    Attributes:
-        num_parameters: Of the encoder.
-        clip_seconds: To read a clip, encode it and store its tokens; mean over all clips.
-        clip_bytes: Of a clip's stored tokens and targets.
-        device: On which that was measured.
-    """
-
-    num_parameters: int
-    clip_seconds: float
-    clip_bytes: int
-    device: str
 
 
 class Probed(NamedTuple):
