@@ -6,7 +6,7 @@ predicts every clip in data/shards/cremad, or where `--shards` says, whose class
 class that the data set lacks stays an answer, a wrong one, unless `--restrict` renormalises over
 the common classes: an easier task, whose scores compare only with one another.
 
-    python -m commands.cross --matrix --model ravdess/fold*/model.safetensors cremad/fold*/*.safetensors
+    python -m commands.cross --matrix --model ravdess/fold*/*.safetensors cremad/fold*/*.safetensors
 
 tests the models of every data set on every data set that has shards here: a table and a heat map.
 """
