@@ -37,7 +37,7 @@ REFUSED = (
 # side: of 16 frames of 224 or 384 pixels.
 _V_JEPA_GRIDS = {8 * 14 * 14: (8, 14), 8 * 24 * 24: (8, 24)}
 # V-JEPA 2, of 64 frames of 256 or 384 pixels, may hold positions that it does not use.
-_UNUSED_POSITIONS = (32 * 16 * 16, 32 * 24 * 24)
+_UNUSED_POSITIONS = ((32 * 16 * 16,), (32 * 24 * 24,))
 
 
 def find_family(path: Path, tensors: Mapping[str, Tensor]) -> Family:
@@ -98,21 +98,16 @@ def _v_jepa_family(path: Path, tensors: Mapping[str, Tensor]) -> Family | None:
         family = V_JEPA_2 if stored is None else V_JEPA
         name = f"{family.name} model saved by this project"
         return family._replace(name=name, normalisation=None)
-    num_positions = 0 if stored is None else stored.shape[-2]
-    if biases and stored is not None and num_positions in _V_JEPA_GRIDS:
-        slices, side = _V_JEPA_GRIDS[num_positions]
-        if is_table(stored, sincos_3d_positions(slices, side, stored.shape[-1])):
-            return V_JEPA
+    if biases and stored is not None and _are_v_jepas(stored):
+        return V_JEPA
     biased_keys = any(bool(bias.chunk(3)[1].any()) for bias in biases)
     classifier = any(key.startswith(("fc_norm.", "head.")) for key in tensors)
-    if (biased_keys or "backbone." in prefix) and not classifier:
-        if num_positions in (0, *_UNUSED_POSITIONS):
-            return V_JEPA_2
-    if stored is not None and not is_table(
-        stored, sinusoid_positions(num_positions, stored.shape[-1])
-    ):
+    unused = stored is None or stored.shape[1:-1] in _UNUSED_POSITIONS
+    if (biased_keys or "backbone." in prefix) and unused and not classifier:
+        return V_JEPA_2
+    if stored is not None and not _are_sinusoids(stored):
         raise ValueError(
-            f"{path}: its {num_positions} positions are neither VideoMAE's sinusoids nor those "
+            f"{path}: its positions {tuple(stored.shape)} are neither VideoMAE's sinusoids nor those "
             "with which V-JEPA (16 frames of 224 or 384 px) is published: they were trained, or "
             "are another model's, and its tokens would mean nothing with others"
         )
@@ -122,3 +117,14 @@ def _v_jepa_family(path: Path, tensors: Mapping[str, Tensor]) -> Family | None:
             "VideoMAE has not; and it has a classifier or positions, which V-JEPA 2 has not"
         )
     return None
+
+
+def _are_v_jepas(stored: Tensor) -> bool:
+    if stored.ndim != 3 or stored.shape[1] not in _V_JEPA_GRIDS:
+        return False
+    slices, side = _V_JEPA_GRIDS[stored.shape[1]]
+    return is_table(stored, sincos_3d_positions(slices, side, stored.shape[2]))
+
+
+def _are_sinusoids(stored: Tensor) -> bool:
+    return stored.ndim == 3 and is_table(stored, sinusoid_positions(*stored.shape[1:]))
