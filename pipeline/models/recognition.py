@@ -107,9 +107,9 @@ def _v_jepa_family(path: Path, tensors: Mapping[str, Tensor]) -> Family | None:
         return V_JEPA_2
     if stored is not None and not _are_sinusoids(stored):
         raise ValueError(
-            f"{path}: its positions {tuple(stored.shape)} are neither VideoMAE's sinusoids nor those "
-            "with which V-JEPA (16 frames of 224 or 384 px) is published: they were trained, or "
-            "are another model's, and its tokens would mean nothing with others"
+            f"{path}: its positions {tuple(stored.shape)} are neither VideoMAE's sinusoids nor "
+            "those with which V-JEPA (16 frames of 224 or 384 px) is published: they were trained, "
+            "or are another model's, and its tokens would mean nothing with others"
         )
     if biased_keys:
         raise ValueError(
