@@ -217,7 +217,9 @@ def save_heat_map(path: Path, table: pd.DataFrame) -> None:
         text = f"{cell.uar:.1%}\n{ends}{len(cell.classes.split())} classes"
         colour = "white" if cell.uar > 0.6 else "black"
         axes.text(place[1], place[0], text, ha="center", va="center", size=8, color=colour)
-    axes.imshow(shares, vmin=0, vmax=1, cmap="Blues", aspect="auto")
+    corners = [np.arange(len(names) + 1) - 0.5 for names in (columns, rows)]
+    axes.pcolormesh(*corners, np.ma.masked_invalid(shares), vmin=0, vmax=1, cmap="Blues")
+    axes.invert_yaxis()
     axes.set(xlabel="tested on", ylabel="trained on")
     axes.set_xticks(range(len(columns)), columns)
     axes.set_yticks(range(len(rows)), rows)

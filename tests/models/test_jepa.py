@@ -203,7 +203,8 @@ def test_videomae_whose_biases_are_joined_is_still_videomae(tmp_path: Path) -> N
         elif not name.endswith(("v_bias", "mean", "std")):
             state[name] = value
     ours = video_encoder(dim=DIM, depth=DEPTH, num_heads=HEADS, image_size=32, num_frames=4)
-    for extra in ({}, {"pos_embed": original.positions}):
+    extras: tuple[StateDict, ...] = ({}, {"pos_embed": original.positions})
+    for extra in extras:
         torch.save(state | extra, tmp_path / "x.pth")
         assert load_encoder(ours, tmp_path / "x.pth").family == "VideoMAE, fine-tuned"
         assert torch.equal(ours(frames()), original(frames()))
