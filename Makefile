@@ -6,6 +6,7 @@
 # make affect-ablation   what the parts of these models are worth: two tables; SEEDS=3: with three seeds
 # make test          set up, run every check
 # make ablation      run the six structures as DVC experiments, print Table I; SEEDS=3: with three seeds
+# make encoders WEIGHTS="from_scratch marlin-base"   which of these encoders is the best on the data, frozen
 # make experiments   list the DVC experiments with the columns that matter
 # make ui            MLflow's pages at http://127.0.0.1:5000
 # make demo          a page to try the models on, at http://127.0.0.1:7860; MODEL="runs/fold1 runs/fold2"
@@ -13,11 +14,12 @@
 
 PYTHON ?= python3
 SEEDS ?= 1
+WEIGHTS ?= from_scratch
 MODEL ?= runs/final
 VENV := .venv
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: help install repro final pretrain affect affect-ablation test ablation experiments ui demo
+.PHONY: help install repro final pretrain affect affect-ablation test ablation encoders experiments ui demo
 
 help:
 	@sed -n 's/^# \(make .*\|PYTHON=.*\)/\1/p' Makefile
@@ -51,6 +53,10 @@ affect-ablation: affect
 ablation: $(VENV)/.run
 	python -m commands.ablation --seeds $(SEEDS)
 	python -m commands.table_one
+
+encoders: $(VENV)/.run
+	dvc repro split baseline
+	python -m commands.encoders --weights $(WEIGHTS)
 
 experiments: $(VENV)/.run
 	dvc exp show --md --only-changed --hide-workspace --hide-failed --hide-queued --keep 'arch|decoder' \

@@ -1,7 +1,9 @@
-"""Heads that are trained on the tokens of a frozen encoder; `commands.probe` compares some."""
+"""Heads that are trained on the tokens of a frozen encoder; `commands.encoders` compares some."""
 
 import io
+import platform
 import tempfile
+import time
 from collections.abc import Sequence
 from contextlib import redirect_stdout
 from itertools import islice
@@ -14,8 +16,9 @@ from lightning_fabric import Fabric, seed_everything
 from torch import Tensor
 from tqdm import tqdm
 
+from commands.encoder_starts import Cost, Start
 from pipeline.common.clips import StoredClip
-from pipeline.common.encoder_weights import checkpoint_in, history_in
+from pipeline.common.encoder_weights import history_in
 from pipeline.common.frames import FrameSettings
 from pipeline.common.params import Preset, StageParams
 from pipeline.evaluation.comparison import System
@@ -24,8 +27,8 @@ from pipeline.feed.loader import load_in_order
 from pipeline.feed.order import Rank
 from pipeline.folds.folds import Fold, read_fold, refuse_leaks
 from pipeline.folds.seen import refuse_seen
-from pipeline.models.encoder import VideoMAEEncoder
 from pipeline.models.start import EncoderTraining, build_encoder, token_origin, why_tokens_vary
+from pipeline.models.video_encoders import VideoEncoder
 from pipeline.mtcae.loss import in_fractions
 from pipeline.mtcae.model import MTCAE, ModelSize
 from pipeline.mtcae.predictions import evaluate
@@ -59,9 +62,10 @@ class Params(Choices, StageParams):
 class Probed(NamedTuple):
     """An encoder's tokens of all clips, and the encoder."""
 
-    encoder: VideoMAEEncoder
+    encoder: VideoEncoder
     tokens: Path
     origin: Origin
+    cost: Cost
 
 
 class Probe:
@@ -95,25 +99,20 @@ class Probe:
             refuse_leaks(fold, self.clips)
         self.fabric = Fabric(accelerator="auto", devices=1, precision=recipe.engine.precision)
 
-    def system(self, start: Path, name: str) -> System:
-        """Predictions of all folds for every seed.
-
-        Args:
-            start: Folder of the weights, as `provide` makes it.
-            name: Of the row.
+    def system(self, start: Start) -> tuple[System, Cost]:
+        """Predictions of all folds for every seed, and what the tokens cost.
 
         Raises:
             ValueError: The weights do not fit, or have seen who is tested.
         """
-        weights = checkpoint_in(start)
         for fold in self.folds:
-            refuse_seen(history_in(start), self.params.dataset, fold, self.clips)
+            refuse_seen(history_in(start.folder), self.params.dataset, fold, self.clips)
         trainings = []
         probed = None
-        bar = tqdm(total=len(self.seeds) * len(self.folds), desc=name, unit="training")
+        bar = tqdm(total=len(self.seeds) * len(self.folds), desc=start.name, unit="training")
         for seed in self.seeds:
-            if probed is None or not weights:
-                probed = self.encode(weights, self.scratch / "tokens", seed)
+            if probed is None or not start.weights:
+                probed = self.encode(start, self.scratch / "tokens", seed)
             tables = []
             for fold in self.folds:
                 with redirect_stdout(io.StringIO()):
@@ -121,14 +120,15 @@ class Probe:
                 bar.update()
             trainings.append(pd.concat(tables, ignore_index=True))
         bar.close()
-        return System(name, name, trainings, self.seeds)
+        assert probed
+        return System(start.name, start.name, trainings, self.seeds), probed.cost
 
-    def encode(self, weights: Path | None, out: Path, seed: int) -> Probed:
+    def encode(self, start: Start, out: Path, seed: int) -> Probed:
         """Tokens of all clips by an encoder, which is random where there are no weights."""
         seed_everything(seed, verbose=False)
+        weights = start.weights
         training = _FROZEN if weights else _RANDOM
-        size, num_frames = self.params.models.encoder, self.params.frames.num_frames
-        encoder = build_encoder(size, num_frames, training, weights)
+        encoder = build_encoder(start.size, self.params.frames.num_frames, training, weights)
         encoder.freeze()
         frames = StoredFrames(
             self.shards,
@@ -147,9 +147,16 @@ class Probe:
         origin = origin._replace(weights=origin.weights or f"random, seed {seed}")
         batches = load_in_order(frames, batch_size=_ENCODED)
         record = token_record(encoder.num_frames, encoder.num_tokens, encoder.size.dim)
+        before = time.perf_counter()
         with new_tokens(out, self.clips, origin):
             write_tokens(out, self.clips, batches, encode, record)
-        return Probed(encoder, out, origin)
+        cost = Cost(
+            num_parameters=sum(parameter.numel() for parameter in encoder.parameters()),
+            clip_seconds=(time.perf_counter() - before) / len(self.clips),
+            clip_bytes=record.itemsize,
+            device=_name(self.fabric.device),
+        )
+        return Probed(encoder, out, origin, cost)
 
     def train_heads(self, probed: Probed, fold: Fold, seed: int) -> pd.DataFrame:
         """Predictions of the fold's test clips by heads of their best epoch."""
@@ -214,3 +221,10 @@ class Probe:
         tested = evaluate(self.fabric, heads, test, loss)
         times = {clip.clip: clip.times for clip in self.clips}
         return fold_result(tested, fold.number, params.classes, times, None).predictions
+
+
+def _name(device: torch.device) -> str:
+    """Of a device, as its maker calls it."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{torch.get_num_threads()} threads of {platform.processor() or platform.machine()}"

@@ -11,7 +11,10 @@ from pipeline.evaluation.tables import groups_tested
 
 
 def start_table(
-    systems: Sequence[System], classes: list[str], baselines: Mapping[int, pd.DataFrame]
+    systems: Sequence[System],
+    classes: list[str],
+    baselines: Mapping[int, pd.DataFrame],
+    facts: Mapping[str, Mapping[str, str]],
 ) -> str:
     """A row per start, the first of which is the reference, and the baselines below.
 
@@ -19,6 +22,7 @@ def start_table(
         systems: Named after their starts; all of the same clips, folds and seeds.
         classes: In the order of params.yaml.
         baselines: Predictions of `stages.baseline`, by seed.
+        facts: What else is known of a start, by its name and that of the column.
     """
     reference = systems[0].name
     found = compare(systems, classes, "", baselines, reference=reference)
@@ -29,10 +33,11 @@ def start_table(
             f"difference to {reference}": _interval(row, "uar_difference"),
             "p (Holm)": "" if pd.isna(row.get("uar_p")) else f"{row['uar_p']:.3f}",
             "WAR": _interval(row, "war_pooled"),
+            **facts.get(row["structure"], {}),
         }
         for row in found.to_dict("records")
     ]
-    return markdown_table(pd.DataFrame(rows))
+    return markdown_table(pd.DataFrame(rows).fillna(""))
 
 
 def rests_on(systems: Sequence[System], num_folds: int) -> str:

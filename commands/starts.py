@@ -5,7 +5,7 @@
 runs the experiment of params.yaml from each of them, with the same folds and seeds, as DVC
 experiments in copies of the project; what was run before is not run again. The table has the UAR of
 every start with its interval over subjects, and its difference to the first one. What a frozen
-encoder tells is another question: `python -m commands.probe`.
+encoder tells is another question: `python -m commands.encoders`.
 """
 
 import argparse
@@ -91,7 +91,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         found = [read_system(params, weights, args.seeds) for weights in args.weights]
         systems = [system for system, _ in found]
-        table = start_table(systems, params["datasets"][params["dataset"]]["classes"], found[0][1])
+        classes = params["datasets"][params["dataset"]]["classes"]
+        table = start_table(systems, classes, found[0][1], {})
     except (FileNotFoundError, ValueError) as error:
         raise SystemExit(f"starts: {error}") from error
     page = (

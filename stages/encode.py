@@ -26,7 +26,6 @@ from pipeline.common.workers import Folders, map_in_turn, num_cores
 from pipeline.feed.augment import AugmentSettings
 from pipeline.feed.loader import load_in_order
 from pipeline.feed.mix import MixSettings
-from pipeline.models.encoder import EncoderSize, VideoMAEEncoder
 from pipeline.models.start import (
     EncoderTraining,
     build_encoder,
@@ -34,6 +33,7 @@ from pipeline.models.start import (
     token_origin,
     why_tokens_vary,
 )
+from pipeline.models.video_encoders import VideoEncoder, VideoEncoderSize
 from pipeline.store.folders import LocalShards, Shards, open_shards, read_clips
 from pipeline.store.stored_frames import StoredFrames
 from pipeline.store.tokens import new_tokens, token_record, write_no_tokens, write_tokens
@@ -47,7 +47,7 @@ class Params(StageParams):
     """Exactly this stage's `params` in dvc.yaml: no decoder, seed or fold makes it run again."""
 
     frames: FrameSettings
-    size: Annotated[EncoderSize, Preset("models", chosen_by="model", key="encoder")]
+    size: Annotated[VideoEncoderSize, Preset("models", chosen_by="model", key="encoder")]
     training: Annotated[EncoderTraining, Preset("recipes", chosen_by="recipe", key="encoder")]
     augment: Annotated[AugmentSettings, Preset("recipes", chosen_by="recipe", key="augment")]
     mix: Annotated[MixSettings, Preset("recipes", chosen_by="recipe", key="mix")]
@@ -95,22 +95,22 @@ def main(params: Params, shards: Shards, start: Path, out: Path) -> None:
 
 @lru_cache(maxsize=1)
 def _build_once(
-    size: EncoderSize, num_frames: int, training: EncoderTraining, weights: Path | None
-) -> VideoMAEEncoder:
+    size: VideoEncoderSize, num_frames: int, training: EncoderTraining, weights: Path | None
+) -> VideoEncoder:
     """Not a second time for the worker that this process itself may be."""
     return build_encoder(size, num_frames, training, weights)
 
 
-def record_of(encoder: VideoMAEEncoder) -> np.dtype[np.void]:
+def record_of(encoder: VideoEncoder) -> np.dtype[np.void]:
     return token_record(encoder.num_frames, encoder.num_tokens, encoder.size.dim)
 
 
-_encoder: VideoMAEEncoder
+_encoder: VideoEncoder
 _encode: Callable[[Tensor], Tensor]
 
 
 def _start_worker(
-    described: tuple[EncoderSize, int, EncoderTraining, Path | None],
+    described: tuple[VideoEncoderSize, int, EncoderTraining, Path | None],
     precision: Precision,
     num_threads: int,
 ) -> None:

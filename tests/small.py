@@ -17,6 +17,7 @@ from pipeline.feed.augment import AugmentSettings
 from pipeline.feed.mix import MixSettings
 from pipeline.models.encoder import EncoderSize, VideoMAEEncoder
 from pipeline.models.image_encoder import ImageEncoder, ImageEncoderSize
+from pipeline.models.video_encoders import VideoEncoder
 from pipeline.mtcae.decoder import DecoderSize
 from pipeline.mtcae.loss import LossSettings
 from pipeline.mtcae.model import MTCAE
@@ -85,7 +86,7 @@ def video_encoder(
 
 
 def task_model(
-    encoder: VideoMAEEncoder,
+    encoder: VideoEncoder,
     *,
     arch: str,
     decoder: str,

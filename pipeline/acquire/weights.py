@@ -52,7 +52,7 @@ class Card(Section):
     size: PositiveInt | None = None
     sha256: Annotated[str | None, Field(pattern=r"^[0-9a-f]{64}$")] = None
     family: str
-    model: Literal["small", "base", "large"]
+    model: Literal["small", "base", "base_160", "large", "vjepa_large", "vjepa2_large"]
     licence: str
     accept_licence: bool
     trained_on: str

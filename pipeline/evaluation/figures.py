@@ -31,7 +31,7 @@ _DARK_BLUE = "#1d4ed8"
 _WHITE_TEXT = 0.75  # share of a row from which white is the more readable
 _MAX_FOLD_COLOURS = 10
 
-_STYLE = {
+STYLE = {
     "axes.axisbelow": True,
     "axes.grid": True,
     "axes.spines.right": False,
@@ -61,7 +61,7 @@ class Bin(NamedTuple):
     accuracy: float
 
 
-@style.context(_STYLE, after_reset=True)
+@style.context(STYLE, after_reset=True)
 def confusion_svg(counts: npt.NDArray[np.int64], classes: Sequence[str]) -> str:
     """Counts and shares of each true class in a coloured grid.
 
@@ -72,7 +72,7 @@ def confusion_svg(counts: npt.NDArray[np.int64], classes: Sequence[str]) -> str:
     return _svg(_confusion(counts, classes), "Confusion matrix")
 
 
-@style.context(_STYLE, after_reset=True)
+@style.context(STYLE, after_reset=True)
 def save_confusion(path: Path, counts: npt.NDArray[np.int64], classes: Sequence[str]) -> None:
     """Write the figure of `confusion_svg` as a PNG on white."""
     # Without the entry that names the version of Matplotlib.
@@ -105,7 +105,7 @@ def _confusion(counts: npt.NDArray[np.int64], classes: Sequence[str]) -> Figure:
     return figure
 
 
-@style.context(_STYLE, after_reset=True)
+@style.context(STYLE, after_reset=True)
 def recall_svg(recalls: Sequence[float], classes: Sequence[str]) -> str:
     """A bar for each of the C classes; recalls in [0, 1], NaN for a class without a clip."""
     figure = Figure(figsize=(5.2, 0.8 + 0.36 * len(classes)))
@@ -123,7 +123,7 @@ def recall_svg(recalls: Sequence[float], classes: Sequence[str]) -> str:
     return _svg(figure, "Recall per class")
 
 
-@style.context(_STYLE, after_reset=True)
+@style.context(STYLE, after_reset=True)
 def learning_curve_svg(histories: Mapping[int, pd.DataFrame], column: str, name: str) -> str:
     """A line per fold over its epochs.
 
@@ -146,7 +146,7 @@ def learning_curve_svg(histories: Mapping[int, pd.DataFrame], column: str, name:
     return _svg(figure, f"{name} over the epochs")
 
 
-@style.context(_STYLE, after_reset=True)
+@style.context(STYLE, after_reset=True)
 def reliability_svg(bins: Sequence[Bin]) -> str:
     """Accuracy over probability, and below it how many clips each of the M bins holds."""
     figure = Figure(figsize=(4.6, 4.8))

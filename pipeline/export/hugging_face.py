@@ -14,6 +14,7 @@ from torch import Tensor
 from pipeline.common.encoder_weights import History
 from pipeline.common.files import atomic_path, write_json
 from pipeline.models.encoder import VideoMAEEncoder
+from pipeline.models.video_encoders import VideoEncoder
 
 _RENAMES = (
     (r"^patch_embed\.proj\.", "embeddings.patch_embeddings.projection."),
@@ -28,15 +29,20 @@ _RENAMES = (
 )
 
 
-def write_hugging_face(folder: Path, encoder: VideoMAEEncoder, history: History) -> None:
+def write_hugging_face(folder: Path, encoder: VideoEncoder, history: History) -> None:
     """Write what `VideoMAEModel.from_pretrained` and `VideoMAEImageProcessor` load.
 
     Its `last_hidden_state` are the encoder's tokens; `layernorm` is its final norm, so the config
     says `use_mean_pooling: false`.
 
     Raises:
-        ValueError: The encoder has a stem that VideoMAE has not.
+        ValueError: The encoder is none of VideoMAE's, or has a stem that VideoMAE has not.
     """
+    if not isinstance(encoder, VideoMAEEncoder):
+        raise ValueError(
+            f"an encoder with {encoder.size.positions} positions is V-JEPA's and no VideoMAE: "
+            "export to onnx or folder"
+        )
     if encoder.size.stem != "linear":
         raise ValueError(
             f"an encoder with the stem {encoder.size.stem!r} is no VideoMAE: train with "

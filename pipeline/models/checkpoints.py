@@ -9,16 +9,19 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
+from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from pipeline.models.encoder import VideoMAEEncoder
-from pipeline.models.families import Family, find_family
+from pipeline.models.families import Family, Positions
 from pipeline.models.image_encoder import ImageEncoder, sincos_positions
+from pipeline.models.jepa import JepaEncoder
+from pipeline.models.recognition import find_family, is_table
 from pipeline.models.tensor_files import fault_of_weights, misfit, read_tensors
+from pipeline.models.video_encoders import VideoEncoder
 
 # What an encoder's own names begin with.
 _ENCODER_PARTS = ("blocks.", "patch_embed.", "norm.", "pos_embed", "cls_token", "mean", "std")
@@ -44,30 +47,51 @@ class _Content(NamedTuple):
     dropped: list[str]
 
 
-def load_encoder(encoder: VideoMAEEncoder, path: Path) -> LoadReport:
+def load_encoder(encoder: VideoEncoder, path: Path) -> LoadReport:
     """Fill `encoder` with the published weights in `path`, and take over their normalisation.
 
-    The layout is recognised by its keys, whatever the file is called. Positions are never read: the
-    encoder computes them for its own grid, so that weights of 224-pixel clips serve 160-pixel ones.
-    The number of heads leaves no trace in a file and cannot be checked.
+    The layout is recognised by its content, whatever the file is called. Positions are never read:
+    each kind of encoder computes its own for its grid, so that weights of 224-pixel clips serve
+    160-pixel ones, and takes no weights that need others. The number of heads leaves no trace in a
+    file and cannot be checked.
 
     Raises:
         ValueError: The file is no safetensors or torch file, holds objects other than tensors and
-            plain containers, is of no known family or of one that is not a plain ViT, or has
-            another size than `encoder` or not all of its weights.
+            plain containers, is of no known family or of one that is not a plain ViT or needs
+            other positions, or has another size than `encoder` or not all of its weights.
     """
-    family, weights, dropped = _read_encoder(path)
-    if family.of_pictures:
+    content = _read_encoder(path)
+    family, weights, dropped = content
+    source = f"{path}: {family.name}"
+    _fuse_attention(weights, encoder.size.depth)
+    if isinstance(encoder, JepaEncoder):
+        _require_positions(source, family, encoder.size.positions)
+        if encoder.size.positions == "sincos_3d" and "pos_embed" in weights:
+            weights["pos_embed"] = encoder.pos_embed
+        return _fill(encoder, source, content)
+    _require_positions(source, family, "sinusoid", "sincos_2d")
+    _split_biases(weights, encoder.size.depth)
+    if family.positions == "sincos_2d":
         dropped += [
             name for name in ("cls_token", "pos_embed") if weights.pop(name, None) is not None
         ]
-    _fuse_attention(weights, encoder.size.depth)
     patches = weights.get("patch_embed.proj.weight")
     if patches is not None and patches.ndim == 4:
         # Each frame of a tubelet gets an equal share, so that a still video embeds like its image.
         length = encoder.size.tubelet_size
         weights["patch_embed.proj.weight"] = patches[:, :, None].repeat(1, 1, length, 1, 1) / length
-    return _fill(encoder, f"{path}: {family.name}", _Content(family, weights, dropped))
+    return _fill(encoder, source, content)
+
+
+def _require_positions(source: str, family: Family, *usable: Positions) -> None:
+    """Refuse weights whose tokens mean nothing with the positions of the encoder."""
+    if family.positions not in usable:
+        preset = {"sincos_3d": "vjepa_large", "rotary": "vjepa2_large"}.get(family.positions)
+        fitting = f"models.{preset}" if preset else "a model without `positions`"
+        raise ValueError(
+            f"{source} needs the positions {family.positions}, and the model has {usable[0]}: "
+            f"take a model that has them, such as {fitting}"
+        )
 
 
 def load_image_encoder(encoder: ImageEncoder, path: Path) -> LoadReport:
@@ -82,7 +106,7 @@ def load_image_encoder(encoder: ImageEncoder, path: Path) -> LoadReport:
     """
     content = _read_encoder(path)
     source = f"{path}: {content.family.name}"
-    if not content.family.of_pictures:
+    if content.family.positions != "sincos_2d":
         raise ValueError(f"{source} is an encoder of videos, where one of pictures is needed")
     stored = content.weights.get("pos_embed")
     if stored is not None and stored.ndim == 3:
@@ -118,7 +142,7 @@ def _read_encoder(path: Path) -> _Content:
     return _Content(family, weights, dropped)
 
 
-def _fill(encoder: VideoMAEEncoder | ImageEncoder, source: str, content: _Content) -> LoadReport:
+def _fill(encoder: VideoEncoder | ImageEncoder, source: str, content: _Content) -> LoadReport:
     """Load what fits, and say what was done."""
     wanted = encoder.state_dict().keys()
     unexpected = sorted(content.weights.keys() - wanted)
@@ -131,24 +155,26 @@ def _fill(encoder: VideoMAEEncoder | ImageEncoder, source: str, content: _Conten
 def _are_fixed(positions: Tensor) -> bool:
     """Whether they are those of sines and cosines, for whatever grid."""
     side, dim = math.isqrt(max(positions.shape[1] - 1, 0)), positions.shape[-1]
-    if positions.shape != (1, 1 + side * side, dim) or dim % 4:
-        return False
-    # The official ones are rounded in float32, and a file may hold half precision.
-    tolerance = 2 * torch.finfo(positions.dtype).eps + 1e-5
-    return torch.allclose(positions.float(), sincos_positions(side, dim), rtol=0, atol=tolerance)
+    return dim % 4 == 0 and is_table(positions, sincos_positions(side, dim))
 
 
 def _fuse_attention(weights: dict[str, Tensor], depth: int) -> None:
-    """Fuse separate q, k, v weights and split a fused bias into those of q and v, in place.
+    """Fuse separate weights and biases of q, k and v, in place.
 
     What has not the shape of such weights is left, to be refused as unexpected.
     """
+    for i, (kind, ndim) in product(range(depth), (("weight", 2), ("bias", 1))):
+        attn = f"blocks.{i}.attn"
+        names = [f"{attn}.{part}.{kind}" for part in ("query", "key", "value")]
+        parts = [weights[name] for name in names if name in weights]
+        if len(parts) == 3 and len({part.shape for part in parts}) == 1 and parts[0].ndim == ndim:
+            weights[f"{attn}.qkv.{kind}"] = torch.cat([weights.pop(name) for name in names])
+
+
+def _split_biases(weights: dict[str, Tensor], depth: int) -> None:
+    """Split a fused bias into those of q and v, in place; one of an odd shape is left."""
     for i in range(depth):
         attn = f"blocks.{i}.attn"
-        names = [f"{attn}.{part}.weight" for part in ("query", "key", "value")]
-        parts = [weights[name] for name in names if name in weights]
-        if len(parts) == 3 and len({part.shape for part in parts}) == 1 and parts[0].ndim == 2:
-            weights[f"{attn}.qkv.weight"] = torch.cat([weights.pop(name) for name in names])
         bias = weights.get(f"{attn}.qkv.bias")
         if bias is not None and bias.ndim == 1 and len(bias) and len(bias) % 3 == 0:
             # A bias on k moves all scores of a query alike, which softmax does not see.
@@ -158,7 +184,7 @@ def _fuse_attention(weights: dict[str, Tensor], depth: int) -> None:
 
 def _check_fit(
     source: str,
-    encoder: VideoMAEEncoder | ImageEncoder,
+    encoder: VideoEncoder | ImageEncoder,
     weights: Mapping[str, Tensor],
     unexpected: list[str],
 ) -> None:

@@ -9,7 +9,7 @@ Parameters carry the names of the official VideoMAE release, so that its checkpo
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Literal, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -42,6 +42,38 @@ class EncoderSize(Section):
     depth: PositiveInt
     num_heads: PositiveInt
     stem: Literal["linear", "conv"]
+
+
+class ClipSize(Protocol):
+    """What of an encoder's size says how a clip is cut into tubelets."""
+
+    @property
+    def image_size(self) -> int: ...
+    @property
+    def patch_size(self) -> int: ...
+    @property
+    def tubelet_size(self) -> int: ...
+
+
+def token_grid(size: ClipSize, num_frames: int) -> tuple[int, int]:
+    """Slices of a clip, and tubelets along a side of a slice.
+
+    Raises:
+        ValueError: The frames' side or number is no multiple of the tubelet's.
+    """
+    if size.image_size % size.patch_size or num_frames % size.tubelet_size:
+        raise ValueError(
+            f"{num_frames} frames of {size.image_size} px do not divide into tubelets of "
+            f"{size.tubelet_size} frames x {size.patch_size} px"
+        )
+    return num_frames // size.tubelet_size, size.image_size // size.patch_size
+
+
+def require_frames(frames: Tensor, num_frames: int, image_size: int) -> None:
+    """Make sure that frames are (B, T, 3, I, I) of an encoder's T and I."""
+    expected = (num_frames, 3, image_size, image_size)
+    if frames.shape[1:] != expected:
+        raise ValueError(f"frames are {tuple(frames.shape)}, this encoder takes (B, *{expected})")
 
 
 def sinusoid_positions(num_tokens: int, dim: int) -> Tensor:
@@ -157,16 +189,10 @@ class VideoMAEEncoder(PlainViT):
         checkpointing: bool = False,
     ) -> None:
         super().__init__()
-        if size.image_size % size.patch_size or num_frames % size.tubelet_size:
-            raise ValueError(
-                f"{num_frames} frames of {size.image_size} px do not divide into tubelets of "
-                f"{size.tubelet_size} frames x {size.patch_size} px"
-            )
+        slices, side = token_grid(size, num_frames)
         self.size = size
         self.num_frames = num_frames
-        self.num_tokens = (
-            num_frames // size.tubelet_size * (size.image_size // size.patch_size) ** 2
-        )
+        self.num_tokens = slices * side**2
         self.checkpointing = checkpointing
         self.register_buffer(
             "positions", sinusoid_positions(self.num_tokens, size.dim), persistent=False
@@ -186,7 +212,7 @@ class VideoMAEEncoder(PlainViT):
             for i in range(size.depth)
         )
         self.norm = nn.LayerNorm(size.dim, eps=1e-6)
-        self.apply(_init_weights)
+        self.apply(init_weights)
 
     def forward(self, frames: Tensor, visible: Tensor | None = None) -> Tensor:
         """Final-norm tokens (B, N, D) of RGB frames (B, T, 3, H, W).
@@ -201,11 +227,7 @@ class VideoMAEEncoder(PlainViT):
         Raises:
             ValueError: The frames' number or size is not what the encoder was built for.
         """
-        expected = (self.num_frames, 3, self.size.image_size, self.size.image_size)
-        if frames.shape[1:] != expected:
-            raise ValueError(
-                f"frames are {tuple(frames.shape)}, this encoder takes (B, *{expected})"
-            )
+        require_frames(frames, self.num_frames, self.size.image_size)
         positions = self.positions
         if visible is not None:
             positions = choose_tokens(positions, visible)
@@ -214,7 +236,8 @@ class VideoMAEEncoder(PlainViT):
         return tokens
 
 
-def _init_weights(module: nn.Module) -> None:
+def init_weights(module: nn.Module) -> None:
+    """Start a layer as VideoMAE does; a convolution over pictures as He et al. have it."""
     if isinstance(module, nn.Conv2d):
         nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
     elif isinstance(module, nn.Linear | nn.Conv3d):

@@ -1,19 +1,20 @@
 """The layouts in which others publish encoder weights, and how each maps onto the encoders here.
 
 Sources: the model code of MCG-NJU/VideoMAE, huggingface/transformers, ControlNet/MARLIN,
-facebookresearch/mae, sunlicai/MAE-DFER and sunlicai/SVFAP on GitHub.
+facebookresearch/mae, facebookresearch/jepa, facebookresearch/vjepa2, sunlicai/MAE-DFER and
+sunlicai/SVFAP on GitHub.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from torch import Tensor
 
 from pipeline.models.vit import IMAGENET_MEAN, IMAGENET_STD
+
+Positions = Literal["sinusoid", "sincos_2d", "sincos_3d", "rotary"]
 
 
 class Family(NamedTuple):
@@ -24,14 +25,18 @@ class Family(NamedTuple):
     """Pattern of a key that every file of the family has."""
     known_ndim: int
     """Number of dimensions of that key's tensor."""
-    of_pictures: bool
-    """Whether it is an ImageEncoder's: with a class token, and positions in the file."""
+    positions: Positions
+    """Of its tokens; `sincos_2d` is an ImageEncoder's, which has a class token too."""
     not_encoder: str
     """Pattern of the keys that belong to decoders and heads, or hold positions of a video."""
     renames: tuple[tuple[str, str], ...]
     """Pattern and replacement, applied in order, from the family's keys to the encoder's here."""
     normalisation: tuple[tuple[float, ...], tuple[float, ...]] | None
     """Mean and deviation that the weights expect; None where the file itself holds them."""
+
+    def has(self, name: str, tensor: Tensor) -> bool:
+        """Whether this is the tensor that the family is known by."""
+        return bool(re.fullmatch(self.known_by, name)) and tensor.ndim == self.known_ndim
 
 
 IMAGENET = (IMAGENET_MEAN, IMAGENET_STD)
@@ -41,7 +46,7 @@ FAMILIES = (
         name="image encoder saved by this project",
         known_by=r"encoder\.patch_embed\.proj\.weight",
         known_ndim=4,
-        of_pictures=True,
+        positions="sincos_2d",
         not_encoder=r"$",
         renames=((r"^encoder\.", ""),),
         normalisation=None,
@@ -50,7 +55,7 @@ FAMILIES = (
         name="model saved by this project",
         known_by=r"encoder\.mean",
         known_ndim=3,
-        of_pictures=False,
+        positions="sinusoid",
         not_encoder=r"tasks\.",
         renames=((r"^encoder\.", ""),),
         normalisation=None,
@@ -59,7 +64,7 @@ FAMILIES = (
         name="VideoMAE, pre-trained",
         known_by=r"encoder\.patch_embed\.proj\.weight",
         known_ndim=5,
-        of_pictures=False,
+        positions="sinusoid",
         not_encoder=r"decoder\.|encoder_to_decoder\.|mask_token|encoder\.pos_embed",
         renames=((r"^encoder\.", ""),),
         normalisation=IMAGENET,
@@ -68,7 +73,7 @@ FAMILIES = (
         name="VideoMAE, fine-tuned",
         known_by=r"patch_embed\.proj\.weight",
         known_ndim=5,
-        of_pictures=False,
+        positions="sinusoid",
         not_encoder=r"head\.|pos_embed",
         renames=((r"^fc_norm\.", "norm."),),
         normalisation=IMAGENET,
@@ -77,7 +82,7 @@ FAMILIES = (
         name="VideoMAE, Hugging Face",
         known_by=r"(videomae\.)?embeddings\.patch_embeddings\.projection\.weight",
         known_ndim=5,
-        of_pictures=False,
+        positions="sinusoid",
         not_encoder=r"decoder\.|encoder_to_decoder\.|mask_token|classifier\.",
         renames=(
             (r"^videomae\.", ""),
@@ -100,7 +105,7 @@ FAMILIES = (
         name="MARLIN",
         known_by=r"(marlin\.)?encoder\.patch_embedding\.projection\.weight",
         known_ndim=5,
-        of_pictures=False,
+        positions="sinusoid",
         not_encoder=r"(marlin\.)?(decoder\.|enc_dec_proj\.|discriminator|encoder\.pos_embedding\.)",
         renames=(
             (r"^(marlin\.)?encoder\.", ""),
@@ -114,42 +119,38 @@ FAMILIES = (
         name="image MAE",
         known_by=r"patch_embed\.proj\.weight",
         known_ndim=4,
-        of_pictures=True,
+        positions="sincos_2d",
         not_encoder=r"decoder_|mask_token|head\.",
         renames=((r"^fc_norm\.", "norm."),),
         normalisation=IMAGENET,
     ),
+    Family(
+        name="V-JEPA 2, Hugging Face",
+        known_by=r"(vjepa2\.)?encoder\.embeddings\.patch_embeddings\.proj\.weight",
+        known_ndim=5,
+        positions="rotary",
+        not_encoder=r"(vjepa2\.)?predictor\.|pooler\.|classifier\.",
+        renames=(
+            (r"^(vjepa2\.)?encoder\.", ""),
+            (r"^embeddings\.patch_embeddings\.", "patch_embed."),
+            (r"^layernorm\.", "norm."),
+            (r"^layer\.", "blocks."),
+            (r"\.attention\.", ".attn."),
+        ),
+        normalisation=IMAGENET,
+    ),
 )
 
-# Video encoders that people have and no plain ViT can take: a pattern in their keys, name, reason.
-REFUSED = (
-    (
-        r"first_attn|second_attn|third_attn|lg_region_tokens",
-        "MAE-DFER (LGI-Former)",
-        "its blocks attend within regions and exchange messages through region tokens",
-    ),
-    (
-        r"temporal_downsamples|spatial_downsamples|cross_attn",
-        "SVFAP (TPSBT)",
-        "it is a temporal pyramid with bottleneck and cross-attention blocks",
-    ),
+# Their keys may be those of VideoMAE: `find_family` tells them apart.
+V_JEPA = Family(
+    name="V-JEPA",
+    known_by=r"(module\.|backbone\.|encoder\.)*patch_embed\.proj\.weight",
+    known_ndim=5,
+    positions="sincos_3d",
+    not_encoder=r"predictor\.|tasks\.",
+    renames=((r"^(module\.|backbone\.|encoder\.)+", ""),),
+    normalisation=IMAGENET,
 )
-
-
-def find_family(path: Path, tensors: Mapping[str, Tensor]) -> Family:
-    """The family that a file's tensors belong to, by their names.
-
-    Raises:
-        ValueError: No family is known to have them, or one that a plain ViT cannot take.
-    """
-    for pattern, name, reason in REFUSED:
-        if any(re.search(pattern, key) for key in tensors):
-            raise ValueError(f"{path}: {name} is not a plain ViT and cannot be used: {reason}")
-    for family in FAMILIES:
-        for key, tensor in tensors.items():
-            if re.fullmatch(family.known_by, key) and tensor.ndim == family.known_ndim:
-                return family
-    raise ValueError(
-        f"{path}: no known encoder among its {len(tensors)} tensors {sorted(tensors)[:4]}; "
-        f"known are {'; '.join(family.name for family in FAMILIES)}"
-    )
+V_JEPA_2 = V_JEPA._replace(
+    name="V-JEPA 2", positions="rotary", not_encoder=r"(module\.|backbone\.)*pos_embed|tasks\."
+)

@@ -8,7 +8,9 @@ from pydantic import Field
 from pipeline.common.files import sha256_of
 from pipeline.common.params import Section
 from pipeline.models.checkpoints import load_encoder
-from pipeline.models.encoder import EncoderSize, VideoMAEEncoder
+from pipeline.models.encoder import EncoderSize
+from pipeline.models.jepa import JepaSize
+from pipeline.models.video_encoders import VideoEncoder, new_video_encoder
 from pipeline.store.tokens import Origin
 
 
@@ -40,15 +42,18 @@ def require_weights(training: EncoderTraining, weights: Path | None) -> None:
 
 
 def build_encoder(
-    size: EncoderSize, num_frames: int, training: EncoderTraining, weights: Path | None
-) -> VideoMAEEncoder:
+    size: EncoderSize | JepaSize,
+    num_frames: int,
+    training: EncoderTraining,
+    weights: Path | None,
+) -> VideoEncoder:
     """An encoder filled from a checkpoint, or at random where there is none.
 
     Raises:
         ValueError: It is to be frozen and there is no checkpoint, or the checkpoint does not fit.
     """
     require_weights(training, weights)
-    encoder = VideoMAEEncoder(
+    encoder = new_video_encoder(
         size,
         num_frames=num_frames,
         drop_path=training.drop_path,
@@ -80,7 +85,7 @@ def why_tokens_vary(training: EncoderTraining, changes: list[str], *, num_views:
     return f"the frames are augmented: {', '.join(changes)}" if changes else ""
 
 
-def token_origin(encoder: VideoMAEEncoder, weights: Path | None, precision: str) -> Origin:
+def token_origin(encoder: VideoEncoder, weights: Path | None, precision: str) -> Origin:
     """The origin of tokens that an encoder with this checkpoint computes."""
     described = {
         **encoder.size.model_dump(),

@@ -15,7 +15,8 @@ from pipeline.common.strangers import check_regular, refusing, words_of
 # What torch.save begins a file with: a zip archive, or before torch 1.6 a pickled magic number.
 _ZIP_HEAD = b"PK\x03\x04"
 _TORCH_FILE_HEADS = (_ZIP_HEAD, b"\x80\x02\x8a\nl\xfc\x9cF\xf9")
-_CONTAINERS = ("model", "module", "state_dict", "model_state_dict")
+# That of V-JEPA has its teacher beside it: the encoder that others are compared with.
+_CONTAINERS = ("target_encoder", "model", "module", "state_dict", "model_state_dict")
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 

@@ -49,19 +49,20 @@ class PlainViT(nn.Module):
         return super().train(mode and not self.frozen)
 
 
-def run_blocks(blocks: nn.ModuleList, x: Tensor, *, checkpointing: bool) -> Tensor:
+def run_blocks(blocks: nn.ModuleList, x: Tensor, *context: Tensor, checkpointing: bool) -> Tensor:
     """Tokens (B, N, D) through all blocks.
 
     Args:
         blocks: One after the other.
         x: Tokens.
+        context: What every block gets besides the tokens.
         checkpointing: Recompute the blocks' activations in the backward pass, to save memory.
     """
     for block in blocks:
         if checkpointing and torch.is_grad_enabled():
-            x = checkpoint(block, x, use_reentrant=False)
+            x = checkpoint(block, x, *context, use_reentrant=False)
         else:
-            x = block(x)
+            x = block(x, *context)
     return x
 
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.common.params import Section
-from pipeline.models.encoder import EncoderSize, VideoMAEEncoder
+from pipeline.models.video_encoders import VideoEncoder, VideoEncoderSize
 from pipeline.mtcae.decoder import DecoderSize, MLPDecoder, ViTDecoder
 from pipeline.mtcae.keras_init import init_as_keras
 from pipeline.mtcae.structures import STRUCTURES, Structure
@@ -40,7 +40,7 @@ WIRING: dict[str, dict[str, str]] = {
 class ModelSize(Section):
     """A preset of `models` in params.yaml."""
 
-    encoder: EncoderSize
+    encoder: VideoEncoderSize
     decoder: DecoderSize
 
 
@@ -199,7 +199,7 @@ class MTCAE(nn.Module):
 
     def __init__(
         self,
-        encoder: VideoMAEEncoder,
+        encoder: VideoEncoder,
         structure: Structure,
         size: DecoderSize,
         *,

@@ -14,8 +14,8 @@ from safetensors.torch import save_file
 from pipeline.common.encoder_weights import History
 from pipeline.common.params import Section
 from pipeline.common.strangers import read_json
-from pipeline.models.encoder import EncoderSize, VideoMAEEncoder
 from pipeline.models.tensor_files import fill, read_tensors
+from pipeline.models.video_encoders import VideoEncoderSize, new_video_encoder
 from pipeline.mtcae.decoder import DecoderSize
 from pipeline.mtcae.model import MTCAE
 from pipeline.mtcae.structures import Arch, Decoder, Structure
@@ -42,7 +42,7 @@ class Description(Section):
     decoder: Decoder
     num_frames: PositiveInt
     num_classes: PositiveInt
-    encoder_size: EncoderSize
+    encoder_size: VideoEncoderSize
     decoder_size: DecoderSize
     normalisation: Normalisation
     metadata: dict[str, Any]
@@ -106,7 +106,7 @@ def load_model(path: Path) -> tuple[MTCAE, dict[str, Any]]:
         )
     description = Description.model_validate(written)
     model = MTCAE(
-        VideoMAEEncoder(description.encoder_size, num_frames=description.num_frames),
+        new_video_encoder(description.encoder_size, num_frames=description.num_frames),
         Structure(description.arch, description.decoder),
         description.decoder_size,
         num_classes=description.num_classes,

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from pipeline.models.checkpoints import load_encoder
 from pipeline.models.encoder import EncoderSize, VideoMAEEncoder
-from pipeline.models.families import find_family
+from pipeline.models.recognition import find_family
 from pipeline.models.tensor_files import fill, read_tensors
 
 Pooling = Literal["norm of the mean", "mean of the normed", "first token"]

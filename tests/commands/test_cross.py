@@ -9,7 +9,8 @@ from hosts import Host
 from small import NEW, task_model, video_encoder
 from torch import Tensor, nn
 
-from commands.cross import MappedModel, main
+from commands.cross import main
+from commands.cross_testing import MappedModel
 from pipeline.common.clips import Clip, read_stored, write_stored
 from pipeline.common.files import write_json
 from pipeline.common.frames import FaceTrack
@@ -227,6 +228,7 @@ def saved_model(
             "classes": classes,
             "dataset": "mine",
             "fold": 1,
+            "encoder": {"name": "from_scratch", "history": NEW.model_dump()},
             "recipes": {"evaluation": {"crops": 1}},
             **FRAMES,
         },
@@ -456,3 +458,20 @@ def test_a_data_set_without_shards_is_an_error_that_says_how_to_make_them(tmp_pa
     path = saved_model(tmp_path / "model.safetensors")
     with pytest.raises(SystemExit, match="dvc exp run -S dataset=other label"):
         main(["--dataset", "other", "--data", str(tmp_path), "--model", str(path)])
+
+
+def test_the_page_says_what_an_encoder_had_seen_and_whom_it_has_met(
+    tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fresh = saved_model(tmp_path / "model.safetensors")
+    assert "- Encoder from_scratch: random numbers" in evaluated(capsys, data, "--model", fresh)
+    met = NEW.with_groups("other", ["Ann", "Eve"])
+    model, metadata = load_model(fresh)
+    metadata["encoder"] = {"name": "mine.safetensors", "history": met.model_dump()}
+    path = tmp_path / "met.safetensors"
+    save_model(path, model, metadata=metadata, history=met)
+    lines = evaluated(capsys, data, "--model", path)
+    assert (
+        "- Encoder mine.safetensors: has seen 2 subjects of other; **it has met 1 of the people "
+        "who are tested here**"
+    ) in lines

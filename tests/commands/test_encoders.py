@@ -8,7 +8,7 @@ import yaml
 from project import ROOT
 from small import baselines, video_encoder
 
-from commands import probe
+from commands import encoders
 from pipeline.acquire.weights import FROM_SCRATCH
 from pipeline.common.clips import Clip, write_stored
 from pipeline.common.encoder_weights import History
@@ -35,7 +35,10 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     document["datasets"]["sample"]["classes"] = CLASSES
     document["frames"] |= {"num_frames": 4, "size": 16}
     document["folds"] = [1, 2]
+    document["arch"] = "stl"
     document["models"]["tiny"]["encoder"] = SIZE
+    rotary = {name: value for name, value in SIZE.items() if name != "stem"}
+    document["models"]["turned"] = {"encoder": rotary | {"positions": "rotary"}}
     document["recipes"]["paper"]["engine"] |= {"epochs": 20, "precision": "32-true"}
     Path("params.yaml").write_text(yaml.safe_dump(document), encoding="utf-8")
     shards = Path("data/shards/sample")
@@ -88,11 +91,12 @@ def test_an_encoder_that_sees_the_difference_beats_one_that_sees_nothing(
     project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     save("blind.safetensors", History.empty(), 0.0)
-    save("good.safetensors", History.empty(), 1.0)
-    names = ["blind.safetensors", "good.safetensors", FROM_SCRATCH]
-    out = ["--out", "probe.md"]
-    probe.main(["--weights", *names, "--seeds", "1", "2", *out])
-    page = (project / "probe.md").read_text(encoding="utf-8")
+    others = [f"person{number}" for number in range(30)]
+    save("good.safetensors", History.empty().with_groups("other", others), 1.0)
+    names = ["blind.safetensors", "good.safetensors", f"{FROM_SCRATCH}=turned"]
+    out = ["--out", "encoders.md"]
+    encoders.main(["--weights", *names, "--seeds", "1", "2", *out])
+    page = (project / "encoders.md").read_text(encoding="utf-8")
     assert page in capsys.readouterr().out
     assert "24 clips of 12 subjects in 2 folds, seeds 1, 2" in page
     rows = {
@@ -107,6 +111,17 @@ def test_an_encoder_that_sees_the_difference_beats_one_that_sees_nothing(
     assert rows["good.safetensors"][1].startswith("+50.0")
     assert rows["linear model"][0].startswith("100.0")
     assert rows["chance"][0] == "50.0"
+    # Of 8 tokens of 16 half-precision numbers, 4 boxes, 4 times 5 points and 4 bytes of mask.
+    facts = dict(zip(rows["encoder"], rows["good.safetensors"], strict=True))
+    assert facts["model"] == "tiny"
+    assert facts["MB per clip"] == "0.000484"
+    assert float(facts["s per clip"]) > 0
+    assert facts["licence"] == "not known here"
+    assert facts["seen"] == "30 subjects of other"
+    facts = dict(zip(rows["encoder"], rows[f"{FROM_SCRATCH}=turned"], strict=True))
+    # Embedding 6160, block 3280, norm 32.
+    assert (facts["model"], facts["parameters (M)"]) == ("turned", "0.00947")
+    assert (facts["licence"], facts["seen"]) == ("none: random", "nothing")
     # Nothing is left behind.
     assert sorted(path.name for path in (project / "data").iterdir()) == [
         "baselines",
@@ -118,15 +133,20 @@ def test_an_encoder_that_sees_the_difference_beats_one_that_sees_nothing(
 def test_an_encoder_that_has_seen_who_is_tested_is_not_probed(project: Path) -> None:
     save("seen.safetensors", History.empty().with_groups("sample", ["a"]), 1.0)
     with pytest.raises(SystemExit, match=r"have seen 1 of the 6 subjects that it tests \(a\)"):
-        probe.main(["--weights", "seen.safetensors", "--seeds", "1"])
+        encoders.main(["--weights", "seen.safetensors", "--seeds", "1"])
 
 
 def test_a_recipe_that_changes_clips_cannot_probe(project: Path) -> None:
     message = "the recipe quick cannot be probed with: the frames are augmented: flips"
     with pytest.raises(SystemExit, match=message):
-        probe.main(["--weights", FROM_SCRATCH, "--recipe", "quick"])
+        encoders.main(["--weights", FROM_SCRATCH, "--recipe", "quick"])
 
 
 def test_weights_that_are_not_there_are_named(project: Path) -> None:
     with pytest.raises(SystemExit, match=r"absent.pt is neither a name"):
-        probe.main(["--weights", "absent.pt"])
+        encoders.main(["--weights", "absent.pt"])
+
+
+def test_an_unknown_size_is_named(project: Path) -> None:
+    with pytest.raises(SystemExit, match="there is no model 'huge'; known are base, base_160"):
+        encoders.main(["--weights", f"{FROM_SCRATCH}=huge"])
