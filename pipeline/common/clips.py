@@ -8,7 +8,7 @@ import hashlib
 import re
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from io import BufferedIOBase
 from pathlib import Path
 from typing import Self, TypeVar
@@ -22,8 +22,12 @@ from pipeline.common.files import atomic_path
 Times = npt.NDArray[np.float64]
 Shots = npt.NDArray[np.int64]
 
+# Of all clips that are not sampled yet, which may be a million.
+_NO_TIMES: Times = np.empty(0)
+_NO_SHOTS: Shots = np.empty(0, np.int64)
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, slots=True)
 class Refusal:
     """Why a clip cannot be used: a short code to count by, and a sentence that says what to do."""
 
@@ -31,7 +35,7 @@ class Refusal:
     message: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Clip:
     """One video of the data set, usable or refused.
 
@@ -68,8 +72,8 @@ class Clip:
     holes: int = 0
     stream: str = ""
     content: str = ""
-    times: Times = field(default_factory=lambda: np.empty(0), compare=False)
-    shots: Shots = field(default_factory=lambda: np.empty(0, np.int64), compare=False)
+    times: Times = field(default_factory=lambda: _NO_TIMES, compare=False)
+    shots: Shots = field(default_factory=lambda: _NO_SHOTS, compare=False)
 
     def named(self, clip: str) -> Self:
         """The same clip under another name."""
@@ -80,7 +84,7 @@ class Clip:
         return replace(self, reason=refusal.reason, message=refusal.message)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class StoredClip:
     """One labelled clip in a shard.
 
@@ -108,7 +112,7 @@ class StoredClip:
     first_byte: int = 0
     end: int = 0
     # An array: a list of Python's numbers takes three times the memory, and clips are many.
-    times: Times = field(default_factory=lambda: np.empty(0), compare=False)
+    times: Times = field(default_factory=lambda: _NO_TIMES, compare=False)
 
 
 Record = TypeVar("Record", Clip, StoredClip)
@@ -137,9 +141,13 @@ def read_stored(source: Path | BufferedIOBase) -> list[StoredClip]:
 def _write(path: Path, clips: Iterable[Record], kind: type[Record]) -> None:
     # Arrays, which are not compared, have their type already.
     plain = {column.name: column.type for column in fields(kind) if column.compare}
-    table = pd.DataFrame(
-        [asdict(clip) for clip in clips], columns=[column.name for column in fields(kind)]
-    ).astype(plain)
+    records = list(clips)
+    # By columns: a dict for each of a million clips takes ten gigabytes.
+    columns = {
+        column.name: pd.Series([getattr(clip, column.name) for clip in records], dtype=object)
+        for column in fields(kind)
+    }
+    table = pd.DataFrame(columns).astype(plain)
     with atomic_path(path) as temporary:
         table.to_parquet(temporary, index=False)
 
