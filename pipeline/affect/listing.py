@@ -12,7 +12,6 @@ from typing import NamedTuple
 
 from pipeline.affect.labels import LabelledImage, Labels
 from pipeline.common.clips import Refusal, unique_slugs
-from pipeline.common.refusals import described
 
 
 class Line(NamedTuple):
@@ -133,13 +132,6 @@ def _named(lines: Sequence[Line]) -> list[LabelledImage]:
         LabelledImage(name, line.path, line.group, line.part, line.labels, line.number)
         for name, line in zip(names, lines, strict=True)
     ]
-
-
-def describe_refused(refused: Sequence[RefusedLine]) -> list[str]:
-    """A sentence for each of the first lines that were refused, and how many more there are."""
-    return described(
-        (line.refusal.reason, f"line {line.number}: {line.refusal.message}") for line in refused
-    )
 
 
 def refuse_images(listing: Listing, broken: Iterable[tuple[LabelledImage, Refusal]]) -> Listing:

@@ -31,7 +31,7 @@ NO_PART = "-"
 """In place of a part: the lists of a fold have not got the clip."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Refusal:
     """Why a clip cannot be used: a short code to count by, and a sentence that says what to do."""
 
@@ -150,10 +150,11 @@ def read_stored(source: Path | BufferedIOBase) -> list[StoredClip]:
 def _write(path: Path, clips: Iterable[Record], kind: type[Record]) -> None:
     # Arrays, which are not compared, have their type already.
     plain = {column.name: column.type for column in fields(kind) if column.compare}
-    rows = list(clips)
-    # Column by column, because a dict for every clip takes more memory than the clips.
+    records = list(clips)
+    # By columns: a dict for each of a million clips takes ten gigabytes.
     columns = {
-        column.name: [getattr(clip, column.name) for clip in rows] for column in fields(kind)
+        column.name: pd.Series([getattr(clip, column.name) for clip in records], dtype=object)
+        for column in fields(kind)
     }
     table = pd.DataFrame(columns).astype(plain)
     if (table["group_kind"] == SUBJECT).all():

@@ -5,6 +5,7 @@ import csv
 import io
 import re
 from collections.abc import Collection, Iterator
+from contextlib import suppress
 
 from pipeline.common.strangers import each, words_of
 
@@ -81,14 +82,13 @@ def _readings(content: bytes, place: int) -> str:
     start = max(content.rfind(mark, 0, place) for mark in (b",", b";", b"\t", b"\n")) + 1
     ends = [content.find(mark, place) for mark in (b",", b";", b"\t", b"\r", b"\n")]
     cell = content[start : min([end for end in ends if end >= 0], default=len(content))][:40]
-    said = []
+    readings: dict[str, str] = {}
     for name in _CODE_PAGES:
-        try:
+        with suppress(UnicodeDecodeError):
             text = cell.decode(name)
-        except UnicodeDecodeError:
-            continue
-        if text.isprintable():
-            said.append(f"{text!r} in {name.upper()}")
+            if text.isprintable():
+                readings.setdefault(text, name.upper())
+    said = [f"{text!r} in {name}" for text, name in readings.items()]
     return f", the cell is {' or '.join(said)}" if said else ""
 
 
@@ -109,7 +109,10 @@ def rows_of(text: str, required: Collection[str]) -> tuple[list[str], Iterator[l
     text = re.sub(r"\Asep=.\r?\n", "", text)
 
     def found(separator: str) -> int:
-        header = next(_cells(text, separator), [])
+        try:
+            header = next(_cells(text, separator), [])
+        except ValueError:  # Quotation marks that another separator follows.
+            return 0
         return len({name.strip().casefold() for name in header} & set(required))
 
     # The first of the best.

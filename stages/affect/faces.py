@@ -11,7 +11,7 @@ from pydantic_core.core_schema import ValidationInfo
 from pipeline.affect.choices import SetName
 from pipeline.affect.decoding import store_pictures
 from pipeline.affect.labels import AUS, LabelledImage
-from pipeline.affect.listing import Listing, describe_refused, refuse_images
+from pipeline.affect.listing import Listing, refuse_images
 from pipeline.affect.sets import (
     ImageSet,
     SetSettings,
@@ -27,7 +27,7 @@ from pipeline.affect.stored import (
 )
 from pipeline.common.files import write_json
 from pipeline.common.params import Preset, StageParams, load_params
-from pipeline.common.refusals import check_share
+from pipeline.common.refusals import check_share, described
 
 # Of refused lines, those that are listed.
 _LISTED = 1000
@@ -121,7 +121,10 @@ def refuse_too_many(params: Params, listings: dict[str, Listing], quality: Path)
     refused = [line for listing in listings.values() for line in listing.refused]
     used = sum(len(listing.images) for listing in listings.values())
     for file, listing in listings.items():
-        for sentence in describe_refused(listing.refused):
+        for sentence in described(
+            (line.refusal.reason, f"line {line.number}: {line.refusal.message}")
+            for line in listing.refused
+        ):
             print(f"  {file}: {sentence}")
     if not used:
         raise ValueError(

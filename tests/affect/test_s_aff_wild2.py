@@ -13,7 +13,7 @@ from pipeline.affect.labels import (
     truth_of,
     write_images,
 )
-from pipeline.affect.listing import ImageFolder, describe_refused
+from pipeline.affect.listing import ImageFolder
 from pipeline.affect.s_aff_wild2 import (
     PUBLISHED,
     Annotations,
@@ -102,8 +102,8 @@ def test_a_bad_line_is_refused_with_its_number_and_the_others_are_read(
     found = read(tmp_path, row("v/0.jpg"), line, row("v/2.jpg"))
     assert [image.path for image in found.listing.images] == ["v/0.jpg", "v/2.jpg"]
     assert reasons(found) == {3: "malformed"}
-    (said,) = describe_refused(found.listing.refused)
-    assert said.startswith(f"refused, line 3: {message}")
+    (refused,) = found.listing.refused
+    assert refused.refusal.message.startswith(message)
 
 
 def test_missing_images_are_refused_and_no_other_image_stands_in(tmp_path: Path) -> None:

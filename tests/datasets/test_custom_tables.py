@@ -131,7 +131,7 @@ def test_utf_16_that_does_not_say_so_is_plain_to_see(encoding: str, tmp_path: Pa
 @pytest.mark.parametrize("separator", [";", "\t"])
 @pytest.mark.parametrize("first", ["", "sep=;\r\n"])
 def test_a_table_as_excel_writes_it_is_read(separator: str, first: str, tmp_path: Path) -> None:
-    rows = ["path;subject;label;note", "a.mp4;S1;happy;1,5", 'b.mp4;S2;sad;"x;y"', ""]
+    rows = ['"path";"subject";"label";note', "a.mp4;S1;happy;1,5", 'b.mp4;S2;sad;"x;y"', ""]
     text = first + "\r\n".join(rows).replace(";", separator)
     if separator == "\t":
         text = text.replace("sep=\t", "sep=;")

@@ -56,6 +56,30 @@ def test_nothing_is_fetched_before_the_terms_are_accepted(
     assert not (project / "downloads").exists()
 
 
+def test_a_folder_without_a_single_video_of_the_table_stops_the_stage(
+    document: dict[str, Any], project: Path
+) -> None:
+    rows = [f"take{i}.mp4,s{i % 4},happy" for i in range(80)]
+    table = project / "datasets/custom/clips.csv"
+    table.write_text("\n".join(["path,subject,label", *rows]), encoding="utf-8")
+    videos = project / "elsewhere"
+    with pytest.raises(SystemExit, match=f"source is {videos}, and there is no such folder; name"):
+        download(document, "custom", source=str(videos))
+    videos.mkdir()
+    with pytest.raises(SystemExit) as stopped:
+        download(document, "custom", source=str(videos))
+    first, *lines = str(stopped.value).splitlines()
+    assert first == (
+        "download: none of the 80 clips of custom can be used; their videos are looked for in "
+        f"{videos}"
+    )
+    assert lines[0].startswith("  refused, row 2: take0.mp4 is not in the videos' folder")
+    assert lines[3:] == ["  refused, and 77 more: missing"]
+    (videos / "take5.mp4").write_bytes(b"video")
+    download(document, "custom", source=str(videos))
+    assert [c.path for c in read_manifest(Path("raw.parquet")) if not c.reason] == ["take5.mp4"]
+
+
 def test_a_spent_budget_is_named_with_the_mirror(
     document: dict[str, Any], host: Host, project: Path
 ) -> None:

@@ -81,7 +81,8 @@ def test_an_overloaded_server_holds_no_training_and_costs_one_warning(
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", overloaded)
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "0")
-    choices: dict[str, Any] = {"dataset": "sample", "arch": "cascaded"}
+    choices: dict[str, str | int] = {"dataset": "sample", "arch": "cascaded", "decoder": "vit"}
+    choices |= {"model": "tiny", "recipe": "quick", "seed": 1}
     start = time.monotonic()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
