@@ -15,13 +15,15 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from pipeline.acquire.weights import FROM_SCRATCH, cards, read_card
 from pipeline.common.params import StageParams
 from pipeline.folds.protocols import PUBLISHED, SplitSettings
 from pipeline.models.checkpoints import load_encoder
-from pipeline.models.encoder import EncoderSize, VideoMAEEncoder
+from pipeline.models.encoder import EncoderSize
+from pipeline.models.jepa import JepaSize
+from pipeline.models.video_encoders import VideoEncoderSize, new_video_encoder
 from pipeline.mtcae.structures import STRUCTURES, Choices
 
 PARAMS, PIPELINE, WEIGHTS = Path("params.yaml"), Path("dvc.yaml"), Path("weights")
@@ -97,7 +99,8 @@ def wrong_weights(document: dict[str, Any], folder: Path) -> list[str]:
     """Weights that are not there, of another size, or that a frozen encoder lacks."""
     name = document["encoder"]["weights"]
     model = document["model"]
-    size = EncoderSize.model_validate(document["models"][model]["encoder"])
+    kinds: TypeAdapter[EncoderSize | JepaSize] = TypeAdapter(VideoEncoderSize)
+    size = kinds.validate_python(document["models"][model]["encoder"])
     path = folder / name
     if not path.is_file():
         known = [FROM_SCRATCH, *cards(folder)]
@@ -118,7 +121,7 @@ def wrong_weights(document: dict[str, Any], folder: Path) -> list[str]:
             fits = card.model == model
             return [] if fits else [f"{name} has the size of model {card.model}, not of {model}"]
         num_frames = document["frames"]["num_frames"]
-        load_encoder(VideoMAEEncoder(size, num_frames=num_frames), path)
+        load_encoder(new_video_encoder(size, num_frames=num_frames), path)
     except ValueError as error:
         return [str(error)]
     return []

@@ -210,12 +210,13 @@ def save_heat_map(path: Path, table: pd.DataFrame) -> None:
     figure = Figure(figsize=(2.2 + 1.5 * len(columns), 1.6 + 0.9 * len(rows)))
     axes = figure.subplots()
     shares = np.full((len(rows), len(columns)), np.nan)
-    for cell in table.itertuples():
-        place = rows.index(cell.trained_on), columns.index(cell.tested_on)
-        shares[place] = cell.uar
-        ends = "" if np.isnan(cell.uar_low) else f"{cell.uar_low:.0%} to {cell.uar_high:.0%}\n"
-        text = f"{cell.uar:.1%}\n{ends}{len(cell.classes.split())} classes"
-        colour = "white" if cell.uar > 0.6 else "black"
+    for cell in table.to_dict("records"):
+        place = rows.index(cell["trained_on"]), columns.index(cell["tested_on"])
+        uar, low, high = (float(cell[name]) for name in ("uar", "uar_low", "uar_high"))
+        shares[place] = uar
+        ends = "" if np.isnan(low) else f"{low:.0%} to {high:.0%}\n"
+        text = f"{uar:.1%}\n{ends}{len(str(cell['classes']).split())} classes"
+        colour = "white" if uar > 0.6 else "black"
         axes.text(place[1], place[0], text, ha="center", va="center", size=8, color=colour)
     corners = [np.arange(len(names) + 1) - 0.5 for names in (columns, rows)]
     axes.pcolormesh(*corners, np.ma.masked_invalid(shares), vmin=0, vmax=1, cmap="Blues")

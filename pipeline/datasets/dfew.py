@@ -93,7 +93,7 @@ def _read(path: Path, place: str) -> list[Entry]:
 def remarks(lists: list[ClipList]) -> list[str]:
     """Where the lists differ from the published numbers."""
     total = sum(TEST_SIZES)
-    sizes = {}
+    sizes: dict[tuple[int, str], int] = {}
     for fold, size in enumerate(TEST_SIZES, start=1):
         sizes |= {(fold, "test"): size, (fold, "train"): total - size}
     return [*size_remarks(lists, sizes), *class_remarks(lists, LABELS)]

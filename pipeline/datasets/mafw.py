@@ -111,7 +111,7 @@ def remarks(lists: list[ClipList], labels: Labels) -> list[str]:
     if labels == "compound":
         return _compound_remarks(lists)
     total = sum(TEST_SIZES)
-    sizes = {}
+    sizes: dict[tuple[int, str], int] = {}
     for fold, size in enumerate(TEST_SIZES, start=1):
         sizes |= {(fold, "test"): size, (fold, "train"): total - size}
     return [*size_remarks(lists, sizes), *class_remarks(lists, LABELS)]

@@ -17,7 +17,8 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 from pydantic import PositiveInt
-from timm.layers import DropPath, Mlp
+from timm.layers.drop import DropPath
+from timm.layers.mlp import Mlp
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
@@ -98,7 +99,8 @@ class RotaryAttention(nn.Module):
         self.proj = nn.Linear(dim, dim)
 
     def forward(self, x: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
-        parts = self.qkv(x).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        fused: Tensor = self.qkv(x)
+        parts = fused.reshape(*fused.shape[:2], 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
         q, k, v = parts.unbind()
         q, k = (_turn(part, cosines, sines).to(v.dtype) for part in (q, k))
         attended = F.scaled_dot_product_attention(q, k, v)
@@ -107,7 +109,7 @@ class RotaryAttention(nn.Module):
 
 
 def _turn(x: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
-    even, odd = x.unflatten(-1, (-1, 2)).unbind(-1)
+    even, odd = x.reshape(*x.shape[:-1], -1, 2).unbind(-1)
     return x * cosines + torch.stack((-odd, even), dim=-1).flatten(-2) * sines
 
 

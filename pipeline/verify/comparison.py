@@ -23,7 +23,7 @@ from pipeline.evaluation.statistics import (
     paired_difference,
     subject_confusions,
 )
-from pipeline.models.encoder import VideoMAEEncoder, sinusoid_positions
+from pipeline.models.video_encoders import VideoEncoder, new_video_encoder
 from pipeline.mtcae.model import MTCAE, Predictions
 from pipeline.mtcae.view_mean import ViewMean
 from pipeline.scores.metrics import Labels, recalls
@@ -184,7 +184,7 @@ def _module(subject: Subject, reading: Reading) -> ViewMean:
     encoder.mean.copy_(torch.tensor(mean).view(3, 1, 1))
     encoder.std.copy_(torch.tensor(std).view(3, 1, 1))
     if reading.size != encoder.size.image_size:
-        _resize(encoder, reading.size)
+        model.encoder = _resized(encoder, reading.size)
     if isinstance(model, VideoClassifier):
         assert reading.pooling is not None
         model.pooling = reading.pooling
@@ -194,13 +194,12 @@ def _module(subject: Subject, reading: Reading) -> ViewMean:
     return ViewMean(views, num_frames=encoder.num_frames, num_crops=subject.num_crops).eval()
 
 
-def _resize(encoder: VideoMAEEncoder, image_size: int) -> None:
-    """Let an encoder read frames of another size, with positions for their grid."""
-    encoder.size = encoder.size.model_copy(update={"image_size": image_size})
-    size = encoder.size
-    side = image_size // size.patch_size
-    encoder.num_tokens = encoder.num_frames // size.tubelet_size * side**2
-    encoder.positions = sinusoid_positions(encoder.num_tokens, size.dim)
+def _resized(encoder: VideoEncoder, image_size: int) -> VideoEncoder:
+    """The same encoder for frames of another size, with positions for their grid."""
+    size = encoder.size.model_copy(update={"image_size": image_size})
+    resized = new_video_encoder(size, num_frames=encoder.num_frames)
+    resized.load_state_dict(encoder.state_dict())
+    return resized
 
 
 class _AsPredictions(nn.Module):

@@ -5,15 +5,16 @@ import pytest
 import torch
 from small import video_encoder
 
-from pipeline.models.encoder import EncoderSize, VideoMAEEncoder
+from pipeline.models.encoder import EncoderSize
 from pipeline.models.start import EncoderTraining, build_encoder
+from pipeline.models.video_encoders import VideoEncoder
 
 SIZE = EncoderSize(
     image_size=32, patch_size=16, tubelet_size=2, dim=24, depth=2, num_heads=2, stem="linear"
 )
 
 
-def build(mode: Literal["full", "frozen"], weights: Path | None) -> VideoMAEEncoder:
+def build(mode: Literal["full", "frozen"], weights: Path | None) -> VideoEncoder:
     training = EncoderTraining(mode=mode, drop_path=0.2, checkpointing=True)
     return build_encoder(SIZE, 4, training, weights)
 

@@ -6,8 +6,8 @@ from PIL import Image
 from small import FACES, FRAMES
 from small_in_the_wild import numbered_frames, truncate, write_pictures
 
-import pipeline.video.picture_folder as picture_folder
 from pipeline.common.frames import FrameSettings
+from pipeline.video import picture_file, picture_folder
 from pipeline.video.container import UnusableVideo
 from pipeline.video.picture_folder import picture_numbers, read_folder
 from pipeline.video.reader import FrameReader
@@ -63,7 +63,7 @@ def test_only_the_pictures_that_are_kept_are_decoded(
     folder = tmp_path / "a"
     write_pictures(folder, numbered_frames(12), range(12))
     opened: list[str] = []
-    original = picture_folder.read_picture
+    original = picture_file.read_picture
 
     def read(path: Path, settings: FrameSettings) -> object:
         opened.append(path.name)
