@@ -176,13 +176,28 @@ def main(
 if __name__ == "__main__":
     gpu = DEVICE == "cuda"
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--batch", type=int, default=8 if gpu else 1)
-    parser.add_argument("--heads", type=int, default=3)
-    parser.add_argument("--tokens", type=int, default=1568 if gpu else 196)
-    parser.add_argument("--head-dims", type=int, nargs="+", default=[64, 256, 512])
-    parser.add_argument("--dtype", choices=DTYPES, default="bfloat16" if gpu else "float32")
-    parser.add_argument("--dropout", type=float, default=0.0)
-    parser.add_argument("--repeats", type=int, default=20)
+    parser.add_argument(
+        "--batch", type=int, default=8 if gpu else 1, help="clips at once (%(default)s)"
+    )
+    parser.add_argument("--heads", type=int, default=3, help="of the attention (%(default)s)")
+    parser.add_argument(
+        "--tokens", type=int, default=1568 if gpu else 196, help="of a clip (%(default)s)"
+    )
+    parser.add_argument(
+        "--head-dims",
+        type=int,
+        nargs="+",
+        default=[64, 256, 512],
+        help="widths of a head (%(default)s)",
+    )
+    parser.add_argument(
+        "--dtype",
+        choices=DTYPES,
+        default="bfloat16" if gpu else "float32",
+        help="of the numbers (%(default)s)",
+    )
+    parser.add_argument("--dropout", type=float, default=0.0, help="of the attention (%(default)s)")
+    parser.add_argument("--repeats", type=int, default=20, help="of each timing (%(default)s)")
     args = parser.parse_args()
     shape = [args.batch, args.heads, args.tokens]
     main(shape, args.head_dims, DTYPES[args.dtype], args.dropout, args.repeats)

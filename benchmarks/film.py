@@ -216,10 +216,21 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--model", type=Path, required=True)
-    parser.add_argument("--minutes", type=float, nargs="+", default=[2, 6, 30])
+    parser.add_argument("--model", type=Path, required=True, help="which")
+    parser.add_argument(
+        "--minutes",
+        type=float,
+        nargs="+",
+        default=[2, 6, 30],
+        help="lengths of the film (%(default)s)",
+    )
     parser.add_argument("--film", type=Path, help="in place of the rendered one")
     parser.add_argument("--length", type=float, help="of a window, in seconds, in the first table")
     parser.add_argument("--draw", action="store_true", help="write the annotated film, too")
-    parser.add_argument("--sample-seconds", type=float, default=20)
+    parser.add_argument(
+        "--sample-seconds",
+        type=float,
+        default=20,
+        help="of the film for the slow loop (%(default)s)",
+    )
     main(parser.parse_args())

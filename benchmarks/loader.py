@@ -147,10 +147,24 @@ def main(
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--clips", type=int, nargs="+", default=[256, 1024, 4096])
-    parser.add_argument("--workers", type=int, nargs="+", default=[0, 2, 4])
-    parser.add_argument("--image-size", type=int, default=SIZE)
-    parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--augment", action="store_true")
+    parser.add_argument(
+        "--clips",
+        type=int,
+        nargs="+",
+        default=[256, 1024, 4096],
+        help="of the data set (%(default)s)",
+    )
+    parser.add_argument(
+        "--workers",
+        type=int,
+        nargs="+",
+        default=[0, 2, 4],
+        help="processes that read (%(default)s)",
+    )
+    parser.add_argument("--image-size", type=int, default=SIZE, help="pixels (%(default)s)")
+    parser.add_argument("--batch", type=int, default=16, help="clips at once (%(default)s)")
+    parser.add_argument(
+        "--augment", action="store_true", help="change the frames as recipe full does"
+    )
     args = parser.parse_args()
     main(args.clips, args.workers, args.image_size, args.batch, args.augment)

@@ -80,7 +80,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("clips", type=int)
+    parser.add_argument("clips", type=int, help="how many are generated")
     parser.add_argument("--packed", type=int, default=4, help="actors that are still archives")
     args = parser.parse_args()
     with TemporaryDirectory() as name:

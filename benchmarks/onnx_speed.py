@@ -28,7 +28,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model", type=Path, help="a folder of runs/")
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 8], help="clips at once")
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=2, help="of the CPU (%(default)s)")
     parser.add_argument("--seconds", type=float, default=5, help="of measuring, for each batch")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)

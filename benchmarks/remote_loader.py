@@ -98,9 +98,17 @@ def main(args: argparse.Namespace) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--clips", type=int, default=512)
-    parser.add_argument("--workers", type=int, nargs="+", default=[0, 2])
-    parser.add_argument("--delays-ms", type=float, nargs="+", default=[0, 20, 80])
-    parser.add_argument("--image-size", type=int, default=SIZE)
-    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--clips", type=int, default=512, help="of the data set (%(default)s)")
+    parser.add_argument(
+        "--workers", type=int, nargs="+", default=[0, 2], help="processes that read (%(default)s)"
+    )
+    parser.add_argument(
+        "--delays-ms",
+        type=float,
+        nargs="+",
+        default=[0, 20, 80],
+        help="of the host, in milliseconds (%(default)s)",
+    )
+    parser.add_argument("--image-size", type=int, default=SIZE, help="pixels (%(default)s)")
+    parser.add_argument("--batch", type=int, default=16, help="clips at once (%(default)s)")
     main(parser.parse_args())

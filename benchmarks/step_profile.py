@@ -64,11 +64,26 @@ def main(size: str, num_clips: int, precision: str, names: list[str], steps: int
 if __name__ == "__main__":
     gpu = DEVICE == "cuda"
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", choices=MODELS, default="large" if gpu else "narrow")
-    parser.add_argument("--batch", type=int, default=8 if gpu else 2)
-    parser.add_argument("--precision", choices=DTYPES, default="bf16-mixed" if gpu else "32-true")
+    parser.add_argument(
+        "--model", choices=MODELS, default="large" if gpu else "narrow", help="which (%(default)s)"
+    )
+    parser.add_argument(
+        "--batch", type=int, default=8 if gpu else 2, help="clips at once (%(default)s)"
+    )
+    parser.add_argument(
+        "--precision",
+        choices=DTYPES,
+        default="bf16-mixed" if gpu else "32-true",
+        help="of the training (%(default)s)",
+    )
     names = [*NAMES, HUGGING_FACE]
-    parser.add_argument("--structures", nargs="+", choices=names, default=["stl", HUGGING_FACE])
-    parser.add_argument("--steps", type=int, default=5)
+    parser.add_argument(
+        "--structures",
+        nargs="+",
+        choices=names,
+        default=["stl", HUGGING_FACE],
+        help="rows of Table I (%(default)s)",
+    )
+    parser.add_argument("--steps", type=int, default=5, help="that are profiled (%(default)s)")
     args = parser.parse_args()
     main(args.model, args.batch, args.precision, args.structures, args.steps)

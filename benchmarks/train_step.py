@@ -193,10 +193,29 @@ def main(size: str, batches: list[int], precision: str, names: list[str], repeat
 if __name__ == "__main__":
     gpu = DEVICE == "cuda"
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", choices=MODELS, default="large" if gpu else "narrow")
-    parser.add_argument("--batch", type=int, nargs="+", default=[8, 16] if gpu else [2])
-    parser.add_argument("--precision", choices=DTYPES, default="bf16-mixed" if gpu else "32-true")
-    parser.add_argument("--structures", nargs="+", choices=NAMES, default=list(NAMES))
-    parser.add_argument("--repeats", type=int, default=10)
+    parser.add_argument(
+        "--model", choices=MODELS, default="large" if gpu else "narrow", help="which (%(default)s)"
+    )
+    parser.add_argument(
+        "--batch",
+        type=int,
+        nargs="+",
+        default=[8, 16] if gpu else [2],
+        help="clips at once (%(default)s)",
+    )
+    parser.add_argument(
+        "--precision",
+        choices=DTYPES,
+        default="bf16-mixed" if gpu else "32-true",
+        help="of the training (%(default)s)",
+    )
+    parser.add_argument(
+        "--structures",
+        nargs="+",
+        choices=NAMES,
+        default=list(NAMES),
+        help="rows of Table I (%(default)s)",
+    )
+    parser.add_argument("--repeats", type=int, default=10, help="of each timing (%(default)s)")
     args = parser.parse_args()
     main(args.model, args.batch, args.precision, args.structures, args.repeats)

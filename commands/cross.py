@@ -66,7 +66,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--model", type=Path, nargs="+", required=True, metavar="PATH")
+    parser.add_argument(
+        "--model",
+        type=Path,
+        nargs="+",
+        required=True,
+        metavar="PATH",
+        help="folders of runs/, or model.safetensors",
+    )
     where = parser.add_mutually_exclusive_group(required=True)
     where.add_argument("--dataset", help="whose shards are predicted")
     where.add_argument(
@@ -77,12 +84,16 @@ def main(argv: Sequence[str] | None = None) -> None:
         metavar="FOLDER",
         help="test on all data sets; the folder gets matrix.md, .csv and .png (%(const)s)",
     )
-    parser.add_argument("--data", type=Path, default=Path("data"))
+    parser.add_argument(
+        "--data", type=Path, default=Path("data"), help="folder of the data (%(default)s)"
+    )
     parser.add_argument("--shards", help="in place of <data>/shards/<dataset>; may be an address")
     parser.add_argument("--out", type=Path, help="also write the tables to this file")
     parser.add_argument("--restrict", action="store_true", help="answer common classes only")
-    parser.add_argument("--batch-size", type=int, default=16)
-    parser.add_argument("--num-workers", type=int, default=0)
+    parser.add_argument("--batch-size", type=int, default=16, help="clips at once (%(default)s)")
+    parser.add_argument(
+        "--num-workers", type=int, default=0, help="processes that read clips (%(default)s)"
+    )
     args = parser.parse_args(argv)
     reading = Reading(args.restrict, args.batch_size, args.num_workers)
     try:

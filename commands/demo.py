@@ -247,7 +247,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--model", nargs="+", type=Path, required=True, help="several answer as their mean"
     )
-    parser.add_argument("--port", type=int, default=7860)
+    parser.add_argument("--port", type=int, default=7860, help="on this machine (%(default)s)")
     parser.add_argument("--device", default="cpu", help="where the models run: cpu, cuda")
     return parser.parse_args()
 

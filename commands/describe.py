@@ -155,7 +155,9 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("dataset", help="a data set whose shards and folds exist")
     parser.add_argument("--shards", help="in place of <data>/shards/<dataset>; may be an address")
-    parser.add_argument("--data", type=Path, default=Path("data"))
+    parser.add_argument(
+        "--data", type=Path, default=Path("data"), help="folder of the data (%(default)s)"
+    )
     arguments = parser.parse_args()
     default = str(arguments.data / "shards" / arguments.dataset)
     main(arguments.dataset, open_shards(arguments.shards or default), arguments.data)

@@ -51,12 +51,18 @@ def main(argv: Sequence[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--weights", nargs="+", required=True, help="as encoder.weights has them")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument(
+        "--seeds", type=int, nargs="+", default=[1, 2, 3], help="of the experiments (1 2 3)"
+    )
     for name in ("dataset", "model", "arch", "decoder"):
         parser.add_argument(f"--{name}", help="else that of params.yaml")
-    parser.add_argument("--recipe", default="paper")
+    parser.add_argument(
+        "--recipe", default="paper", help="a preset with a frozen encoder (%(default)s)"
+    )
     parser.add_argument("--accept-licence", action="store_true", help="of the weights")
-    parser.add_argument("--data", type=Path, default=Path("data"))
+    parser.add_argument(
+        "--data", type=Path, default=Path("data"), help="folder of the data (%(default)s)"
+    )
     parser.add_argument("--out", type=Path, help="also write the table to this file")
     args = parser.parse_args(argv)
     document = yaml.safe_load(Path("params.yaml").read_text(encoding="utf-8"))

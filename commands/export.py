@@ -148,7 +148,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("model", type=Path, help="runs/fold1 and the like, or model.safetensors")
-    parser.add_argument("--to", required=True, choices=["onnx", "folder", "huggingface"])
+    parser.add_argument(
+        "--to", required=True, choices=["onnx", "folder", "huggingface"], help="what is written"
+    )
     parser.add_argument("--out", type=Path, required=True, help="a new folder")
     parser.add_argument(
         "--int8", action="store_true", help="with --to onnx: matrices of 8-bit integers"

@@ -215,10 +215,14 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--data", type=Path, default=Path("data"))
+    parser.add_argument(
+        "--data", type=Path, default=Path("data"), help="folder of the data (%(default)s)"
+    )
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of the folds")
     parser.add_argument("--shards", help="in place of <data>/shards/<dataset>; may be an address")
-    parser.add_argument("--out", type=Path, default=Path("runs/final"))
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs/final"), help="where the result goes (%(default)s)"
+    )
     args = parser.parse_args()
     params = load_params(TrainingParams)
     start = args.data / "weights" / read_params()["encoder"]["weights"]

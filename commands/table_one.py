@@ -176,7 +176,9 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--out", type=Path, default=Path("metrics"))
+    parser.add_argument(
+        "--out", type=Path, default=Path("metrics"), help="where the result goes (%(default)s)"
+    )
     parser.add_argument(
         "--other",
         type=_other,

@@ -158,7 +158,9 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("model", type=Path, help="runs/fold1 and the like, or a checkpoint")
     parser.add_argument("dataset", help="whose shards are predicted")
-    parser.add_argument("--data", type=Path, default=Path("data"))
+    parser.add_argument(
+        "--data", type=Path, default=Path("data"), help="folder of the data (%(default)s)"
+    )
     parser.add_argument("--shards", help="in place of <data>/shards/<dataset>; may be an address")
     parser.add_argument("--fold", type=int, help="test its part of <data>/folds/<dataset>.csv")
     parser.add_argument("--clips", type=int, help="at most so many, evenly chosen; default: all")

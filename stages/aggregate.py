@@ -207,9 +207,9 @@ def write_tables(
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     for name in Inputs._fields:
-        parser.add_argument(name, type=Path)
-    parser.add_argument("predictions", type=Path)
-    parser.add_argument("out", type=Path)
+        parser.add_argument(name, type=Path, help="in the order of dvc.yaml")
+    parser.add_argument("predictions", type=Path, help="test predictions of all folds")
+    parser.add_argument("out", type=Path, help="what is written")
     args = parser.parse_args()
     inputs = Inputs(*(getattr(args, name) for name in Inputs._fields))
     main(load_params(Params), inputs, args.predictions, args.out)

@@ -77,7 +77,7 @@ def read_face(shards: Shards, clip: StoredClip) -> npt.NDArray[np.float32]:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("shards", help="a folder, or its address")
-    parser.add_argument("folds", type=Path)
-    parser.add_argument("out", type=Path)
+    parser.add_argument("folds", type=Path, help="table of clips x folds")
+    parser.add_argument("out", type=Path, help="what is written")
     args = parser.parse_args()
     main(load_params(Params), open_shards(args.shards), args.folds, args.out)

@@ -1,6 +1,8 @@
 """Stage download: a data set's videos, and the manifest of its clips, subjects and labels."""
 
 import argparse
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -116,8 +118,13 @@ def write_checksums(path: Path, clips: list[Clip], folders: list[Path]) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("tables", type=Path)
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("manifest", type=Path)
+    parser.add_argument(
+        "tables", type=Path, help="folder of the data set's tables: datasets/<dataset>"
+    )
+    parser.add_argument("folder", type=Path, help="gets the videos")
+    parser.add_argument("manifest", type=Path, help="the manifest of the clips")
     args = parser.parse_args()
+    # In a process of its own: it knows all stages, and this one depends on none of them.
+    if subprocess.call([sys.executable, "-m", "commands.check"]):
+        raise SystemExit("download: nothing was fetched")
     main(load_params(Params), args.tables, args.folder, args.manifest)

@@ -166,7 +166,7 @@ def announce(num_clips: int, clip_bytes: int, out: Path) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("shards", help="a folder, or its address")
-    parser.add_argument("weights", type=Path)
-    parser.add_argument("out", type=Path)
+    parser.add_argument("weights", type=Path, help="folder of what the encoder starts from")
+    parser.add_argument("out", type=Path, help="what is written")
     args = parser.parse_args()
     main(load_params(Params), open_shards(args.shards), args.weights, args.out)

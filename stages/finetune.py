@@ -16,7 +16,6 @@ import torch
 from lightning_fabric import Fabric
 
 from pipeline.common.encoder_weights import ALLOW_SEEN, card_in, history_in
-from pipeline.common.log_file import log_file
 from pipeline.common.memory import memory_advice
 from pipeline.common.params import load_params
 from pipeline.feed.batches import MiddleSegment, evaluation_batches
@@ -39,6 +38,7 @@ from pipeline.tracking.observer import track_fold
 from pipeline.training.checkpoints import Checkpoints
 from pipeline.training.devices import end_together, launch
 from pipeline.training.history import Epoch
+from pipeline.training.log_file import log_file
 from pipeline.training.loop import Training, train
 from pipeline.training.optim import make_schedule
 from pipeline.training.place import place_in_words, warn_of_cpu
@@ -168,12 +168,12 @@ def fit(
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("fold", type=int)
+    parser.add_argument("fold", type=int, help="its number, from 1")
     parser.add_argument("shards", help="a folder, or its address: https://host/shards/ravdess")
-    parser.add_argument("weights", type=Path)
-    parser.add_argument("tokens", type=Path)
-    parser.add_argument("folds", type=Path)
-    parser.add_argument("out", type=Path)
+    parser.add_argument("weights", type=Path, help="folder of what the encoder starts from")
+    parser.add_argument("tokens", type=Path, help="folder of a frozen encoder's tokens")
+    parser.add_argument("folds", type=Path, help="table of clips x folds")
+    parser.add_argument("out", type=Path, help="what is written")
     args = parser.parse_args()
     try:
         shards = open_shards(args.shards)

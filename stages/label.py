@@ -201,8 +201,8 @@ def label_clip(clip: Clip, folder: Path, max_jump: float, max_gap: int) -> Label
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("frames", type=Path)
-    parser.add_argument("out", type=Path)
-    parser.add_argument("quality", type=Path)
+    parser.add_argument("frames", type=Path, help="folder of the sampled frames")
+    parser.add_argument("out", type=Path, help="what is written")
+    parser.add_argument("quality", type=Path, help="gets what was refused, and why")
     args = parser.parse_args()
     main(load_params(Params), args.frames, args.out, args.quality)

@@ -84,10 +84,10 @@ def read_pictures(
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("shards", help="a folder, or its address")
-    parser.add_argument("baselines", type=Path)
-    parser.add_argument("predictions", type=Path)
-    parser.add_argument("metrics", type=Path)
-    parser.add_argument("out", type=Path)
+    parser.add_argument("baselines", type=Path, help="predictions of the baselines")
+    parser.add_argument("predictions", type=Path, help="test predictions of all folds")
+    parser.add_argument("metrics", type=Path, help="folder of the tables")
+    parser.add_argument("out", type=Path, help="what is written")
     args = parser.parse_args()
     main(
         load_params(Params),

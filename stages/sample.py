@@ -113,8 +113,8 @@ def _crashed(clip: Clip) -> Clip:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("raw", type=Path)
-    parser.add_argument("manifest", type=Path)
-    parser.add_argument("out", type=Path)
+    parser.add_argument("raw", type=Path, help="folder of the videos")
+    parser.add_argument("manifest", type=Path, help="the manifest of the clips")
+    parser.add_argument("out", type=Path, help="what is written")
     args = parser.parse_args()
     main(load_params(Params), args.raw, args.manifest, args.out)

@@ -108,7 +108,7 @@ def split_clips(params: Params, clips: Sequence[StoredClip]) -> list[GroupFold]:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("manifest", type=Path)
-    parser.add_argument("out", type=Path)
+    parser.add_argument("manifest", type=Path, help="the manifest of the clips")
+    parser.add_argument("out", type=Path, help="what is written")
     args = parser.parse_args()
     main(load_params(Params), args.manifest, args.out)

@@ -54,8 +54,10 @@ def main(params: Params, source: Path, out: Path, policy: RetryPolicy) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("source", type=Path)
-    parser.add_argument("out", type=Path)
-    parser.add_argument("--params", type=Path, default=Path("params.yaml"))
+    parser.add_argument("source", type=Path, help="where it comes from")
+    parser.add_argument("out", type=Path, help="what is written")
+    parser.add_argument(
+        "--params", type=Path, default=Path("params.yaml"), help="the parameters (%(default)s)"
+    )
     args = parser.parse_args()
     main(load_params(Params, args.params), args.source, args.out, RetryPolicy())

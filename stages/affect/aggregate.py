@@ -140,6 +140,6 @@ def page(
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     for name in ("runs", "manifest", "out"):
-        parser.add_argument(name, type=Path)
+        parser.add_argument(name, type=Path, help="in the order of dvc.yaml")
     args = parser.parse_args()
     main(load_params(Params, Path("affect/params.yaml")), args.runs, args.manifest, args.out)

@@ -190,7 +190,7 @@ def scratch(settings: SmallCNNSettings, people: Path) -> Path:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     for name in ("people", "data", "source", "out"):
-        parser.add_argument(name, type=Path)
+        parser.add_argument(name, type=Path, help="in the order of dvc.yaml")
     args = parser.parse_args()
     params = load_params(Params, Path("affect/params.yaml"))
     main(params, args.people, args.data, args.source, args.out)

@@ -30,6 +30,6 @@ def main(params: Params, out: Path) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("out", type=Path)
+    parser.add_argument("out", type=Path, help="what is written")
     args = parser.parse_args()
     main(load_params(Params, Path("affect/params.yaml")), args.out)

@@ -203,9 +203,14 @@ def scratch(params: Params, people: Path) -> Path:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("people", type=Path)
-    parser.add_argument("source", type=Path)
-    parser.add_argument("out", type=Path)
-    parser.add_argument("--params", type=Path, default=Path("affect/params.yaml"))
+    parser.add_argument("people", type=Path, help="folder of rendered people")
+    parser.add_argument("source", type=Path, help="where it comes from")
+    parser.add_argument("out", type=Path, help="what is written")
+    parser.add_argument(
+        "--params",
+        type=Path,
+        default=Path("affect/params.yaml"),
+        help="the parameters (%(default)s)",
+    )
     args = parser.parse_args()
     main(load_params(Params, args.params), args.people, args.source, args.out)

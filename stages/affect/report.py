@@ -71,7 +71,7 @@ def main(params: Params, runs: Path, data: Path, metrics: Path, out: Path) -> No
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     for name in ("runs", "data", "metrics", "out"):
-        parser.add_argument(name, type=Path)
+        parser.add_argument(name, type=Path, help="in the order of dvc.yaml")
     args = parser.parse_args()
     params = load_params(Params, Path("affect/params.yaml"))
     main(params, args.runs, args.data, args.metrics, args.out)

@@ -40,7 +40,7 @@ def main(params: Params, manifest: Path, out: Path) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("manifest", type=Path)
-    parser.add_argument("out", type=Path)
+    parser.add_argument("manifest", type=Path, help="the manifest of the clips")
+    parser.add_argument("out", type=Path, help="what is written")
     args = parser.parse_args()
     main(load_params(Params, Path("affect/params.yaml")), args.manifest, args.out)

@@ -51,7 +51,6 @@ from pipeline.common.encoder_weights import (
 )
 from pipeline.common.files import project_root, sha256_of
 from pipeline.common.imports import OBSERVERS, needed_files
-from pipeline.common.log_file import log_file
 from pipeline.common.memory import memory_advice
 from pipeline.common.params import Preset, StageParams, load_params
 from pipeline.feed.batches import evaluation_batches
@@ -61,6 +60,7 @@ from pipeline.tracking.observer import RunLog, track_fold
 from pipeline.training.checkpoints import Checkpoints
 from pipeline.training.devices import end_together, launch
 from pipeline.training.identity import training_key
+from pipeline.training.log_file import log_file
 from pipeline.training.loop import Training, train
 from pipeline.training.optim import make_schedule
 
@@ -350,11 +350,16 @@ def scratch(training: FoldTraining) -> Path:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("fold", type=int)
-    parser.add_argument("seed", type=int)
+    parser.add_argument("fold", type=int, help="its number, from 1")
+    parser.add_argument("seed", type=int, help="of the training")
     for name in (*Inputs._fields, "out"):
-        parser.add_argument(name, type=Path)
-    parser.add_argument("--params", type=Path, default=Path("affect/params.yaml"))
+        parser.add_argument(name, type=Path, help="in the order of dvc.yaml")
+    parser.add_argument(
+        "--params",
+        type=Path,
+        default=Path("affect/params.yaml"),
+        help="the parameters (%(default)s)",
+    )
     args = parser.parse_args()
     with log_file(f"affect-fold{args.fold}-seed{args.seed}"):
         main(

@@ -198,8 +198,8 @@ def refuse_too_many(params: Params, found: Collection, quality: Path) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("source", type=Path)
-    parser.add_argument("out", type=Path)
-    parser.add_argument("quality", type=Path)
+    parser.add_argument("source", type=Path, help="where it comes from")
+    parser.add_argument("out", type=Path, help="what is written")
+    parser.add_argument("quality", type=Path, help="gets what was refused, and why")
     args = parser.parse_args()
     main(load_params(Params, Path("pretrain/params.yaml")), args.source, args.out, args.quality)

@@ -63,9 +63,9 @@ def page(described: dict[str, Any], rows: pd.DataFrame, pictures: list[Path]) ->
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("pretrained", type=Path)
-    parser.add_argument("history", type=Path)
-    parser.add_argument("out", type=Path)
+    parser.add_argument("pretrained", type=Path, help="folder of the trained autoencoder")
+    parser.add_argument("history", type=Path, help="its history")
+    parser.add_argument("out", type=Path, help="what is written")
     args = parser.parse_args()
     params = load_params(Params, Path("pretrain/params.yaml"))
     main(params, args.pretrained, args.history, args.out)

@@ -24,7 +24,6 @@ from pipeline.common.encoder_weights import (
 )
 from pipeline.common.files import project_root, sha256_of, write_json
 from pipeline.common.imports import OBSERVERS, needed_files
-from pipeline.common.log_file import log_file
 from pipeline.common.memory import memory_advice
 from pipeline.common.params import Preset, StageParams, load_params
 from pipeline.feed.batches import evaluation_batches
@@ -49,6 +48,7 @@ from pipeline.training.checkpoints import Checkpoints
 from pipeline.training.devices import end_together, launch
 from pipeline.training.history import Epoch
 from pipeline.training.identity import training_key
+from pipeline.training.log_file import log_file
 from pipeline.training.loop import Training, train
 
 # Without workers decoding delays the training; of a small data set it is then done once.
@@ -269,7 +269,7 @@ class Pretraining:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     for name in (*Inputs._fields, *Outputs._fields):
-        parser.add_argument(name, type=Path)
+        parser.add_argument(name, type=Path, help="in the order of dvc.yaml")
     args = parser.parse_args()
     with log_file("pretrain"):
         main(

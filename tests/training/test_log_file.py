@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.common.log_file import log_file
+from pipeline.training.log_file import log_file
 
 
 def stop_with(line: str, error: BaseException) -> None:
