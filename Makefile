@@ -7,7 +7,7 @@
 # make test          set up, run every check
 # make ablation      run the six structures as DVC experiments, print Table I; SEEDS=3: with three seeds
 # make encoders WEIGHTS="from_scratch marlin-base"   which of these encoders is the best on the data, frozen
-# make experiments   list the DVC experiments with the columns that matter
+# make experiments   list the committed run and the DVC experiments upon it, with their scores
 # make ui            MLflow's pages at http://127.0.0.1:5000
 # make demo          a page to try the models on, at http://127.0.0.1:7860; MODEL="runs/fold1 runs/fold2"
 # PYTHON=...         the interpreter to build the virtual environment with (3.11 or newer)
@@ -59,8 +59,7 @@ encoders: $(VENV)/.run
 	python -m commands.encoders --weights $(WEIGHTS)
 
 experiments: $(VENV)/.run
-	dvc exp show --md --only-changed --hide-workspace --hide-failed --hide-queued --keep 'arch|decoder' \
-	  --drop 'State|Executor|Created|runs|data|.*(std|low|high|median|interocular_error|seeds|num_parameters)'
+	python -m commands.list_experiments
 
 ui: $(VENV)/.run
 	python -m commands.ui

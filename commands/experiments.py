@@ -6,6 +6,7 @@ With ablation.py the only module that knows DVC.
 import hashlib
 import json
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -71,6 +72,25 @@ def shared_digest(params: dict[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def all_finished() -> Iterator[FinishedExperiment]:
+    """The run that is committed, and the finished experiments upon it from new to old."""
+    for row in exp_show():
+        if row["rev"] == "workspace" or row["State"] not in (None, "Success"):
+            continue
+        commit = _commit(row["Experiment"])
+        texts = [_show(commit, path) for path in _SHOWN]
+        if None in texts:
+            continue
+        summary, setting, params = map(str, texts)
+        yield FinishedExperiment(
+            row["Experiment"] or COMMITTED,
+            commit,
+            yaml.safe_load(params),
+            json.loads(summary),
+            Setting.model_validate_json(setting),
+        )
+
+
 def finished_experiments(params: dict[str, Any]) -> dict[Trial, FinishedExperiment]:
     """For each structure and seed a finished experiment with these parameters, upon this commit.
 
@@ -79,22 +99,8 @@ def finished_experiments(params: dict[str, Any]) -> dict[Trial, FinishedExperime
     """
     found: dict[Trial, FinishedExperiment] = {}
     state = present_state(params)
-    for row in exp_show():
-        if row["rev"] == "workspace" or row["State"] not in (None, "Success"):
-            continue
-        commit = _commit(row["Experiment"])
-        texts = [_show(commit, path) for path in _SHOWN]
-        if None in texts:
-            continue
-        summary, setting, its_params = map(str, texts)
-        experiment = FinishedExperiment(
-            row["Experiment"] or COMMITTED,
-            commit,
-            yaml.safe_load(its_params),
-            json.loads(summary),
-            Setting.model_validate_json(setting),
-        )
-        trial = Trial.of(experiment.params)
+    for experiment in all_finished():
+        commit, trial = experiment.commit, Trial.of(experiment.params)
         if experiment.name == experiment_name(trial, params, state):
             found[trial] = experiment
             continue

@@ -33,6 +33,7 @@ from commands.experiments import (
     read_predictions,
     shared_digest,
 )
+from commands.list_experiments import main as list_experiments
 from commands.starts import run_missing
 from pipeline.common.files import write_json
 from pipeline.mtcae.structures import STRUCTURES, Structure
@@ -67,7 +68,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def write_results(uar: float, seed: int = 1) -> None:
     tested = pd.DataFrame({"fold": [1], "clip": "a", "subject": "Ann", "actual": "sad"})
-    write_json(Path("metrics/summary.json"), {"uar": uar})
+    write_json(Path("metrics/summary.json"), {name: {"pooled": uar} for name in ("uar", "war")})
     write_json(Path("metrics/setting.json"), setting(tested, ["sad"], seeds=[seed]).model_dump())
 
 
@@ -104,7 +105,7 @@ def add_experiment(
 
 def scores() -> dict[Trial, tuple[str, Any]]:
     found = finished_experiments(read_params())
-    return {trial: (each.name, each.summary["uar"]) for trial, each in found.items()}
+    return {trial: (each.name, each.summary["uar"]["pooled"]) for trial, each in found.items()}
 
 
 def test_experiments_of_other_code_are_not_in_the_table(project: Path) -> None:
@@ -410,3 +411,17 @@ def test_an_experiment_gets_ctrl_c_itself_and_is_waited_for(
             running.wait()
     assert rest.splitlines() == ["saved", "interrupted: mine"]
     assert running.returncode == 0
+
+
+def test_the_list_has_the_committed_run_before_there_is_an_experiment(
+    project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["list_experiments"])
+    list_experiments()
+    (alone,) = capsys.readouterr().out.splitlines()[2:]
+    assert alone.startswith("| (committed) | ")
+    add_experiment("bold-cat", 0.6)
+    list_experiments()
+    rows = capsys.readouterr().out.splitlines()[2:]
+    assert [row.split(" | ")[0].strip("| ") for row in rows] == ["(committed)", "bold-cat"]
+    assert "60.0%" in rows[1]
