@@ -88,8 +88,8 @@ def test_the_heat_map_is_darker_where_the_uar_is_higher(
         save_heat_map(tmp_path / name, table)
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
     picture = np.asarray(Image.open(tmp_path / "a.png").convert("RGB")).astype(int)
-    colours = {tuple(colour) for colour in picture.reshape(-1, 3)}
-    # Matplotlib's map `Blues` at the three UARs.
+    colours = np.unique(picture.reshape(-1, 3), axis=0)
+    # Matplotlib's map `Blues` at the three UARs; the PNG may round a level otherwise.
     for uar in table["uar"]:
-        red, green, blue, _ = matplotlib.colormaps["Blues"](uar, bytes=True)
-        assert (red, green, blue) in colours
+        expected = np.array(matplotlib.colormaps["Blues"](uar, bytes=True)[:3], int)
+        assert np.abs(colours - expected).max(axis=1).min() <= 1
