@@ -112,7 +112,8 @@ def card(
         people = table.drop_duplicates("subject")
         parts += ["## Subjects by the fold that tests them", _counts(people, "sex", "fold")]
     if groups != "clips":
-        parts += ["## Clips of each group", _counts(table, "subject", "class")]
+        one = "subject" if groups == "subjects" else "group"
+        parts += [f"## Clips of each {one}", _counts(table, "subject", "class")]
     return "\n\n".join(parts) + "\n"
 
 

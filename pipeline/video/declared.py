@@ -37,7 +37,8 @@ class _Track:
         content = _content(file, box, 12)
         numbers = [int.from_bytes(content[i : i + 4], "big") for i in (0, 4, 8)]
         if box.kind == b"hdlr":
-            self.is_sound = content[8:12] == b"soun"
+            # A second one in the same track says where the media is.
+            self.is_sound |= content[8:12] == b"soun"
         elif box.kind in (b"stsz", b"stz2"):
             self.num_samples += numbers[2]
         elif box.kind == b"elst":
@@ -73,6 +74,8 @@ def _boxes(file: BinaryIO, parent: _Box, depth: int) -> Iterator[_Box]:
     """The boxes in a box, a container before what it holds."""
     position = parent.start
     for _ in range(_MAX_BOXES):
+        if position >= parent.end:
+            return
         head = _content(file, _Box(b"", position, parent.end), 16)
         if len(head) < 8:
             return

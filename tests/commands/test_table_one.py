@@ -14,6 +14,7 @@ from commands.table_one import collect, main
 from pipeline.evaluation.record import Record
 from pipeline.evaluation.setting import Setting
 from pipeline.mtcae.structures import STRUCTURES, Structure
+from pipeline.tracking.experiment import TrackedExperiment
 
 CLASSES = ["happy", "sad"]
 STL, CASCADE = STRUCTURES[0], STRUCTURES[-1]
@@ -96,7 +97,7 @@ def dvc(monkeypatch: pytest.MonkeyPatch) -> Dvc:
     monkeypatch.setattr(table_one, "read_params", lambda: PARAMS)
     monkeypatch.setattr(table_one, "finished_experiments", finished)
     monkeypatch.setattr(table_one, "read_predictions", fake.read)
-    monkeypatch.setattr(table_one, "training_seconds", lambda choices: 10.0 * choices["seed"])
+    monkeypatch.setattr(table_one, "training_seconds", seconds_of)
     return fake
 
 
@@ -119,6 +120,10 @@ def page(out: Path) -> str:
 
 def right(table: pd.DataFrame) -> float:
     return float((table["predicted"] == table["actual"]).mean())
+
+
+def seconds_of(experiment: TrackedExperiment) -> float:
+    return 10.0 * int(experiment.choices["seed"])
 
 
 def recorded(params: dict[str, Any], folder: Path) -> Record:

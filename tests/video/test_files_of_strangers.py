@@ -163,15 +163,13 @@ def test_an_absurd_declared_size_does_not_change_the_picture(
 ) -> None:
     plain = numbered_video(tmp_path / "film.mp4", 20)
     path = patched(plain, b"tkhd", 4 + place, struct.pack(">I", size << 16))
-    found = sample(path, crop="none")
-    np.testing.assert_array_equal(found.pictures, read(plain, crop="none"))
-    assert "are taken as square" in found.notes.stream
+    np.testing.assert_array_equal(read(path, crop="none"), read(plain, crop="none"))
 
 
 def test_pixels_that_are_absurdly_wide_are_taken_as_square(tmp_path: Path) -> None:
-    wide = numbered_video(tmp_path / "wide.mp4", 20, "-vf", "setsar=100/1")
+    wide = numbered_video(tmp_path / "wide.mp4", 20, "-vf", "setsar=20/1")
     assert frame_numbers(read(wide)) == sample_indices(20)
-    assert sample(wide).notes.stream == "pixels 100 times as wide as high are taken as square"
+    assert sample(wide).notes.stream == "pixels 20 times as wide as high are taken as square"
 
 
 def test_frames_and_time_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
