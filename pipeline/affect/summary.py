@@ -105,7 +105,10 @@ def in_words(interval: Interval) -> str:
 def class_table(
     model: Scores, constant: Scores, truth: Truth, classes: Sequence[str]
 ) -> pd.DataFrame:
-    """F1 of each class and unit beside how often it occurs and what the constant predictor has."""
+    """F1 of each class and unit beside how often it occurs and what the constant predictor has.
+
+    Units of which a model of expressions says nothing are left out.
+    """
     shares = prevalence(truth, len(classes))
     names = [*classes, *(f"AU{unit}" for unit in AUS)]
     kinds = ["expression"] * len(classes) + ["action unit"] * len(AUS)
@@ -118,4 +121,4 @@ def class_table(
             "constant_f1": [*constant.classes, *constant.aus],
         }
     )
-    return table.round(4)
+    return table.dropna(subset="f1").round(4)

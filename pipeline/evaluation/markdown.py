@@ -4,8 +4,9 @@ import pandas as pd
 
 
 def markdown_table(table: pd.DataFrame) -> str:
-    """The columns of a table as Markdown, without its index."""
-    rows = [list(map(str, table.columns)), *table.astype(str).values.tolist()]
+    """The columns of a table as Markdown, without its index; what is missing is a dash."""
+    cells = table.astype(object).where(table.notna(), "-").astype(str)
+    rows = [list(map(str, table.columns)), *cells.values.tolist()]
     lines = ["| " + " | ".join(map(_cell, row)) + " |" for row in rows]
     return "\n".join([lines[0], "|" + " --- |" * len(table.columns), *lines[1:]])
 

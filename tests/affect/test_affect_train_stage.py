@@ -11,14 +11,24 @@ import yaml
 from project import ROOT
 from small import NEW
 
+from pipeline.affect.choices import Choices
 from pipeline.affect.cnn import CNNSettings
 from pipeline.affect.cnn_stored import store_no_cnn
+from pipeline.affect.group_table import read_group_table
 from pipeline.affect.image_folds import ImageFold, SplitSettings, make_folds, write_folds
+from pipeline.affect.intervals import scores_of
 from pipeline.affect.labels import AUS, EXPRESSIONS, LabelledImage, Labels
-from pipeline.affect.stored import CHALLENGE, SetCard, write_card, write_challenge_list, write_drawn
+from pipeline.affect.stored import (
+    CHALLENGE,
+    IMAGES,
+    SetCard,
+    write_card,
+    write_challenge_list,
+    write_drawn,
+)
 from pipeline.common.encoder_weights import CARD, History
 from pipeline.common.files import write_json
-from stages.affect import train
+from stages.affect import aggregate, report, train
 from stages.affect.train import Inputs, Params
 
 SIDE, IDENTITY = 16, "noise"
@@ -112,6 +122,29 @@ def test_expressions_alone_are_scored_alone(system: str, at: Path) -> None:
     metrics = json.loads((at / "out/metrics.json").read_text("utf-8"))
     assert {"expression_f1", "best_epoch", "num_parameters"} == set(metrics)
     assert not (at / "out/submission.txt").exists()
+
+
+@pytest.mark.parametrize("system", ["cotex", "emma"])
+def test_every_system_reaches_the_tables(system: str, at: Path) -> None:
+    inputs, out = make_inputs(at / "inputs"), at / "metrics"
+    out.mkdir()
+    for fold in (1, 2):
+        train.main(params(system=system), fold, 7, inputs, at / f"runs/fold{fold}-seed7")
+    choices = params(system=system)
+    named = {name: getattr(choices, name) for name in Choices.model_fields}
+    wanted = aggregate.Params(**named, folds=[1, 2], seeds=[7])
+    aggregate.main(wanted, at / "runs", inputs.data / IMAGES, out)
+    page = (out / "table.md").read_text(encoding="utf-8")
+    assert ("| action unit | AU12 |" in page) == (system == "emma")
+    assert "nan" not in page
+    (sums,) = read_group_table(pd.read_parquet(out / "groups.parquet")).values()
+    summary = json.loads((out / "summary.json").read_text())
+    scores = scores_of(sums, np.ones((1, 6)))
+    assert scores["expression_f1"][0] == pytest.approx(summary["expression_f1"], abs=1e-6)
+    assert ("p_mtl" in summary) == (system == "emma")
+    shown = report.Params(**named, folds=[1, 2], seeds=[7], report={"frames": False})
+    report.main(shown, at / "runs", inputs.data, out, at / "report")
+    assert "Most wrong" in (at / "report/index.html").read_text(encoding="utf-8")
 
 
 def test_a_prior_that_has_seen_a_tested_group_is_refused(at: Path) -> None:
