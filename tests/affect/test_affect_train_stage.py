@@ -142,7 +142,9 @@ def test_every_system_reaches_the_tables(system: str, at: Path) -> None:
     scores = scores_of(sums, np.ones((1, 6)))
     assert scores["expression_f1"][0] == pytest.approx(summary["expression_f1"], abs=1e-6)
     assert ("p_mtl" in summary) == (system == "emma")
-    shown = report.Params(**named, folds=[1, 2], seeds=[7], report={"frames": False})
+    shown = report.Params(
+        **named, folds=[1, 2], seeds=[7], report=report.ReportParams(frames=False)
+    )
     report.main(shown, at / "runs", inputs.data, out, at / "report")
     assert "Most wrong" in (at / "report/index.html").read_text(encoding="utf-8")
 
