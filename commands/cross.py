@@ -43,7 +43,7 @@ def cross_evaluate(paths: Sequence[Path], dataset: str, shards: Shards, reading:
                 "another data set, and see metrics/table.md for the subjects each fold never saw"
             )
     counts, mapping, answers = answer_elsewhere(models, shards, reading)
-    classes = models[paths[0]].metadata["classes"]
+    classes = next(iter(models.values())).metadata["classes"]
     subjects = next(iter(answers.values())).subjects
     trained_on = ", ".join(sorted({one.metadata["dataset"] for one in models.values()}))
     kept_apart = ", classes restricted to the common ones" if reading.restrict else ""
@@ -102,7 +102,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         else:
             shards = shards_of("cross", args.dataset, args.data, args.shards)
             page = cross_evaluate(args.model, args.dataset, shards, reading)
-    except (ConnectionError, ValueError) as error:
+    except (ConnectionError, FileNotFoundError, ValueError) as error:
         raise SystemExit(f"cross: {error}") from error
     show_page(page, args.out)
 

@@ -86,8 +86,9 @@ class MappedModel(nn.Module):
 
 
 def read_models(paths: Sequence[Path]) -> dict[Path, TrainedModel]:
-    """Models that `save_model` wrote."""
-    return {path: TrainedModel(*load_model(path), read_history(path)) for path in paths}
+    """Models that `save_model` wrote: model.safetensors, or its folder."""
+    files = [path / "model.safetensors" if path.is_dir() else path for path in paths]
+    return {path: TrainedModel(*load_model(path), read_history(path)) for path in files}
 
 
 def same_classes(models: Mapping[Path, TrainedModel]) -> list[str]:
