@@ -26,7 +26,7 @@ from mlflow.exceptions import MlflowException
 
 from pipeline.tracking.database import database_file, mend_places, tracking_uri
 from pipeline.tracking.names import AGGREGATED, VIEW_TAG, comparison_page, runs_page
-from pipeline.tracking.runs import end_killed_runs
+from pipeline.tracking.processes import end_killed_runs
 
 # That are compared on one page.
 _MOST_COMPARED = 20

@@ -4,16 +4,13 @@ import hashlib
 import json
 import os
 import re
-import socket
 import subprocess
 import time
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import psutil
 from mlflow import MlflowClient
 from mlflow.entities import (
     Dataset,
@@ -42,12 +39,13 @@ from pipeline.tracking.database import (
     artifacts_uri,
     database_file,
     mend_places,
-    sqlite_uri,
     tracking_uri,
 )
 from pipeline.tracking.experiment import TrackedExperiment, flat_params
+from pipeline.tracking.opening import ensure_database, experiment_id
 from pipeline.tracking.packaging import package_model
 from pipeline.tracking.patience import patient
+from pipeline.tracking.processes import end_killed_runs, this_process
 
 # Of a model that MLflow keeps.
 _MOST_MODEL_PARAMS = 100
@@ -68,12 +66,12 @@ class Store:
         artifacts = None  # A server knows best where artifacts go.
         if database := database_file(uri):
             artifacts = artifacts_uri()
-            _ensure_database(database)
+            ensure_database(database)
         self.client = MlflowClient(uri) if database else patient(MlflowClient(uri))
         if database:
             mend_places(database)
         view = names.stored_view(*experiment.columns)
-        self.experiment_id = _experiment(self.client, experiment.group, artifacts, view)
+        self.experiment_id = experiment_id(self.client, experiment.group, artifacts, view)
         end_killed_runs(self.client, self.experiment_id)
 
     def find_open(self) -> Run | None:
@@ -225,61 +223,6 @@ class Store:
         experiment = self.experiment
         identity = [experiment.params_digest, experiment.data_digest, dvc_experiment, _git_commit()]
         return hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
-
-
-def _ensure_database(database: Path) -> None:
-    """Make a database file where there is none.
-
-    Under another name until it is whole: that takes MLflow seconds, in which another process must
-    not find it and a kill must not leave half of it.
-    """
-    if not database.exists():
-        partial = database.with_name(f"{database.name}.{os.getpid()}.partial")
-        # MLflow makes an experiment called Default, in which nothing is ever logged.
-        MlflowClient(sqlite_uri(partial)).delete_experiment("0")
-        with suppress(FileExistsError):
-            database.hardlink_to(partial)
-        partial.unlink()
-
-
-def _experiment(client: MlflowClient, name: str, artifacts: str | None, view: str) -> str:
-    """Id of the experiment, which is made where there is none."""
-    tags = {names.VIEW_TAG: view, "mlflow.experimentKind": "custom_model_development"}
-    experiment = client.get_experiment_by_name(name)
-    if experiment is None:
-        try:
-            return client.create_experiment(name, artifact_location=artifacts, tags=tags)
-        except MlflowException as error:
-            # Another process was faster.
-            if error.error_code != "RESOURCE_ALREADY_EXISTS":
-                raise
-        experiment = client.get_experiment_by_name(name)
-        assert experiment
-    if experiment.tags.get(names.VIEW_TAG) != view:
-        client.set_experiment_tag(experiment.experiment_id, names.VIEW_TAG, view)
-    return str(experiment.experiment_id)
-
-
-def this_process() -> str:
-    """The machine, the process, and when that began: another one may get the same number."""
-    process = psutil.Process()
-    return f"{socket.gethostname()} {process.pid} {process.create_time():.2f}"
-
-
-def end_killed_runs(client: MlflowClient, experiment_id: str) -> None:
-    """Close the runs whose process is no more on this machine: SIGKILL leaves it no time to."""
-    for run in client.search_runs([experiment_id], "attributes.status = 'RUNNING'"):
-        host, _, process = run.data.tags.get(names.PROCESS, "").partition(" ")
-        number, _, began = process.partition(" ")
-        if host == socket.gethostname() and not _runs(int(number), float(began)):
-            client.set_terminated(run.info.run_id, "KILLED")
-
-
-def _runs(number: int, began: float) -> bool:
-    try:
-        return bool(abs(psutil.Process(number).create_time() - began) < 1)
-    except psutil.NoSuchProcess:
-        return False
 
 
 def _git_commit() -> str:
