@@ -9,19 +9,15 @@ Source: Jiang et al. 2020, DFEW.
 import re
 from pathlib import Path
 
-from pipeline.common.params import Section
 from pipeline.common.sources import Videos
 from pipeline.datasets.official_lists import (
     ClipList,
     Entry,
     class_remarks,
-    find_below,
-    given_folder,
-    listed_clips,
     read_lines,
-    repeats,
     size_remarks,
 )
+from pipeline.datasets.official_sets import Layout, ListSettings, collect_listed
 
 # In the order of their published numbers, from 1, with the number of clips.
 LABELS = {
@@ -40,36 +36,12 @@ _ROW = re.compile(r"(\w+)\s*,\s*([0-9]+)")
 _LABEL_OF = {str(number): label for number, label in enumerate(LABELS, start=1)}
 
 
-class Settings(Section):
-    """The copy, and where in it the clips are: folders of pictures, or videos."""
-
-    classes: list[str]
-    source: Path | None
-    clips: str
-    accept_licence: bool
+Settings = ListSettings
 
 
 def collect(settings: Settings, tables: Path, folder: Path) -> Videos:
     """The single-labelled clips of the official folds."""
-    source = given_folder(settings.source, "dfew")
-    lists = read_lists(source)
-    clips = listed_clips(lists, source, settings.clips, settings.classes, "dfew")
-    return Videos(clips, [source], [*repeats(lists), *remarks(lists)])
-
-
-def read_lists(source: Path) -> list[ClipList]:
-    """The ten lists.
-
-    Raises:
-        ValueError: One is missing, or a line is none of the published form.
-    """
-    root = find_below(source, "EmoLabel_DataSplit")
-    lists = []
-    for fold in range(1, len(TEST_SIZES) + 1):
-        for part in ("train", "test"):
-            place = f"{part}(single-labeled)/set_{fold}.csv"
-            lists.append(ClipList(fold, part, _read(find_below(root, place), place)))
-    return lists
+    return collect_listed(settings, LAYOUT, remarks, "dfew")
 
 
 def _read(path: Path, place: str) -> list[Entry]:
@@ -88,6 +60,14 @@ def _read(path: Path, place: str) -> list[Entry]:
             )
         entries.append(Entry(match[1], _LABEL_OF[match[2]], line.place))
     return entries
+
+
+LAYOUT = Layout(
+    "EmoLabel_DataSplit",
+    len(TEST_SIZES),
+    lambda fold, part: f"{part}(single-labeled)/set_{fold}.csv",
+    _read,
+)
 
 
 def remarks(lists: list[ClipList]) -> list[str]:

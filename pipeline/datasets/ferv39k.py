@@ -9,21 +9,17 @@ Source: Wang et al. 2022, FERV39k.
 import re
 from pathlib import Path
 
-from pipeline.common.params import Section
 from pipeline.common.sources import Videos
 from pipeline.common.vocabulary import normalise_label
 from pipeline.datasets.official_lists import (
     ClipList,
     Entry,
     class_remarks,
-    find_below,
-    given_folder,
-    listed_clips,
     read_lines,
     refuse_number,
-    repeats,
     size_remarks,
 )
+from pipeline.datasets.official_sets import Layout, ListSettings, collect_listed
 
 # In the published order, with the number of test clips.
 LABELS = {
@@ -42,35 +38,12 @@ NUM_SCENES = 22
 _ROW = re.compile(r"([^/.\\]+/[^/.\\]+/[^/.\\\s]+)\s+(\S+)")
 
 
-class Settings(Section):
-    """The copy, and where in it the clips are: folders of pictures, or videos."""
-
-    classes: list[str]
-    source: Path | None
-    clips: str
-    accept_licence: bool
+Settings = ListSettings
 
 
 def collect(settings: Settings, tables: Path, folder: Path) -> Videos:
     """The clips of all scenes."""
-    source = given_folder(settings.source, "ferv39k")
-    lists = read_lists(source)
-    clips = listed_clips(lists, source, settings.clips, settings.classes, "ferv39k")
-    return Videos(clips, [source], [*repeats(lists), *remarks(lists)])
-
-
-def read_lists(source: Path) -> list[ClipList]:
-    """The two lists.
-
-    Raises:
-        ValueError: One is missing, or a line is none of the published form.
-    """
-    root = find_below(source, "4_setups/All_scenes")
-    lists = []
-    for part in ("train", "test"):
-        place = f"{part}_All.csv"
-        lists.append(ClipList(1, part, _read(find_below(root, place), place)))
-    return lists
+    return collect_listed(settings, LAYOUT, remarks, "ferv39k")
 
 
 def _read(path: Path, place: str) -> list[Entry]:
@@ -84,6 +57,9 @@ def _read(path: Path, place: str) -> list[Entry]:
         refuse_number(match[2], line.place)
         entries.append(Entry(match[1], normalise_label(match[2]), line.place))
     return entries
+
+
+LAYOUT = Layout("4_setups/All_scenes", 1, lambda fold, part: f"{part}_All.csv", _read)
 
 
 def remarks(lists: list[ClipList]) -> list[str]:

@@ -10,21 +10,17 @@ import re
 from pathlib import Path
 from typing import Literal
 
-from pipeline.common.params import Section
 from pipeline.common.sources import Videos
 from pipeline.common.vocabulary import normalise_label
 from pipeline.datasets.official_lists import (
     ClipList,
     Entry,
     class_remarks,
-    find_below,
-    given_folder,
-    listed_clips,
     read_lines,
     refuse_number,
-    repeats,
     size_remarks,
 )
+from pipeline.datasets.official_sets import Layout, ListSettings, collect_listed
 
 Labels = Literal["single", "compound"]
 
@@ -48,37 +44,23 @@ NUM_COMPOUND_CLIPS, NUM_COMPOUND_CLASSES = 8996, 43
 _ROW = re.compile(r"(\w+(?:\.\w+)?)\s+(\S.*)")
 
 
-class Settings(Section):
-    """The copy, where in it the clips are (videos, or folders of pictures), and which labels."""
+class Settings(ListSettings):
+    """Which labels, beside what `ListSettings` has."""
 
-    classes: list[str]
-    source: Path | None
-    clips: str
     labels: Labels
-    accept_licence: bool
 
 
 def collect(settings: Settings, tables: Path, folder: Path) -> Videos:
     """The clips of the official folds, with labels of the chosen kind."""
-    source = given_folder(settings.source, "mafw")
-    lists = read_lists(source, settings.labels)
-    clips = listed_clips(lists, source, settings.clips, settings.classes, "mafw")
-    return Videos(clips, [source], [*repeats(lists), *remarks(lists, settings.labels)])
+    layout = layout_of(settings.labels)
+    return collect_listed(settings, layout, lambda lists: remarks(lists, settings.labels), "mafw")
 
 
-def read_lists(source: Path, labels: Labels) -> list[ClipList]:
-    """The ten lists.
-
-    Raises:
-        ValueError: One is missing, or a line is none of the published form.
-    """
-    root = find_below(source, f"{labels}/no_caption")
-    lists = []
-    for fold in range(1, len(TEST_SIZES) + 1):
-        for part in ("train", "test"):
-            place = f"set_{fold}/{part}.txt"
-            lists.append(ClipList(fold, part, _read(find_below(root, place), place)))
-    return lists
+def layout_of(labels: Labels) -> Layout:
+    """Of the lists with these labels."""
+    return Layout(
+        f"{labels}/no_caption", len(TEST_SIZES), lambda fold, part: f"set_{fold}/{part}.txt", _read
+    )
 
 
 def _read(path: Path, place: str) -> list[Entry]:

@@ -9,7 +9,7 @@ Parameters carry the names of the official VideoMAE release, so that its checkpo
 from __future__ import annotations
 
 import math
-from typing import Literal, Protocol
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -21,8 +21,8 @@ from pipeline.common.params import Section
 from pipeline.models.vit import PlainViT, choose_tokens, run_blocks
 
 
-class EncoderSize(Section):
-    """Size of an encoder.
+class ViTSize(Section):
+    """What the sizes of all video encoders have.
 
     Attributes:
         image_size: Height and width of a frame in pixels; a multiple of `patch_size`.
@@ -31,8 +31,6 @@ class EncoderSize(Section):
         dim: Token width D.
         depth: Number of blocks.
         num_heads: Attention heads; divides `dim`.
-        stem: How a tubelet becomes a token: `linear`, as in VideoMAE and every public checkpoint,
-            or `conv`, which learns from few clips.
     """
 
     image_size: PositiveInt
@@ -41,21 +39,20 @@ class EncoderSize(Section):
     dim: PositiveInt
     depth: PositiveInt
     num_heads: PositiveInt
+
+
+class EncoderSize(ViTSize):
+    """Size of an encoder.
+
+    Attributes:
+        stem: How a tubelet becomes a token: `linear`, as in VideoMAE and every public checkpoint,
+            or `conv`, which learns from few clips.
+    """
+
     stem: Literal["linear", "conv"]
 
 
-class ClipSize(Protocol):
-    """What of an encoder's size says how a clip is cut into tubelets."""
-
-    @property
-    def image_size(self) -> int: ...
-    @property
-    def patch_size(self) -> int: ...
-    @property
-    def tubelet_size(self) -> int: ...
-
-
-def token_grid(size: ClipSize, num_frames: int) -> tuple[int, int]:
+def token_grid(size: ViTSize, num_frames: int) -> tuple[int, int]:
     """Slices of a clip, and tubelets along a side of a slice.
 
     Raises:

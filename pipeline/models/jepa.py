@@ -16,36 +16,28 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import PositiveInt
 from timm.layers.drop import DropPath
 from timm.layers.mlp import Mlp
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
-from pipeline.common.params import Section
-from pipeline.models.encoder import TubeletEmbedding, init_weights, require_frames, token_grid
+from pipeline.models.encoder import (
+    TubeletEmbedding,
+    ViTSize,
+    init_weights,
+    require_frames,
+    token_grid,
+)
 from pipeline.models.vit import PlainViT, run_blocks
 
 
-class JepaSize(Section):
+class JepaSize(ViTSize):
     """Size of an encoder of V-JEPA or V-JEPA 2.
 
     Attributes:
-        image_size: Height and width of a frame in pixels; a multiple of `patch_size`.
-        patch_size: Side of a tubelet in pixels.
-        tubelet_size: Length of a tubelet in frames.
-        dim: Token width D.
-        depth: Number of blocks.
-        num_heads: Attention heads; divides `dim`.
         positions: `sincos_3d`, of V-JEPA, or `rotary`, of V-JEPA 2.
     """
 
-    image_size: PositiveInt
-    patch_size: PositiveInt
-    tubelet_size: PositiveInt
-    dim: PositiveInt
-    depth: PositiveInt
-    num_heads: PositiveInt
     positions: Literal["sincos_3d", "rotary"]
 
 
