@@ -26,7 +26,7 @@ from benchmarks.attention import machine
 from pipeline.common.clips import Clip, write_stored
 from pipeline.common.frames import FaceTrack
 from pipeline.feed.augment import AugmentSettings
-from pipeline.feed.batches import TrainingBatches
+from pipeline.feed.batches import BatchPlan, TrainingBatches
 from pipeline.feed.order import Rank
 from pipeline.store.contents import CLIPS
 from pipeline.store.folders import open_shards, read_clips
@@ -98,12 +98,14 @@ def read_epoch(
     batches = TrainingBatches(
         clips,
         augment,
-        batch_size=batch_size,
-        class_balanced=False,
-        min_steps=1,
-        seed=1,
-        rank=Rank(),
-        num_workers=num_workers,
+        BatchPlan(
+            batch_size=batch_size,
+            class_balanced=False,
+            min_steps=1,
+            seed=1,
+            rank=Rank(),
+            num_workers=num_workers,
+        ),
     )
     coming = batches.starting_at(epoch=1, step=0)
     next(coming)

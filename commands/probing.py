@@ -22,7 +22,7 @@ from pipeline.common.encoder_weights import history_in
 from pipeline.common.frames import FrameSettings
 from pipeline.common.params import Preset, StageParams
 from pipeline.evaluation.comparison import System
-from pipeline.feed.batches import TrainingBatches, evaluation_batches
+from pipeline.feed.batches import BatchPlan, TrainingBatches, evaluation_batches
 from pipeline.feed.loader import load_in_order
 from pipeline.feed.order import Rank
 from pipeline.folds.folds import Fold, read_fold, refuse_leaks
@@ -179,12 +179,14 @@ class Probe:
         batches = TrainingBatches(
             part("train"),
             recipe.augment,
-            batch_size=engine.batch_size,
-            class_balanced=engine.class_balanced,
-            min_steps=engine.min_steps,
-            seed=seed,
-            rank=Rank(),
-            num_workers=0,
+            BatchPlan(
+                batch_size=engine.batch_size,
+                class_balanced=engine.class_balanced,
+                min_steps=engine.min_steps,
+                seed=seed,
+                rank=Rank(),
+                num_workers=0,
+            ),
         )
         loss = in_fractions(recipe.loss, islice(batches.starting_at(1, 0), batches.steps_per_epoch))
         task = MTCAETask(

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.optim import AdamW
 
 from pipeline.feed.augment import AugmentSettings
-from pipeline.feed.batches import TrainingBatches, evaluation_batches
+from pipeline.feed.batches import BatchPlan, TrainingBatches, evaluation_batches
 from pipeline.feed.mix import MixSettings
 from pipeline.feed.order import Numbers, Rank
 from pipeline.mtcae.model import MTCAE
@@ -249,12 +249,14 @@ def run(
     batches = TrainingBatches(
         NoiseClips(training, before_reading),
         SOME_AUGMENTATION if random else NO_AUGMENTATION,
-        batch_size=settings.batch_size,
-        class_balanced=False,
-        min_steps=1,
-        seed=1,
-        rank=rank,
-        num_workers=0,
+        BatchPlan(
+            batch_size=settings.batch_size,
+            class_balanced=False,
+            min_steps=1,
+            seed=1,
+            rank=rank,
+            num_workers=0,
+        ),
     )
     validation = evaluation_batches(
         NoiseClips(clips(5, seed=1, known=0.6)), batch_size=2, rank=rank, num_workers=0

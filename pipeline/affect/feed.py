@@ -20,8 +20,8 @@ from pipeline.affect.labels import targets_of, truth_of
 from pipeline.affect.stored import StoredSet
 from pipeline.common.params import Section
 from pipeline.feed.augment import Probability
-from pipeline.feed.batches import EpochBatches
-from pipeline.feed.order import Numbers, Rank, Share
+from pipeline.feed.batches import BatchPlan, EpochBatches
+from pipeline.feed.order import Numbers, Share
 from pipeline.store.batch import Batch
 
 
@@ -145,31 +145,11 @@ class PictureBatches(EpochBatches):
     Args:
         pictures: That are trained on.
         settings: What is changed in them.
-        batch_size: And the others: see `EpochBatches`; unknown expressions count as a class.
+        plan: How an epoch is cut; unknown expressions count as a class.
     """
 
-    def __init__(
-        self,
-        pictures: Pictures,
-        settings: AugmentSettings,
-        *,
-        batch_size: int,
-        class_balanced: bool,
-        min_steps: int,
-        seed: int,
-        rank: Rank,
-        num_workers: int,
-    ) -> None:
-        super().__init__(
-            _ChangedPictures(pictures, settings, seed),
-            pictures.labels,
-            batch_size=batch_size,
-            class_balanced=class_balanced,
-            min_steps=min_steps,
-            seed=seed,
-            rank=rank,
-            num_workers=num_workers,
-        )
+    def __init__(self, pictures: Pictures, settings: AugmentSettings, plan: BatchPlan) -> None:
+        super().__init__(_ChangedPictures(pictures, settings, plan.seed), pictures.labels, plan)
 
 
 class _ChangedPictures(Dataset[Batch]):

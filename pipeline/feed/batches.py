@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import product
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -27,18 +27,33 @@ class LabelledSource(Source, Protocol):
     segments: int
 
 
-class EpochBatches:
-    """One device's batches, epoch after epoch.
+class BatchPlan(NamedTuple):
+    """How epochs are cut into the batches of one device.
 
-    Args:
-        samples: Their batches by `Share`.
-        labels: (N,) class indices of the samples.
+    Attributes:
         batch_size: Samples per step, on all devices together.
         class_balanced: See `epoch_order`.
         min_steps: Fewest steps of an epoch, which goes through few samples several times.
         seed: Of the training.
         rank: The device.
         num_workers: Processes of this device that read and decode.
+    """
+
+    batch_size: int
+    class_balanced: bool
+    min_steps: int
+    seed: int
+    rank: Rank
+    num_workers: int
+
+
+class EpochBatches:
+    """One device's batches, epoch after epoch.
+
+    Args:
+        samples: Their batches by `Share`.
+        labels: (N,) class indices of the samples.
+        plan: How an epoch is cut.
 
     Attributes:
         steps_per_epoch: Batches of an epoch.
@@ -48,23 +63,14 @@ class EpochBatches:
         self,
         samples: Dataset[Batch],
         labels: Numbers,
-        *,
-        batch_size: int,
-        class_balanced: bool,
-        min_steps: int,
-        seed: int,
-        rank: Rank,
-        num_workers: int,
+        plan: BatchPlan,
     ) -> None:
-        self.passes = num_passes(len(labels), batch_size=batch_size, min_steps=min_steps)
-        self.steps_per_epoch = num_steps(self.passes * len(labels), batch_size)
+        size = plan.batch_size
+        self.passes = num_passes(len(labels), batch_size=size, min_steps=plan.min_steps)
+        self.steps_per_epoch = num_steps(self.passes * len(labels), size)
         self.samples = samples
         self.labels = labels
-        self.batch_size = batch_size
-        self.class_balanced = class_balanced
-        self.seed = seed
-        self.rank = rank
-        self.num_workers = num_workers
+        self.plan = plan
 
     def starting_at(self, epoch: int, step: int) -> Iterator[Batch]:
         """The batches from a step on, without end; nothing that comes before it is read.
@@ -75,7 +81,8 @@ class EpochBatches:
             epoch: From 1.
             step: Steps of that epoch which were taken before.
         """
-        return iter(load(self.samples, _Steps(self, epoch, step), num_workers=self.num_workers))
+        steps = _Steps(self, epoch, step)
+        return iter(load(self.samples, steps, num_workers=self.plan.num_workers))
 
 
 class _Steps:
@@ -87,16 +94,17 @@ class _Steps:
         self.step = step
 
     def __iter__(self) -> Iterator[Share]:
-        own, epoch, step = self.batches, self.epoch, self.step
+        own, plan, epoch, step = self.batches, self.batches.plan, self.epoch, self.step
         while True:
             order = epoch_order(
                 own.labels,
-                seed=own.seed,
+                seed=plan.seed,
                 epoch=epoch,
-                class_balanced=own.class_balanced,
+                class_balanced=plan.class_balanced,
                 passes=own.passes,
             )
-            yield from shares(order, epoch=epoch, batch_size=own.batch_size, rank=own.rank)[step:]
+            found = shares(order, epoch=epoch, batch_size=plan.batch_size, rank=plan.rank)
+            yield from found[step:]
             epoch, step = epoch + 1, 0
 
 
@@ -106,31 +114,11 @@ class TrainingBatches(EpochBatches):
     Args:
         source: Of the training subjects.
         augment: Changes to single clips, and how many copies of each a step takes.
-        batch_size: And the others: see `EpochBatches`.
+        plan: How an epoch is cut.
     """
 
-    def __init__(
-        self,
-        source: LabelledSource,
-        augment: AugmentSettings,
-        *,
-        batch_size: int,
-        class_balanced: bool,
-        min_steps: int,
-        seed: int,
-        rank: Rank,
-        num_workers: int,
-    ) -> None:
-        super().__init__(
-            _AugmentedSamples(source, augment, seed),
-            source.labels,
-            batch_size=batch_size,
-            class_balanced=class_balanced,
-            min_steps=min_steps,
-            seed=seed,
-            rank=rank,
-            num_workers=num_workers,
-        )
+    def __init__(self, source: LabelledSource, augment: AugmentSettings, plan: BatchPlan) -> None:
+        super().__init__(_AugmentedSamples(source, augment, plan.seed), source.labels, plan)
 
 
 def evaluation_batches(

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable
-from functools import partial
 from itertools import islice
 from typing import Annotated, NamedTuple
 
@@ -13,7 +12,7 @@ from torch.optim import AdamW
 from pipeline.common.encoder_weights import checkpoint_in
 from pipeline.common.frames import FaceSettings, FrameSettings
 from pipeline.common.params import Preset, StageParams
-from pipeline.feed.batches import LabelledSource, TrainingBatches
+from pipeline.feed.batches import BatchPlan, LabelledSource, TrainingBatches
 from pipeline.feed.order import Rank
 from pipeline.models.start import token_origin
 from pipeline.mtcae.fold_data import FoldData
@@ -94,18 +93,19 @@ def assemble(params: TrainingParams, rank: Rank, data: FoldData, model: MTCAE) -
     if engine.compile:
         # Every size of a batch, of which there are few, gets kernels of its own.
         trained.compile(dynamic=False)
-    training_batches = partial(
-        TrainingBatches,
-        open_part("train"),
-        recipe.augment,
+    source = open_part("train")
+    plan = BatchPlan(
         batch_size=engine.batch_size,
         class_balanced=engine.class_balanced,
         min_steps=engine.min_steps,
         seed=params.seed,
+        rank=rank,
+        num_workers=engine.num_workers,
     )
-    batches = training_batches(rank=rank, num_workers=engine.num_workers)
+    batches = TrainingBatches(source, recipe.augment, plan)
     # The same batches on every device.
-    every = training_batches(rank=Rank(), num_workers=0).starting_at(epoch=1, step=0)
+    alone = TrainingBatches(source, recipe.augment, plan._replace(rank=Rank(), num_workers=0))
+    every = alone.starting_at(epoch=1, step=0)
     some = islice(every, min(math.ceil(SCALE_CLIPS / engine.batch_size), batches.steps_per_epoch))
     optimizer = adamw(
         trained, recipe.optimizer, (lambda name: 0) if stored else model.layers_from_output

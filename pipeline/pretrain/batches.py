@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from pipeline.feed.batches import EpochBatches
-from pipeline.feed.order import Rank, Share
+from pipeline.feed.batches import BatchPlan, EpochBatches
+from pipeline.feed.order import Share
 from pipeline.pretrain.crops import AugmentSettings, augment
 from pipeline.pretrain.masks import MASK, Masking, with_masks
 from pipeline.pretrain.sources import SampleSource
@@ -45,7 +45,7 @@ class PretrainBatches(EpochBatches):
         source: Of the samples that are trained on.
         form: What the model is told of a sample.
         settings: What is changed in it.
-        batch_size: And the others: see `EpochBatches`.
+        plan: How an epoch is cut; there are no classes to balance.
     """
 
     def __init__(
@@ -53,23 +53,10 @@ class PretrainBatches(EpochBatches):
         source: SampleSource,
         form: Form,
         settings: AugmentSettings,
-        *,
-        batch_size: int,
-        min_steps: int,
-        seed: int,
-        rank: Rank,
-        num_workers: int,
+        plan: BatchPlan,
     ) -> None:
-        super().__init__(
-            _DrawnSamples(source, form, settings, seed),
-            np.zeros(len(source), np.int64),
-            batch_size=batch_size,
-            class_balanced=False,
-            min_steps=min_steps,
-            seed=seed,
-            rank=rank,
-            num_workers=num_workers,
-        )
+        samples = _DrawnSamples(source, form, settings, plan.seed)
+        super().__init__(samples, np.zeros(len(source), np.int64), plan)
 
 
 class _DrawnSamples(Dataset[Batch]):

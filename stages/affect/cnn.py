@@ -26,7 +26,7 @@ from pipeline.common.encoder_weights import History, read_history
 from pipeline.common.files import project_root, sha256_of
 from pipeline.common.imports import needed_files
 from pipeline.common.params import Section, StageParams, load_params
-from pipeline.feed.batches import evaluation_batches
+from pipeline.feed.batches import BatchPlan, evaluation_batches
 from pipeline.feed.order import Rank
 from pipeline.models.vit import IMAGENET_MEAN, IMAGENET_STD
 from pipeline.training.checkpoints import Checkpoints
@@ -142,12 +142,14 @@ def fit(settings: SmallCNNSettings, people: Path, file: Path) -> None:
     batches = PictureBatches(
         training,
         settings.augment,
-        batch_size=engine.batch_size,
-        class_balanced=engine.class_balanced,
-        min_steps=engine.min_steps,
-        seed=settings.seed,
-        rank=Rank(),
-        num_workers=engine.num_workers,
+        BatchPlan(
+            batch_size=engine.batch_size,
+            class_balanced=engine.class_balanced,
+            min_steps=engine.min_steps,
+            seed=settings.seed,
+            rank=Rank(),
+            num_workers=engine.num_workers,
+        ),
     )
     optimizer = adamw(model, settings.optimizer)
     schedule = make_schedule(

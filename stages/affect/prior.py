@@ -23,7 +23,7 @@ from pipeline.common.frames import Frames
 from pipeline.common.hosts import RetryPolicy
 from pipeline.common.imports import needed_files
 from pipeline.common.params import Preset, Section, StageParams, load_params
-from pipeline.feed.batches import evaluation_batches
+from pipeline.feed.batches import BatchPlan, evaluation_batches
 from pipeline.feed.order import Rank
 from pipeline.models.image_encoder import ImageEncoderSize
 from pipeline.pretrain.autoencoder import DecoderSize
@@ -158,11 +158,14 @@ def pretrain(params: Params, people: Path, out: Path) -> str:
         training,
         form,
         recipe.augment,
-        batch_size=engine.batch_size,
-        min_steps=engine.min_steps,
-        seed=settings.seed,
-        rank=Rank(),
-        num_workers=engine.num_workers,
+        BatchPlan(
+            batch_size=engine.batch_size,
+            class_balanced=False,
+            min_steps=engine.min_steps,
+            seed=settings.seed,
+            rank=Rank(),
+            num_workers=engine.num_workers,
+        ),
     )
     optimizer = make_optimizer(model, recipe.optimizer, batch_size=engine.batch_size)
     schedule = make_schedule(

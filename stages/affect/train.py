@@ -53,7 +53,7 @@ from pipeline.common.files import project_root, sha256_of
 from pipeline.common.imports import OBSERVERS, needed_files
 from pipeline.common.memory import memory_advice
 from pipeline.common.params import Preset, StageParams, load_params
-from pipeline.feed.batches import evaluation_batches
+from pipeline.feed.batches import BatchPlan, evaluation_batches
 from pipeline.feed.order import Rank
 from pipeline.tracking.affect import AffectExperiment
 from pipeline.tracking.observer import RunLog, track_fold
@@ -209,12 +209,14 @@ class FoldTraining:
         batches = PictureBatches(
             training,
             recipe.augment,
-            batch_size=engine.batch_size,
-            class_balanced=engine.class_balanced,
-            min_steps=engine.min_steps,
-            seed=self.seed,
-            rank=Rank(fabric.global_rank, fabric.world_size),
-            num_workers=engine.num_workers,
+            BatchPlan(
+                batch_size=engine.batch_size,
+                class_balanced=engine.class_balanced,
+                min_steps=engine.min_steps,
+                seed=self.seed,
+                rank=Rank(fabric.global_rank, fabric.world_size),
+                num_workers=engine.num_workers,
+            ),
         )
         optimizer = make_optimizer(model, recipe.optimizer)
         schedule = make_schedule(

@@ -26,7 +26,7 @@ from pipeline.common.files import project_root, sha256_of, write_json
 from pipeline.common.imports import OBSERVERS, needed_files
 from pipeline.common.memory import memory_advice
 from pipeline.common.params import Preset, StageParams, load_params
-from pipeline.feed.batches import evaluation_batches
+from pipeline.feed.batches import BatchPlan, evaluation_batches
 from pipeline.feed.order import Rank
 from pipeline.pretrain.batches import HeldOutSamples, PretrainBatches
 from pipeline.pretrain.files import history_after, write_encoder, write_official
@@ -158,11 +158,14 @@ class Pretraining:
                 self.source,
                 self.form,
                 recipe.augment,
-                batch_size=engine.batch_size,
-                min_steps=engine.min_steps,
-                seed=params.seed,
-                rank=self.rank,
-                num_workers=engine.num_workers,
+                BatchPlan(
+                    batch_size=engine.batch_size,
+                    class_balanced=False,
+                    min_steps=engine.min_steps,
+                    seed=params.seed,
+                    rank=self.rank,
+                    num_workers=engine.num_workers,
+                ),
             )
             self.optimizer = make_optimizer(
                 self.model, recipe.optimizer, batch_size=engine.batch_size

@@ -7,6 +7,7 @@ import torch
 from pipeline.affect.feed import AugmentSettings, PictureBatches, Pictures, change, cut_out
 from pipeline.affect.labels import EXPRESSIONS, LabelledImage, Labels
 from pipeline.affect.stored import SetCard, StoredSet, read_stored, write_card, write_drawn
+from pipeline.feed.batches import BatchPlan
 from pipeline.feed.order import Rank
 
 SIDE = 8
@@ -93,12 +94,14 @@ def test_an_epoch_goes_on_in_its_middle_with_the_same_pictures(tmp_path: Path) -
     batches = PictureBatches(
         pictures,
         SOME,
-        batch_size=2,
-        class_balanced=False,
-        min_steps=1,
-        seed=3,
-        rank=Rank(),
-        num_workers=0,
+        BatchPlan(
+            batch_size=2,
+            class_balanced=False,
+            min_steps=1,
+            seed=3,
+            rank=Rank(),
+            num_workers=0,
+        ),
     )
     assert batches.steps_per_epoch == 4
     whole = list(itertools.islice(batches.starting_at(1, 0), 8))

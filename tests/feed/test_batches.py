@@ -12,6 +12,7 @@ from pipeline.common.clips import Clip
 from pipeline.common.frames import FaceTrack
 from pipeline.feed.augment import AugmentSettings
 from pipeline.feed.batches import (
+    BatchPlan,
     LabelledSource,
     MiddleSegment,
     TrainingBatches,
@@ -71,12 +72,14 @@ def training(
     return TrainingBatches(
         source,
         augment,
-        batch_size=4,
-        class_balanced=False,
-        min_steps=1,
-        seed=1,
-        rank=rank,
-        num_workers=num_workers,
+        BatchPlan(
+            batch_size=4,
+            class_balanced=False,
+            min_steps=1,
+            seed=1,
+            rank=rank,
+            num_workers=num_workers,
+        ),
     )
 
 

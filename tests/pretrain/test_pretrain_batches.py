@@ -8,6 +8,7 @@ import torch
 from small_collection import look_in_this_process, make_videos, videos_of
 
 from pipeline.common.frames import Frames
+from pipeline.feed.batches import BatchPlan
 from pipeline.feed.order import Rank
 from pipeline.pretrain.batches import SKIPPED, Form, HeldOutSamples, PretrainBatches
 from pipeline.pretrain.crops import AugmentSettings
@@ -58,11 +59,14 @@ def batches(
         Noise(*bad),
         FORM,
         AUGMENT,
-        batch_size=batch_size,
-        min_steps=min_steps,
-        seed=1,
-        rank=rank,
-        num_workers=num_workers,
+        BatchPlan(
+            batch_size=batch_size,
+            class_balanced=False,
+            min_steps=min_steps,
+            seed=1,
+            rank=rank,
+            num_workers=num_workers,
+        ),
     )
 
 
@@ -188,11 +192,14 @@ def test_workers_decode_clips_of_videos_alike(
                 clips,
                 FORM,
                 AUGMENT,
-                batch_size=3,
-                min_steps=1,
-                seed=1,
-                rank=ALONE,
-                num_workers=num_workers,
+                BatchPlan(
+                    batch_size=3,
+                    class_balanced=False,
+                    min_steps=1,
+                    seed=1,
+                    rank=ALONE,
+                    num_workers=num_workers,
+                ),
             ),
             1,
         )

@@ -12,6 +12,7 @@ import psutil
 import pytest
 from small_videos import numbered_video
 
+from pipeline.feed.batches import BatchPlan
 from pipeline.feed.order import Rank
 from pipeline.pretrain.batches import Form, PretrainBatches
 from pipeline.pretrain.crops import AugmentSettings
@@ -84,11 +85,14 @@ def begin_and_read(folder: Path) -> Cost:
         clips,
         Form(num_frames=4, size=32, masking=tube_masking(2, 4, 0.5)),
         AugmentSettings(crop="multi_scale", flip_probability=0.5),
-        batch_size=64,
-        min_steps=1,
-        seed=1,
-        rank=Rank(3, 16),
-        num_workers=0,
+        BatchPlan(
+            batch_size=64,
+            class_balanced=False,
+            min_steps=1,
+            seed=1,
+            rank=Rank(3, 16),
+            num_workers=0,
+        ),
     )
     coming = batches.starting_at(1, 5)
     first = next(coming)

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from pipeline.common.clips import Clip, read_stored, write_stored
 from pipeline.common.frames import FaceTrack
-from pipeline.feed.batches import LabelledSource, TrainingBatches
+from pipeline.feed.batches import BatchPlan, LabelledSource, TrainingBatches
 from pipeline.feed.order import Rank
 from pipeline.models.checkpoints import load_encoder
 from pipeline.models.encoder import VideoMAEEncoder
@@ -206,12 +206,14 @@ def steps(source: LabelledSource) -> list[Batch]:
     batches = TrainingBatches(
         source,
         NO_AUGMENTATION,
-        batch_size=4,
-        class_balanced=False,
-        min_steps=1,
-        seed=1,
-        rank=Rank(),
-        num_workers=0,
+        BatchPlan(
+            batch_size=4,
+            class_balanced=False,
+            min_steps=1,
+            seed=1,
+            rank=Rank(),
+            num_workers=0,
+        ),
     )
     return list(islice(batches.starting_at(1, 0), 6))
 
