@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import yaml
 from project import ROOT
@@ -15,9 +16,10 @@ from pipeline.affect.cnn_files import CNNCard, open_scores, save_cnn
 from pipeline.affect.cnn_stored import CNNRecord
 from pipeline.affect.cotex import MaskedCoTEX
 from pipeline.affect.emma import EMMA
-from pipeline.affect.labels import EXPRESSIONS
+from pipeline.affect.labels import AUS, EXPRESSIONS
 from pipeline.affect.recipe import Start, build
-from pipeline.affect.results import write_model
+from pipeline.affect.results import write_model, write_tuning
+from pipeline.affect.tuning import Tuning
 from pipeline.common.encoder_weights import CARD
 from pipeline.common.files import sha256_of, write_json
 from stages.affect.train import Params
@@ -38,7 +40,13 @@ def affect_params(**changes: Any) -> Params:
 
 
 def save_affect_model(
-    folder: Path, params: Params, cnn: ScoreSource = NO_CNN, *, seed: int = 0, digest: str = ""
+    folder: Path,
+    params: Params,
+    cnn: ScoreSource = NO_CNN,
+    *,
+    seed: int = 0,
+    digest: str = "",
+    threshold: float = 0.5,
 ) -> EMMA | MaskedCoTEX:
     """Random weights; the model comes back in evaluation mode.
 
@@ -48,6 +56,7 @@ def save_affect_model(
         cnn: Whose scores it reads.
         seed: Of the weights.
         digest: Of the CNN's file.
+        threshold: Of all action units.
     """
     torch.manual_seed(seed)
     start = Start(params.models, params.recipes, params.cotex, None, cnn, seed)
@@ -59,6 +68,7 @@ def save_affect_model(
     description = {**params.model_dump(mode="json"), **more}
     folder.mkdir(parents=True)
     write_model(folder, model, description, NEW)
+    write_tuning(folder, Tuning(np.full(len(AUS), threshold), 0))
     return model.eval()
 
 

@@ -100,9 +100,14 @@ def write_fold(
     found = score(tested.answers, evaluation.truth, len(classes))
     metrics = {**metrics_of(found), **more}
     write_json(out / METRICS, metrics)
-    thresholds = dict(zip(map(str, AUS), tested.tuning.thresholds.tolist(), strict=True))
-    write_json(out / TUNING, {"thresholds": thresholds, "radius": tested.tuning.radius})
+    write_tuning(out, tested.tuning)
     return metrics
+
+
+def write_tuning(out: Path, tuning: Tuning) -> None:
+    """Write how probabilities became answers."""
+    thresholds = dict(zip(map(str, AUS), tuning.thresholds.tolist(), strict=True))
+    write_json(out / TUNING, {"thresholds": thresholds, "radius": tuning.radius})
 
 
 def write_model(

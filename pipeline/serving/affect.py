@@ -1,6 +1,9 @@
 """Affect models (pipeline/affect) as they are asked about the faces of a film.
 
 A face is aligned as in the pictures of the training's set, and then treated like these in a test.
+An action unit is active from the threshold on that the training chose for it (tuning.json). Numbers
+are not smoothed over time: the radius that the training chose counts frames of its set's films, and
+moments of a video are further apart or closer.
 
 Shape letters: M models, B faces, C classes, U action units, F side of a set's picture in pixels.
 """
@@ -22,9 +25,10 @@ from pipeline.affect.cotex import CoTEXSettings, MaskedCoTEX
 from pipeline.affect.emma import EMMA
 from pipeline.affect.feed import Pictures
 from pipeline.affect.labels import AUS, LabelledImage, Labels
+from pipeline.affect.metrics import Numbers
 from pipeline.affect.predictions import Asked, Evaluation, evaluation_of, expressions_of
 from pipeline.affect.recipe import ModelPreset, Recipe, Start, build
-from pipeline.affect.results import DESCRIPTION, MODEL
+from pipeline.affect.results import DESCRIPTION, MODEL, TUNING
 from pipeline.affect.stored import SetCard, StoredSet
 from pipeline.common.encoder_weights import CARD
 from pipeline.common.strangers import read_json
@@ -57,6 +61,7 @@ class AffectModel:
     Attributes:
         module: In evaluation mode.
         classes: C expressions.
+        thresholds: (U,) probability from which on a unit is active.
         template: Where landmarks lie in the pictures of its set.
         cnn: Whose scores it reads.
         of_view: Whether these are of what the model sees, or of the whole picture.
@@ -68,6 +73,7 @@ class AffectModel:
 
     module: EMMA | MaskedCoTEX
     classes: tuple[str, ...]
+    thresholds: Numbers
     template: Points
     cnn: ScoreSource
     of_view: bool
@@ -137,6 +143,7 @@ class AffectModels:
         names = ["affect_label", *(f"affect_probability_{name}" for name in first.classes)]
         if first.says_all:
             names += ["valence", "arousal", *(f"au{number}" for number in AUS)]
+            names += [f"au{number}_active" for number in AUS]
         self.columns = FaceColumns(tuple(names), first.classes)
 
     def ask(self, sightings: Sequence[Sighting], /) -> Array:
@@ -152,9 +159,12 @@ class AffectModels:
         expression = np.mean([one.expression for one in said], axis=0)
         parts = [expression.argmax(axis=1)[:, None], expression]
         if self.models[0].says_all:
+            aus = np.mean([one.aus for one in said], axis=0)
+            thresholds = np.mean([model.thresholds for model in self.models], axis=0)
             parts += [
                 np.mean([one.valence_arousal for one in said], axis=0),
-                np.mean([one.aus for one in said], axis=0),
+                aus,
+                aus >= thresholds,
             ]
         return np.concatenate(parts, axis=1).astype(np.float32)
 
@@ -190,6 +200,7 @@ def open_affect_model(run: Path, cnn: Path, device: torch.device) -> AffectModel
     return AffectModel(
         module=module.to(device).eval(),
         classes=classes,
+        thresholds=_thresholds(run / TUNING),
         template=_TEMPLATES[described["set"]],
         cnn=scores,
         of_view=recipe.cnn_scores == "view",
@@ -198,6 +209,17 @@ def open_affect_model(run: Path, cnn: Path, device: torch.device) -> AffectModel
         crop=recipe.augment.crop,
         device=device,
     )
+
+
+def _thresholds(tuning: Path) -> Numbers:
+    """(U,) of the file that stage train wrote."""
+    content = read_json(tuning)
+    try:
+        return np.array([content["thresholds"][str(number)] for number in AUS], np.float64)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{tuning} does not give a threshold for each of the {len(AUS)} action units"
+        ) from error
 
 
 def _open_cnn(folder: Path, run: Path, digest: str) -> ScoreSource:

@@ -16,6 +16,7 @@ from pipeline.affect.cnn_stored import read_record
 from pipeline.affect.cotex import MaskedCoTEX
 from pipeline.affect.emma import EMMA
 from pipeline.affect.labels import AUS, EXPRESSIONS
+from pipeline.common.files import write_json
 from pipeline.serving.affect import AffectModels
 from pipeline.serving.aligned import ARCFACE, RENDERED, Points, aligned_square
 from pipeline.serving.answers import LANDMARKS
@@ -27,6 +28,7 @@ from pipeline.video.film import Film
 
 CPU, NOWHERE = "cpu", Path("nowhere")
 UNITS = [f"au{number}" for number in AUS]
+ACTIVE = [f"au{number}_active" for number in AUS]
 EXPRESSION = [f"affect_probability_{name}" for name in EXPRESSIONS]
 
 
@@ -62,9 +64,10 @@ def test_an_aligned_face_is_asked_about_as_a_picture_of_the_set(name: str, tmp_p
     models = AffectModels([tmp_path / "run"], NOWHERE, CPU)
     rows = models.ask(faces)
     expected = [by_hand(model, face.picture, torch.zeros(1, 0)) for face in faces]
-    np.testing.assert_allclose(rows[:, 1:], expected, atol=1e-6)
+    np.testing.assert_allclose(rows[:, 1:-12], expected, atol=1e-6)
     assert np.ptp(expected, axis=0).max() > 0.01
-    assert models.columns.names == ("affect_label", *EXPRESSION, "valence", "arousal", *UNITS)
+    said = (*EXPRESSION, "valence", "arousal", *UNITS)
+    assert models.columns.names == ("affect_label", *said, *ACTIVE)
     assert rows[:, 0].tolist() == np.argmax(rows[:, 1:9], axis=1).tolist()
 
 
@@ -81,9 +84,26 @@ def test_the_cnn_looks_at_the_face_as_in_the_training(how: str, side: int, tmp_p
     with torch.no_grad():
         scores = network((shown / 255 - 0.5) / 0.5)
     (row,) = AffectModels([tmp_path / "run"], tmp_path / "cnn", CPU).ask([face])
-    np.testing.assert_allclose(row[1:], by_hand(model, face.picture, scores), atol=1e-5)
+    np.testing.assert_allclose(row[1:-12], by_hand(model, face.picture, scores), atol=1e-5)
     without = by_hand(model, face.picture, torch.zeros(1, 3))
     assert abs(row[9:11] - without[8:10]).max() > 0.01
+
+
+def test_units_are_active_from_the_thresholds_of_the_training_on(tmp_path: Path) -> None:
+    face = noise_face(1, RENDERED)
+    for name, threshold in (("low", 0.2), ("high", 0.6)):
+        save_affect_model(tmp_path / name, affect_params(), threshold=threshold)
+    (low,) = AffectModels([tmp_path / "low"], NOWHERE, CPU).ask([face])
+    units = low[-24:-12]
+    assert (units < 0.4).any()
+    assert ((units >= 0.4) & (units < 0.6)).any()
+    assert low[-12:].tolist() == (units >= 0.2).tolist()
+    # Models that answer together have the means of their probabilities and of their thresholds.
+    (both,) = AffectModels([tmp_path / "low", tmp_path / "high"], NOWHERE, CPU).ask([face])
+    assert both[-12:].tolist() == (units >= 0.4).tolist()
+    write_json(tmp_path / "low/tuning.json", {"thresholds": {"1": 0.5}, "radius": 0})
+    with pytest.raises(ValueError, match=r"tuning.json does not give a threshold for each of the"):
+        AffectModels([tmp_path / "low"], NOWHERE, CPU)
 
 
 @pytest.mark.parametrize("system", ["cotex", "single"])
