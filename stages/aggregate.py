@@ -83,6 +83,7 @@ def main(params: Params, inputs: Inputs, pooled: Path, out: Path) -> None:
         out / "summary.json",
         scores.nested() | {"num_parameters": num_parameters, "baselines": others},
     )
+    write_json(out / "scores.json", scores.compared() | {"linear_uar": others["linear_uar"]})
     write_json(out / SETTING, setting.model_dump(exclude_defaults=True))
     histories = {fold: one.history for fold, one in trained.items()}
     artifacts = write_tables(params, setting, predictions, histories, scores, comparison, out)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,8 +13,10 @@ import pandas as pd
 import pytest
 import yaml
 from clones import Run, client_of, environment, mlflow_runs, new_clone
+from project import ROOT
 
-from pipeline.affect.rendered import TEST_LIST, TRAINING, VALIDATION, write_set
+from pipeline.affect.lsd import EXPRESSIONS as LSD_EXPRESSIONS
+from pipeline.affect.rendered import IMAGES, TEST_LIST, TRAINING, VALIDATION, write_set
 from pipeline.affect.rendered_plan import Settings
 from pipeline.affect.results import DESCRIPTION, MODEL
 from pipeline.affect.s_aff_wild2 import parse_labels, read_cells
@@ -97,8 +100,12 @@ def test_a_clone_without_these_outs_can_be_checked_out(
     assert done.returncode == 0, done.stderr
 
 
-def test_a_killed_training_goes_on_to_the_same_bytes(clone: tuple[Path, Run]) -> None:
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+def test_a_killed_training_goes_on_to_the_same_bytes(
+    how: signal.Signals, clone: tuple[Path, Run]
+) -> None:
     folder, run = clone
+    shutil.rmtree(folder / "again", ignore_errors=True)
     expected = {name: (folder / TRAIN / name).read_bytes() for name in (MODEL, DESCRIPTION)}
     inputs = ["sets/rendered", "folds/rendered.csv", "prior", "cnn"]
     command = ["-m", "stages.affect.train", "1", "1", *(f"data/affect/{one}" for one in inputs)]
@@ -113,10 +120,12 @@ def test_a_killed_training_goes_on_to_the_same_bytes(clone: tuple[Path, Run]) ->
     assert process.stdout
     for line in process.stdout:
         if line.startswith("epoch 1"):
-            os.killpg(process.pid, signal.SIGTERM)  # It saves its state.
+            os.killpg(process.pid, how)
     assert process.wait() != 0
     assert not (folder / "again").exists()
-    assert "going on in epoch" in run(sys.executable, *command, "again")
+    output = run(sys.executable, *command, "again")
+    # Stopped, it saves its state; killed, it may have had no time to.
+    assert "going on in epoch" in output or how == signal.SIGKILL
     assert {name: (folder / "again" / name).read_bytes() for name in expected} == expected
 
 
@@ -132,34 +141,86 @@ def test_people_who_are_the_sets_own_are_refused_as_a_prior(clone: tuple[Path, R
     path.write_text(before, encoding="utf-8")
 
 
-def test_s_aff_wild2_in_small_ends_in_a_submission(tmp_path: Path) -> None:
-    source = tmp_path / "wild"
-    write_set(Settings(num_videos=10, num_frames=4, seed=5), source)
-    folder = tmp_path / "clone"
-    folder.mkdir()
-    run = new_clone(folder)
-    wild = {"test_list": TEST_LIST}
-    params = yaml.safe_load((folder / "affect/params.yaml").read_text(encoding="utf-8"))
-    changes = {
-        "set": "s_aff_wild2",
-        "source": str(source),
-        "sets": params["sets"] | {"s_aff_wild2": wild},
-        "init": "random",
-        "cnn": "none",
-        "va_input": "vit_scores",
-        "split": params["split"] | {"protocol": "official"},
-    }
-    make_small(folder, **changes)
-    output = run("dvc", "repro", "affect/dvc.yaml")
+@pytest.fixture(scope="module")
+def wild(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Other rendered people, in the layout of s-Aff-Wild2."""
+    folder = tmp_path_factory.mktemp("wild")
+    write_set(Settings(num_videos=10, num_frames=4, seed=5), folder)
+    return folder
+
+
+def run_on(clone: tuple[Path, Run], name: str, source: Path, **changes: Any) -> str:
+    """What DVC says of another set, without a prior and without a CNN."""
+    folder, run = clone
+    run("git", "checkout", "affect/params.yaml")
+    unaided = {"init": "random", "cnn": "none", "va_input": "vit_scores"}
+    make_small(folder, set=name, source=str(source), **unaided, **changes)
+    return run("dvc", "repro", "affect/dvc.yaml")
+
+
+def test_s_aff_wild2_in_small_ends_in_a_submission(clone: tuple[Path, Run], wild: Path) -> None:
+    folder, _ = clone
+    committed = yaml.safe_load((ROOT / "affect/params.yaml").read_text(encoding="utf-8"))
+    sets = committed["sets"] | {"s_aff_wild2": {"test_list": TEST_LIST}}
+    official = committed["split"] | {"protocol": "official"}
+    output = run_on(clone, "s_aff_wild2", wild, sets=sets, split=official)
     assert "lines with a label" in output
     assert "published 142,333" in output
     quality = json.loads((folder / "affect/metrics/data_quality.json").read_text("utf-8"))
     # Two missing images, and both lines of the contradiction.
     assert quality["refused_by_reason"] == {"contradiction": 2, "missing": 2}
     assert {line["list"] for line in quality["refused_lines"]} == {TRAINING}
-    listed = read_test_list(source / TEST_LIST)
+    listed = read_test_list(wild / TEST_LIST)
     rows = [cells for _, cells in read_cells(folder / TRAIN / "submission.txt")]
     assert [cells[0] for cells in rows] == listed
     assert all(parse_labels(cells) for cells in rows)
     predictions = pd.read_parquet(folder / TRAIN / "predictions.parquet")
-    assert len(predictions) == len(read_cells(source / VALIDATION))
+    assert len(predictions) == len(read_cells(wild / VALIDATION))
+
+
+def test_lsds_folders_are_trained_on_and_its_validation_images_are_tested(
+    clone: tuple[Path, Run], wild: Path, tmp_path: Path
+) -> None:
+    folder, _ = clone
+    names = ["ANGRER", "DISGUST", "FEAR", "HAPPINESS", "SADNESS", "SURPRISE"]
+    pictures = sorted((wild / IMAGES).rglob("*.jpg"))[:36]
+    for i, picture in enumerate(pictures):
+        part = "validation" if i >= 24 else "training"
+        place = tmp_path / part / names[i % 6] / f"{i}.jpg"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(picture, place)
+    committed = yaml.safe_load((ROOT / "affect/params.yaml").read_text(encoding="utf-8"))
+    official = committed["split"] | {"protocol": "official"}
+    run_on(clone, "lsd", tmp_path, system="single", split=official)
+    predictions = pd.read_parquet(folder / TRAIN / "predictions.parquet")
+    actual = predictions["actual"].value_counts()
+    assert actual.to_dict() == dict.fromkeys(LSD_EXPRESSIONS, 2)
+    summary = json.loads((folder / "affect/metrics/summary.json").read_text("utf-8"))
+    assert summary["images"] == 12
+    assert "va_ccc" not in summary
+
+
+def test_an_own_table_with_blank_cells_is_scored_on_what_it_knows(
+    clone: tuple[Path, Run], wild: Path, tmp_path: Path
+) -> None:
+    folder, _ = clone
+    pictures = sorted((wild / IMAGES).rglob("*.jpg"))
+    rows = []
+    for i, picture in enumerate(pictures):
+        name = f"{picture.parent.name}-{picture.name}"
+        shutil.copy(picture, tmp_path / name)
+        known = {"valence": f"{i % 9 / 4 - 1}", "arousal": f"{1 - i % 7 / 3:.2f}"}
+        labels = (
+            known if i % 2 else {"expression": ("happy", "sad")[i % 4 // 2], "au12": i % 3 // 2}
+        )
+        rows.append({"path": name, "group": picture.parent.name, **labels})
+    pd.DataFrame(rows).to_csv(tmp_path / "images.csv", index=False)
+    run_on(clone, "custom", tmp_path)
+    predictions = pd.read_parquet(folder / TRAIN / "predictions.parquet")
+    unnamed = predictions["actual"].isna()
+    assert 0 < unnamed.sum() < len(unnamed)
+    assert predictions["actual_valence"].notna().tolist() == unnamed.tolist()
+    assert predictions["actual_au12"].isna().tolist() == unnamed.tolist()
+    assert predictions["actual_au1"].isna().all()
+    scores = json.loads((folder / TRAIN / "metrics.json").read_text("utf-8"))
+    assert {"va_ccc", "expression_f1", "au_f1"} <= set(scores)

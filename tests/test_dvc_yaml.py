@@ -1,9 +1,11 @@
+import json
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from dvc.utils.hydra import apply_overrides
 from project import ROOT, paths_untold, source_files
 
 from pipeline.common.imports import OBSERVERS, needed_files
@@ -76,6 +78,41 @@ def test_the_lock_file_holds_exactly_the_declared_stages() -> None:
     folds = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))["folds"]
     expected = (set(STAGES) - {"finetune"}) | {f"finetune@{fold}" for fold in folds}
     assert set(LOCK) == expected
+
+
+def test_the_model_of_every_fold_is_an_artifact() -> None:
+    document = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))
+    folds = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))["folds"]
+    paths = [artifact["path"] for artifact in document["artifacts"].values()]
+    assert paths == [f"runs/fold{fold}" for fold in folds]
+
+
+@pytest.mark.parametrize("folder", ["", "pretrain", "affect"])
+def test_few_scores_are_compared_and_none_is_missing_from_the_committed_run(folder: str) -> None:
+    stages = yaml.safe_load((ROOT / folder / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+    files = [next(iter(file)) for one in stages.values() for file in one.get("metrics", [])]
+    scores = {Path(file).name: json.loads((ROOT / file).read_text("utf-8")) for file in files}
+    scores.pop("data_quality.json")
+    assert 1 <= sum(len(one) for one in scores.values()) <= 10
+
+
+@pytest.mark.parametrize(
+    ("file", "setting"),
+    [
+        ("params.yaml", "seed=7"),
+        ("affect/params.yaml", "system=cotex"),
+        ("pretrain/params.yaml", "seed=7"),
+    ],
+)
+def test_an_experiment_with_another_setting_changes_one_line_of_params_yaml(
+    file: str, setting: str, tmp_path: Path
+) -> None:
+    before = (ROOT / file).read_text(encoding="utf-8")
+    (tmp_path / "params.yaml").write_text(before, encoding="utf-8")
+    apply_overrides(tmp_path / "params.yaml", [setting])
+    after = (tmp_path / "params.yaml").read_text(encoding="utf-8")
+    assert len(set(after.splitlines()) - set(before.splitlines())) == 1
+    assert len(after.splitlines()) == len(before.splitlines())
 
 
 def test_numbers_in_exponent_form_are_numbers() -> None:

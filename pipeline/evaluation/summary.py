@@ -23,6 +23,16 @@ from pipeline.evaluation.statistics import (
 from pipeline.evaluation.tables import OPTIMISTIC, class_indices, fold_table, score
 from pipeline.scores.metrics import expected_calibration_error, macro_f1
 
+# Of the flat names.
+_COMPARED = (
+    *(
+        f"{name}_{kind}"
+        for name in ("uar", "war")
+        for kind in ("pooled", "pooled_low", "pooled_high")
+    ),
+    "landmark_error",
+)
+
 
 class FoldScore(NamedTuple):
     """UAR or WAR of a system, as fractions; NaN for what does not exist.
@@ -87,6 +97,10 @@ class Scores(NamedTuple):
                 for name, value in self._asdict().items()
             }
         )
+
+    def compared(self) -> dict[str, float]:
+        """As in scores.json, which `dvc exp show` puts side by side: what exists, as `flat`."""
+        return _finite({name: value for name, value in self.flat().items() if name in _COMPARED})
 
     def flat(self) -> dict[str, float]:
         """As in MLflow and in tables: `uar_mean`, `uar_pooled` and so on."""

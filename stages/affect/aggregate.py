@@ -51,6 +51,8 @@ def main(params: Params, runs: Path, manifest: Path, out: Path) -> None:
     model = intervals_of(found.model, num_classes)
     constant = intervals_of([found.constant], num_classes)
     write_json(out / "summary.json", summary(params, files, model, constant, found))
+    scores = finite({name: one.value for name, one in model.items()})
+    write_json(out / "scores.json", scores)
     tables = [
         class_table(
             found.model[0].scores(num_classes),
@@ -75,7 +77,7 @@ def main(params: Params, runs: Path, manifest: Path, out: Path) -> None:
         temporary.write_text(text, encoding="utf-8")
     log_trainings(
         files,
-        finite({name: one.value for name, one in model.items()}),
+        scores,
         sha256_of(manifest),
         [out / "table.md", out / "classes.csv"],
     )

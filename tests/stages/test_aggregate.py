@@ -142,6 +142,14 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
+def test_scores_that_experiments_are_compared_by_have_a_file_of_their_own(project: Path) -> None:
+    summary = run(project, [1, 2, 3])
+    scores = json.loads((project / "metrics/scores.json").read_text("utf-8"))
+    assert scores["uar_pooled"] == summary["uar"]["pooled"]
+    assert scores["war_pooled"] == summary["war"]["pooled"]
+    assert scores["linear_uar"] == summary["baselines"]["linear_uar"]
+
+
 def test_the_folder_of_a_fold_that_is_no_longer_declared_is_moved_and_not_counted(
     project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
