@@ -17,6 +17,8 @@ import vl_convert
 
 # The last version of the kind that DVC's templates are written for.
 _VEGA_LITE = "5.21"
+# What DVC's pages call.
+_CODE = "window.vegaEmbed = vegaEmbed;"
 _PAGE = """<!DOCTYPE html>
 <html>
 <head>
@@ -33,7 +35,7 @@ _PAGE = """<!DOCTYPE html>
 
 def offline_page() -> str:
     """A template for `dvc plots --html-template` with Vega in it."""
-    return _PAGE.format(code=vl_convert.javascript_bundle(vl_version=_VEGA_LITE))
+    return _PAGE.format(code=vl_convert.javascript_bundle(_CODE, vl_version=_VEGA_LITE))
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
+from itertools import chain
 from typing import Annotated, NamedTuple
 
 from lightning_fabric import Fabric
@@ -14,6 +15,7 @@ from tqdm import tqdm
 from pipeline.common.params import Section
 from pipeline.training.checkpoints import Checkpoints
 from pipeline.training.devices import Precision, any_device, gather, peak_memory
+from pipeline.training.foresight import warn_of_memory
 from pipeline.training.history import Epoch, describe_epoch, epoch_row
 from pipeline.training.signals import StopRequest, stop_requests
 from pipeline.training.state import TrainingState
@@ -101,6 +103,10 @@ def train(
         return state.progress.epoch > settings.epochs or without_better >= settings.early_stop
 
     coming = batches.starting_at(state.progress.epoch, state.progress.step)
+    if not done() and not settings.compile:
+        first = next(coming)
+        warn_of_memory(fabric, state.module.train(), task, first, settings.micro_batch_size)
+        coming = chain([first], coming)
     with stop_requests() as stop:
         while not done():
             _finish_steps(state, task, coming, batches.steps_per_epoch, settings, checkpoints, stop)

@@ -40,8 +40,7 @@ def warn_of_cpu(
     hours = cpu_hours(model, num_tokens=num_tokens, num_samples=num_samples, epochs=epochs)
     if fabric.device.type == "cpu" and fabric.is_global_zero and hours > _LONG_HOURS:
         warnings.warn(
-            f"no GPU was found: on the CPU this training takes some {hours:,.0f} hours, roughly, "
-            "and a large model several GB for each sample of engine.micro_batch_size",
+            f"no GPU was found: on the CPU this training takes some {hours:,.0f} hours, roughly",
             stacklevel=2,
         )
 
