@@ -17,8 +17,8 @@ from pipeline.training.task import B, P, Place, Task
 _LARGE = 10_000_000
 # Of each trained weight: its gradient and AdamW's two means.
 _STATES = 3
-# The backward pass holds gradients beside what was kept: ViT-S with three decoders took 1.29 GB more
-# for each further clip, of which 1.13 GB were kept.
+# The backward pass holds gradients beside what was kept: ViT-S with three decoders took 1.29 GB for
+# each further clip, of which 1.13 GB were kept.
 _BACKWARD = 1.15
 
 

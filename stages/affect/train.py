@@ -4,7 +4,7 @@ import argparse
 import os
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
 if __name__ == "__main__":
     # Before torch is imported; see stages/finetune.py.
@@ -19,41 +19,17 @@ from pipeline.affect.cnn_stored import open_stored, read_record
 from pipeline.affect.cotex import CoTEXSettings, MaskedCoTEX
 from pipeline.affect.emma import EMMA
 from pipeline.affect.feed import PictureBatches, Pictures
-from pipeline.affect.image_folds import ImageFold, read_fold, refuse_leaks, refuse_seen
-from pipeline.affect.predictions import Evaluation, ask, evaluation_of, expressions_of
+from pipeline.affect.fold_data import FoldData, Inputs
+from pipeline.affect.fold_test import FoldTest, batches_of
 from pipeline.affect.recipe import AffectTask, ModelPreset, Recipe, Start, build, make_task
-from pipeline.affect.results import (
-    SUBMISSION,
-    Tested,
-    constant_of,
-    expression_only,
-    write_fold,
-    write_model,
-)
-from pipeline.affect.stored import (
-    CHALLENGE,
-    IMAGES,
-    PIXELS,
-    StoredSet,
-    read_challenge,
-    read_challenge_list,
-    read_stored,
-)
-from pipeline.affect.submission import answers_by_path, fill_in, write_submission
-from pipeline.affect.task import EMMATask
-from pipeline.affect.tuning import UNTUNED, Frames, Tuning, check_groups, frames_of, tune
-from pipeline.common.encoder_weights import (
-    CARD,
-    History,
-    card_in,
-    checkpoint_in,
-    history_in,
-)
+from pipeline.affect.results import write_fold, write_model
+from pipeline.affect.stored import IMAGES
+from pipeline.common.encoder_weights import card_in, checkpoint_in
 from pipeline.common.files import project_root, sha256_of
 from pipeline.common.imports import OBSERVERS, needed_files
 from pipeline.common.memory import memory_advice
 from pipeline.common.params import Preset, StageParams, load_params
-from pipeline.feed.batches import BatchPlan, evaluation_batches
+from pipeline.feed.batches import BatchPlan
 from pipeline.feed.order import Rank
 from pipeline.tracking.affect import AffectExperiment
 from pipeline.tracking.observer import RunLog, track_fold
@@ -78,77 +54,30 @@ class Params(Choices, StageParams):
     recipes: Annotated[Recipe, Preset("recipes", chosen_by="recipe")]
 
 
-class Inputs(NamedTuple):
-    """Folders of the set, of the prior and of the CNN, and the table of folds."""
-
-    data: Path
-    folds: Path
-    prior: Path
-    cnn: Path
-
-
 class FoldTraining:
     """The training of a fold on this device.
 
     Args:
         params: Of the stage.
-        number: Of the fold.
         seed: Of the training.
-        inputs: What it reads.
-
-    Raises:
-        ValueError: Somebody who is tested has been seen, or the choices do not go together.
+        data: Of the fold.
     """
 
-    def __init__(self, params: Params, number: int, seed: int, inputs: Inputs) -> None:
+    def __init__(self, params: Params, seed: int, data: FoldData) -> None:
         self.params = params
         self.seed = seed
-        self.inputs = inputs
-        self.stored = read_stored(inputs.data)
-        self.challenge = read_challenge(inputs.data)
-        self.fold: ImageFold = read_fold(inputs.folds, number)
-        self.refuse_what_was_seen()
-
-    def refuse_what_was_seen(self) -> None:
-        """Check that neither the other parts nor prior and CNN hold anybody who is tested."""
-        images, identity = self.stored.images, self.stored.card.identity
-        refuse_leaks(self.fold, images)
-        for what, history in self.histories().items():
-            refuse_seen(history, what, identity, self.fold, images)
-
-    def histories(self) -> dict[str, History]:
-        """Whom those parts have seen that are trained elsewhere."""
-        return {
-            "prior": history_in(self.inputs.prior),
-            "cnn": read_record(self.inputs.cnn).history,
-        }
-
-    def pictures(self, stored: StoredSet, rows: list[int]) -> Pictures:
-        """Some pictures of a set as an evaluation sees them."""
-        side = self.params.models.encoder.image_size
-        return Pictures(stored, rows, side=side, crop=self.params.recipes.augment.crop)
-
-    def part(self, name: str) -> Pictures:
-        """The pictures of a part.
-
-        Raises:
-            ValueError: There are none.
-        """
-        rows = self.fold.rows(self.stored.images, name)
-        if not rows:
-            raise ValueError(f"fold {self.fold.number} has nothing in its {name} part")
-        return self.pictures(self.stored, rows)
+        self.data = data
 
     def start(self) -> Start:
         """What the training begins with."""
-        params = self.params
-        images = [*self.stored.images, *self.challenge.images]
+        params, data = self.params, self.data
+        images = [*data.stored.images, *data.challenge.images]
         return Start(
             params.models,
             params.recipes,
             params.cotex,
-            checkpoint_in(self.inputs.prior),
-            open_stored(self.inputs.cnn, images, params.recipes.cnn_scores),
+            checkpoint_in(data.inputs.prior),
+            open_stored(data.inputs.cnn, images, params.recipes.cnn_scores),
             self.seed,
         )
 
@@ -157,41 +86,37 @@ class FoldTraining:
         return {
             **self.params.model_dump(mode="json"),
             "seed": self.seed,
-            "encoder": card_in(self.inputs.prior),
-            "classes": list(self.stored.card.classes),
-            "cnn_digest": read_record(self.inputs.cnn).digest,
+            "encoder": card_in(self.data.inputs.prior),
+            "classes": list(self.data.classes),
+            "cnn_digest": read_record(self.data.inputs.cnn).digest,
         }
 
     def run(self, fabric: Fabric, checkpoints: Checkpoints, log: RunLog, out: Path) -> None:
         """Train, test once, and write the files of the fold."""
         seed_everything(self.seed, verbose=False)
-        start = self.start()
-        model = build(
-            self.params.system, self.params.va_input, start, len(self.stored.card.classes)
-        )
-        training = self.part("train")
-        task = make_task(
-            self.params.system, start, training, self.evaluated(self.part("validation"), fabric)
-        )
+        params, data, start = self.params, self.data, self.start()
+        model = build(params.system, params.va_input, start, len(data.classes))
+        training = data.part("train")
+        validation = batches_of(data.part("validation"), fabric, params.recipes.engine)
+        task = make_task(params.system, start, training, validation)
         done = self.fit(fabric, model, task, training, checkpoints, log)
-        tested = self.test(fabric, model, task)
+        test = FoldTest(fabric, model, task, data, params.recipes)
+        tested = test.run()
         if not fabric.is_global_zero:
             return
+        number = data.fold.number
         more = {
             "best_epoch": float(done.best_epoch),
             "num_parameters": float(sum(weight.numel() for weight in model.parameters())),
         }
-        classes = self.stored.card.classes
-        metrics = write_fold(out, self.fold.number, tested, done.history, classes, more)
+        metrics = write_fold(out, number, tested, done.history, data.classes, more)
         log.metrics(metrics)
-        description = {**self.described(), "fold": self.fold.number, "metrics": metrics}
-        seen = self.fold.groups(self.stored.images, "train", "validation")
-        history = history_in(self.inputs.prior).with_groups(self.stored.card.identity, seen)
-        write_model(out, model, description, history)
-        if self.challenge.images and self.params.system == "emma":
-            self.submit(fabric, model, task, tested.tuning, out)
+        description = {**self.described(), "fold": number, "metrics": metrics}
+        write_model(out, model, description, data.seen())
+        if data.challenge.images and params.system == "emma":
+            test.submit(tested.tuning, out)
         said = ", ".join(f"{name} {value:.3f}" for name, value in metrics.items() if value <= 3)
-        print(f"train fold {self.fold.number}, seed {self.seed}: {said}")
+        print(f"train fold {number}, seed {self.seed}: {said}")
 
     def fit(
         self,
@@ -238,83 +163,14 @@ class FoldTraining:
             lambda row: log.metrics(row, int(row["epoch"])),
         )
 
-    def test(self, fabric: Fabric, model: EMMA | MaskedCoTEX, task: AffectTask) -> Tested:
-        """What the model says of the test pictures; thresholds and smoothing by validation."""
-        model.eval()
-        tested_part, validation_part = self.part("test"), self.part("validation")
-        tested = self.evaluate(fabric, model, task, tested_part)
-        validation = self.evaluate(fabric, model, task, validation_part)
-        check_groups(validation, tested)
-        tuning = self.tune(validation, validation_part)
-        answers = tuning.answers(tested, self.frames(tested_part))
-        truth = self.part("train").truth
-        return Tested(tested, answers, constant_of(truth, tested), tuning)
-
-    def evaluated(self, pictures: Pictures, fabric: Fabric) -> Any:
-        """This device's batches of some pictures."""
-        engine = self.params.recipes.engine
-        return evaluation_batches(
-            pictures,
-            batch_size=min(engine.micro_batch_size, engine.batch_size),
-            rank=Rank(fabric.global_rank, fabric.world_size),
-            num_workers=engine.num_workers,
-        )
-
-    def evaluate(
-        self,
-        fabric: Fabric,
-        model: EMMA | MaskedCoTEX,
-        task: AffectTask,
-        pictures: Pictures,
-    ) -> Evaluation:
-        """What the model says of some pictures."""
-        model.eval()
-        module = model.to(fabric.device)
-        asked = ask(fabric, task.answer(module), self.evaluated(pictures, fabric))
-        if isinstance(task, EMMATask):
-            return evaluation_of(asked)
-        return expression_only(expressions_of(asked))
-
-    def tune(self, validation: Evaluation, pictures: Pictures) -> Tuning:
-        """Thresholds and smoothing as the recipe wants them."""
-        settings = self.params.recipes.answers
-        if settings.thresholds == "half" and set(settings.smoothing) == {0}:
-            return UNTUNED
-        found = tune(validation, self.frames(pictures), radii=settings.smoothing)
-        return found if settings.thresholds == "tuned" else found._replace(thresholds=UNTUNED[0])
-
-    def frames(self, pictures: Pictures) -> Frames:
-        """Which frames the pictures are; without smoothing it does not matter."""
-        if set(self.params.recipes.answers.smoothing) == {0}:
-            count = len(pictures)
-            return Frames([""] * count, [0] * count)
-        return frames_of(pictures.images)
-
-    def submit(
-        self,
-        fabric: Fabric,
-        model: EMMA | MaskedCoTEX,
-        task: AffectTask,
-        tuning: Tuning,
-        out: Path,
-    ) -> None:
-        """Answer the set's test list."""
-        pictures = self.pictures(self.challenge, list(range(len(self.challenge.images))))
-        evaluation = self.evaluate(fabric, model, task, pictures)
-        answers = tuning.answers(evaluation, self.frames(pictures))
-        found = answers_by_path(pictures.images, answers, self.stored.card.classes)
-        listed = read_challenge_list(self.inputs.data / CHALLENGE)
-        whole = fill_in(found, listed, self.part("train").truth)
-        write_submission(out / SUBMISSION, listed, whole)
-        missing = len(set(listed) - set(found))
-        print(f"train: {out / SUBMISSION} answers {len(listed)} lines, {missing} pictures missing")
-
 
 def main(params: Params, number: int, seed: int, inputs: Inputs, out: Path) -> None:
+    side, crop = params.models.encoder.image_size, params.recipes.augment.crop
     try:
-        training = FoldTraining(params, number, seed, inputs)
+        data = FoldData(inputs, number, side=side, crop=crop)
     except ValueError as error:
         raise SystemExit(f"train: {error}") from error
+    training = FoldTraining(params, seed, data)
     fabric = launch(params.recipes.engine.precision)
     checkpoints = Checkpoints(scratch(training), writer=fabric.is_global_zero)
     with end_together(fabric), memory_advice(ADVICE), ExitStack() as stack:
@@ -333,17 +189,10 @@ def main(params: Params, number: int, seed: int, inputs: Inputs, out: Path) -> N
 def scratch(training: FoldTraining) -> Path:
     """Where the state of this training is kept until it is done."""
     root = Path(__file__).parents[2]
-    inputs = training.inputs
-    files = {
-        IMAGES: inputs.data / IMAGES,
-        PIXELS: inputs.data / PIXELS,
-        CARD: inputs.prior / CARD,
-        "cnn.json": inputs.cnn / CARD,
-    }
     key = training_key(
         training.params.model_dump(mode="json"),
-        {**training.fold._asdict(), "seed": training.seed},
-        {name: sha256_of(path) for name, path in files.items()},
+        {**training.data.fold._asdict(), "seed": training.seed},
+        training.data.digests(),
         needed_files(Path(__file__).relative_to(root), root, without=[OBSERVERS]),
         root,
     )

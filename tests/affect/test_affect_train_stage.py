@@ -14,6 +14,7 @@ from small import NEW
 from pipeline.affect.choices import Choices
 from pipeline.affect.cnn import CNNSettings
 from pipeline.affect.cnn_stored import store_no_cnn
+from pipeline.affect.fold_data import Inputs
 from pipeline.affect.group_table import read_group_table
 from pipeline.affect.image_folds import ImageFold, SplitSettings, make_folds, write_folds
 from pipeline.affect.intervals import scores_of
@@ -29,7 +30,7 @@ from pipeline.affect.stored import (
 from pipeline.common.encoder_weights import CARD, History
 from pipeline.common.files import write_json
 from stages.affect import aggregate, report, train
-from stages.affect.train import Inputs, Params
+from stages.affect.train import Params
 
 SIDE, IDENTITY = 16, "noise"
 
