@@ -1,4 +1,6 @@
 import hashlib
+import re
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -79,6 +81,26 @@ def test_the_cards_of_the_project_are_of_known_families_and_sizes() -> None:
         assert not card.size or card.sha256
     listed = table(ROOT / "weights")
     assert all(f"| {name} |" in listed for name in found)
+
+
+def test_every_name_that_the_docs_list_has_a_card_in_git() -> None:
+    page = (ROOT / "docs/checkpoints.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (`[a-z][^|]*`[^|]*) \| [^|]*http", page, re.MULTILINE)
+    listed = set()
+    for row in rows:
+        names = re.findall(r"`([\w-]+)`", row.partition("(")[0])
+        stem = names[0].partition("-")[0]
+        listed |= {stem + name if name.startswith("-") else name for name in names}
+    assert listed == set(cards(ROOT / "weights"))
+    ignored = subprocess.run(
+        ["git", "check-ignore", "--no-index", *(f"weights/{name}" for name in listed)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    # The last of the patterns that fit is one that takes a name out.
+    assert ignored.stdout == ""
 
 
 def test_a_file_of_the_hub_is_fetched_once_with_what_is_known_of_it(
