@@ -35,6 +35,9 @@ def browser_page() -> Iterator[Page]:
                 "--no-sandbox",
                 "--disable-background-networking",
                 "--disable-component-update",
+                # A camera that shows a moving pattern, and is given to a page that asks.
+                "--use-fake-device-for-media-stream",
+                "--use-fake-ui-for-media-stream",
                 "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
             ],
         )

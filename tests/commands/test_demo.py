@@ -91,7 +91,7 @@ def page_of(model: Path, folder: Path) -> Iterator[str]:
 
 
 @pytest.mark.slow
-def test_a_dropped_video_is_shown_with_everybody_in_it_and_deleted_in_the_end(
+def test_a_dropped_and_a_recorded_video_are_looked_at_and_deleted_in_the_end(
     model: Path, film: Path, tmp_path: Path
 ) -> None:
     pytest.importorskip("gradio", reason="the page needs requirements-demo.txt")
@@ -131,6 +131,15 @@ def test_a_dropped_video_is_shown_with_everybody_in_it_and_deleted_in_the_end(
         pictures = Path(os.environ.get("TEST_ARTIFACTS", tmp_path))
         pictures.mkdir(parents=True, exist_ok=True)
         page.screenshot(path=pictures / "demo.png", full_page=True)
+        page.get_by_label("Remove").or_(page.get_by_label("Clear")).first.click()
+        page.get_by_label("Capture from camera").click()
+        page.get_by_text("Click to Access Webcam").click()
+        page.get_by_label("start recording").click()
+        page.wait_for_timeout(2000)
+        page.get_by_text("Stop", exact=True).click()
+        page.get_by_label("Remove").or_(page.get_by_label("Clear")).first.wait_for()
+        look.click()
+        expect(status).to_contain_text("sample.webm: nobody's face was", timeout=TIMEOUT * 3)
         hosts = {urlparse(url).hostname for url in asked if url.startswith(("http", "ws"))}
         assert hosts == {"127.0.0.1"}
         # A page from elsewhere does not get in, and this one loads nothing from there.
@@ -139,4 +148,4 @@ def test_a_dropped_video_is_shown_with_everybody_in_it_and_deleted_in_the_end(
             urllib.request.urlopen(strange, timeout=5)
         policy = "fetch('https://example.org').then(() => 'loaded', () => 'refused')"
         assert page.evaluate(policy) == "refused"
-    assert not list(folder.rglob("*.mp4"))
+    assert not [*folder.rglob("*.mp4"), *folder.rglob("*.webm")]
