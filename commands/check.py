@@ -14,6 +14,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
@@ -23,7 +24,7 @@ from pipeline.folds.protocols import PUBLISHED, SplitSettings
 from pipeline.models.checkpoints import load_encoder
 from pipeline.models.encoder import EncoderSize
 from pipeline.models.jepa import JepaSize
-from pipeline.models.video_encoders import VideoEncoderSize, new_video_encoder
+from pipeline.models.video_encoders import ENCODER_KINDS, VideoEncoderSize, new_video_encoder
 from pipeline.mtcae.structures import STRUCTURES, Choices
 
 PARAMS, PIPELINE, WEIGHTS = Path("params.yaml"), Path("dvc.yaml"), Path("weights")
@@ -77,13 +78,14 @@ def _words(params: type[StageParams], issue: Any, document: dict[str, Any]) -> s
     if preset := params.presets().get(field):
         field = f"{preset.section}.{document[preset.chosen_by]}"
         rest = [*(preset.key.split(".") if preset.key else []), *rest]
-    name = ".".join([field, *rest])
+    # pydantic names the kind of an encoder, which is no line of params.yaml.
+    name = ".".join([field, *(part for part in rest if part not in ENCODER_KINDS)])
     if issue["type"] == "literal_error":
         known = issue["ctx"]["expected"].replace(" or ", ", ").replace("'", "").split(", ")
         return f"{name} is {issue['input']!r}{near(issue['input'], known)}"
     if issue["type"] == "extra_forbidden":
         return f"{name} is no parameter"
-    return f"{name}: {issue['msg']}"
+    return f"{name}: {issue['msg'].removeprefix('Value error, ')}"
 
 
 def wrong_structure(document: dict[str, Any]) -> list[str]:
@@ -95,12 +97,26 @@ def wrong_structure(document: dict[str, Any]) -> list[str]:
     return [f"arch and decoder make {structure.name}, which is no structure; there are {rows}"]
 
 
+def encoder_size(document: dict[str, Any]) -> EncoderSize | JepaSize:
+    """That of the chosen model."""
+    kinds: TypeAdapter[EncoderSize | JepaSize] = TypeAdapter(VideoEncoderSize)
+    return kinds.validate_python(document["models"][document["model"]]["encoder"])
+
+
+def wrong_size(document: dict[str, Any]) -> list[str]:
+    """A model that cannot be built, such as for another number of frames."""
+    try:
+        with torch.device("meta"):
+            new_video_encoder(encoder_size(document), num_frames=document["frames"]["num_frames"])
+    except ValueError as error:
+        return [f"models.{document['model']}.encoder and frames.num_frames do not fit: {error}"]
+    return []
+
+
 def wrong_weights(document: dict[str, Any], folder: Path) -> list[str]:
     """Weights that are not there, of another size, or that a frozen encoder lacks."""
     name = document["encoder"]["weights"]
     model = document["model"]
-    kinds: TypeAdapter[EncoderSize | JepaSize] = TypeAdapter(VideoEncoderSize)
-    size = kinds.validate_python(document["models"][model]["encoder"])
     path = folder / name
     if not path.is_file():
         known = [FROM_SCRATCH, *cards(folder)]
@@ -121,7 +137,7 @@ def wrong_weights(document: dict[str, Any], folder: Path) -> list[str]:
             fits = card.model == model
             return [] if fits else [f"{name} has the size of model {card.model}, not of {model}"]
         num_frames = document["frames"]["num_frames"]
-        load_encoder(new_video_encoder(size, num_frames=num_frames), path)
+        load_encoder(new_video_encoder(encoder_size(document), num_frames=num_frames), path)
     except ValueError as error:
         return [str(error)]
     return []
@@ -170,6 +186,8 @@ def problems(document: dict[str, Any], stages: Iterable[str], folder: Path) -> l
     if found := wrong_choices(document):
         return found
     if found := wrong_parameters(document, stages):
+        return found
+    if found := wrong_size(document):
         return found
     return [
         *wrong_structure(document),

@@ -9,16 +9,16 @@ Parameters carry the names of the official VideoMAE release, so that its checkpo
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Literal, Self
 
 import torch
 import torch.nn.functional as F
-from pydantic import PositiveInt
+from pydantic import PositiveInt, model_validator
 from timm.models.beit import Block
 from torch import Tensor, nn
 
 from pipeline.common.params import Section
-from pipeline.models.vit import PlainViT, choose_tokens, run_blocks
+from pipeline.models.vit import PlainViT, choose_tokens, require_heads, run_blocks
 
 
 class ViTSize(Section):
@@ -39,6 +39,11 @@ class ViTSize(Section):
     dim: PositiveInt
     depth: PositiveInt
     num_heads: PositiveInt
+
+    @model_validator(mode="after")
+    def _heads_fit(self) -> Self:
+        require_heads(self.dim, self.num_heads)
+        return self
 
 
 class EncoderSize(ViTSize):

@@ -8,15 +8,17 @@ Parameters carry the names of timm and of the official release, so that files lo
 
 from __future__ import annotations
 
+from typing import Self
+
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from pydantic import PositiveInt
+from pydantic import PositiveInt, model_validator
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
 from pipeline.common.params import Section
-from pipeline.models.vit import PlainViT, choose_tokens, init_linear, run_blocks
+from pipeline.models.vit import PlainViT, choose_tokens, init_linear, require_heads, run_blocks
 
 
 class ImageEncoderSize(Section):
@@ -35,6 +37,11 @@ class ImageEncoderSize(Section):
     dim: PositiveInt
     depth: PositiveInt
     num_heads: PositiveInt
+
+    @model_validator(mode="after")
+    def _heads_fit(self) -> Self:
+        require_heads(self.dim, self.num_heads)
+        return self
 
 
 def sincos_positions(side: int, dim: int) -> Tensor:

@@ -8,16 +8,17 @@ from pipeline.models.encoder import EncoderSize, VideoMAEEncoder
 from pipeline.models.jepa import JepaEncoder, JepaSize
 
 VideoEncoder = VideoMAEEncoder | JepaEncoder
+ENCODER_KINDS = ("videomae", "v_jepa")
 
 
 def _kind(size: Any) -> str:
     """A size that says what its positions are is a V-JEPA's; VideoMAE's are always the same."""
     names = size if isinstance(size, dict) else type(size).model_fields
-    return "v_jepa" if "positions" in names else "videomae"
+    return ENCODER_KINDS[1 if "positions" in names else 0]
 
 
 VideoEncoderSize = Annotated[
-    Annotated[EncoderSize, Tag("videomae")] | Annotated[JepaSize, Tag("v_jepa")],
+    Annotated[EncoderSize, Tag(ENCODER_KINDS[0])] | Annotated[JepaSize, Tag(ENCODER_KINDS[1])],
     Discriminator(_kind),
 ]
 

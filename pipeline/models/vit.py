@@ -49,6 +49,12 @@ class PlainViT(nn.Module):
         return super().train(mode and not self.frozen)
 
 
+def require_heads(dim: int, num_heads: int) -> None:
+    """Raise ValueError where a token cannot be divided among attention heads."""
+    if dim % num_heads:
+        raise ValueError(f"{num_heads} heads do not divide a width of {dim}")
+
+
 def run_blocks(blocks: nn.ModuleList, x: Tensor, *context: Tensor, checkpointing: bool) -> Tensor:
     """Tokens (B, N, D) through all blocks.
 

@@ -37,6 +37,14 @@ def test_the_parameters_of_the_project_can_be_run() -> None:
         ({"model": "huge"}, "model is 'huge'; known are tiny, small"),
         ({"arch": "cascade"}, "arch is 'cascade'; did you mean cascaded?"),
         ({"decoder": "mlp"}, "arch and decoder make cascaded mlp, which is no structure"),
+        (
+            {"frames__num_frames": 8},
+            "models.tiny.encoder and frames.num_frames do not fit: 8 frames of 64 px do not divide",
+        ),
+        (
+            {"models__tiny__encoder__num_heads": 3},
+            "models.tiny.encoder: 3 heads do not divide a width of 128",
+        ),
         ({"sed": 1}, "sed is a line that no stage reads; did you mean seed?"),
         ({"frames__size": -1}, "frames.size: Input should be a multiple of 8"),
         (
