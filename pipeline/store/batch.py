@@ -80,7 +80,7 @@ class Batch:
 
     def share_memory(self) -> Self:
         """The same in memory that another process can take over without a copy."""
-        return self._map_tensors(lambda column: column.share_memory_())
+        return self._map_tensors(lambda column: column.share_memory_())  # type: ignore[no-untyped-call]
 
     def without_inputs(self) -> Self:
         """Names and targets alone, copied.
