@@ -19,6 +19,16 @@ MODEL ?= runs/final
 VENV := .venv
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
+# Programs in it, such as dvc, and `activate` name the folder that they were installed in.
+ifneq ($(wildcard $(VENV)/pyvenv.cfg),)
+MADE_IN := $(shell cat $(VENV)/pyvenv.cfg)
+ifeq ($(findstring $(CURDIR)/$(VENV),$(MADE_IN)),)
+ifneq ($(findstring command =,$(MADE_IN)),)
+$(warning $(VENV) was made in another folder, where its programs still look: rm -r $(VENV), and make again)
+endif
+endif
+endif
+
 .PHONY: help install repro final pretrain affect affect-ablation test ablation encoders experiments ui demo
 
 help:

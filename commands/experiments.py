@@ -201,10 +201,8 @@ def _has_this_code(commit: str) -> bool:
 
 
 def _show(commit: str, path: str) -> str | None:
-    done = subprocess.run(
-        ["git", "show", f"{commit}:{path}"], capture_output=True, text=True, check=False
-    )
-    return done.stdout if done.returncode == 0 else None
+    done = subprocess.run(["git", "show", f"{commit}:{path}"], capture_output=True, check=False)
+    return done.stdout.decode() if done.returncode == 0 else None
 
 
 def read_file_of(experiment: str, path: str) -> bytes:
@@ -231,4 +229,6 @@ def is_tracked(path: Path) -> bool:
 
 
 def _git(*arguments: str) -> str:
-    return subprocess.run(["git", *arguments], capture_output=True, text=True, check=True).stdout
+    done = subprocess.run(["git", *arguments], capture_output=True, check=True)
+    # A difference may hold any bytes.
+    return done.stdout.decode(errors="backslashreplace")

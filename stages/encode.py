@@ -24,7 +24,7 @@ from pipeline.common.memory import memory_advice
 from pipeline.common.params import Preset, StageParams, load_params
 from pipeline.common.workers import Folders, map_in_turn, num_cores
 from pipeline.feed.augment import AugmentSettings
-from pipeline.feed.loader import load_in_order
+from pipeline.feed.loader import load_in_order, num_workers_with_room
 from pipeline.feed.mix import MixSettings
 from pipeline.models.start import (
     EncoderTraining,
@@ -138,7 +138,9 @@ def encode_shard(clips: list[StoredClip], shards: Shards, out: Path) -> None:
     frames = StoredFrames(shards, clips, classes=classes, image_size=_encoder.size.image_size)
     # The workers that Dask's nanny watches may not start processes.
     may_start = not multiprocessing.current_process().daemon
-    num_workers = min(num_cores(), 8) if may_start else 0
+    side = _encoder.size.image_size
+    batch_bytes = BATCH_SIZE * _encoder.num_frames * 3 * side**2
+    num_workers = num_workers_with_room(min(num_cores(), 8), batch_bytes) if may_start else 0
     batches = load_in_order(frames, batch_size=BATCH_SIZE, num_workers=num_workers)
     bar = tqdm(batches, desc=clips[0].shard, unit="batch", mininterval=1, leave=False)
     write_tokens(out, clips, bar, _encode, record_of(_encoder))

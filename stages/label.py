@@ -68,7 +68,7 @@ def main(params: Params, frames: Path, out: Path, quality: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     clips = read_manifest(frames / "clips.parquet")
     usable = sorted((clip for clip in clips if not clip.reason), key=attrgetter("subject", "clip"))
-    tally = Tally(clips, json.loads((frames / FRAMES).read_text())["frames"]["crop"])
+    tally = Tally(clips, json.loads((frames / FRAMES).read_bytes())["frames"]["crop"])
     faces = params.faces
     results = map_in_processes(
         partial(label_clip, folder=frames, max_jump=faces.max_jump, max_gap=faces.max_gap),

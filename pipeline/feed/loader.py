@@ -2,15 +2,21 @@
 
 import atexit
 import multiprocessing
+import shutil
 import signal
+import warnings
 from collections.abc import Iterable, Sized
 from functools import cache
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from torch.utils.data import DataLoader, Dataset
 
 from pipeline.store.batch import Batch
+
+# Where Linux keeps what processes share; Docker gives it 64 MB.
+_SHARED = Path("/dev/shm")
 
 
 class Source(Sized, Protocol):
@@ -30,6 +36,7 @@ def load(samples: Dataset[Batch], items: Iterable[Any], *, num_workers: int) -> 
         num_workers: Processes that read and decode; 0 does it in this one.
     """
     if num_workers:
+        samples = _SharedSamples(samples)
         _end_workers_at_exit()
     return DataLoader(
         samples,
@@ -49,6 +56,43 @@ def load_in_order(source: Source, *, batch_size: int, num_workers: int = 0) -> D
     numbers = list(range(len(source)))
     batches = [numbers[i : i + batch_size] for i in range(0, len(numbers), batch_size)]
     return load(_PlainSamples(source), batches, num_workers=num_workers)
+
+
+def num_workers_with_room(most: int, batch_bytes: int) -> int:
+    """How many workers find room for their batches in shared memory, which a warning says."""
+    if not _SHARED.is_dir():
+        return most
+    # Each reads two ahead, one batch is in use, and one on its way to a GPU.
+    room = max(0, (shutil.disk_usage(_SHARED).free // batch_bytes - 2) // 2)
+    if room < most:
+        warnings.warn(
+            f"{_SHARED} has room for the batches of {room} of {most} workers; a container gets "
+            "more with --shm-size=2g",
+            stacklevel=2,
+        )
+    return min(most, room)
+
+
+class _SharedSamples(Dataset[Batch]):
+    """Batches in shared memory, in which a worker hands them over.
+
+    Torch's loader would put them there itself, in a thread of the worker: where there is no room
+    that thread loses the batch, and the training waits for it for ever.
+    """
+
+    def __init__(self, samples: Dataset[Batch]) -> None:
+        self.samples = samples
+
+    def __getitem__(self, item: Any) -> Batch:
+        batch = self.samples[item]
+        try:
+            return batch.share_memory()
+        except RuntimeError as error:
+            raise OSError(
+                f"no shared memory for a batch of {batch.inputs.nbytes / 1e6:.0f} MB ({error}). "
+                "Each worker keeps two batches there: give it more (Docker: --shm-size=2g), or "
+                "set fewer num_workers; with 0 none is needed"
+            ) from error
 
 
 class _PlainSamples(Dataset[Batch]):

@@ -78,6 +78,10 @@ class Batch:
         """The same in memory from which a GPU can copy; torch's loader calls this."""
         return self._map_tensors(lambda column: column.pin_memory())
 
+    def share_memory(self) -> Self:
+        """The same in memory that another process can take over without a copy."""
+        return self._map_tensors(lambda column: column.share_memory_())  # type: ignore[no-untyped-call]
+
     def without_inputs(self) -> Self:
         """Names and targets alone, copied.
 

@@ -84,7 +84,7 @@ def track_fold(experiment: TrackedExperiment, fold: int) -> Iterator[RunLog]:
     one, nor whether the results will be new ones that DVC aggregates.
     """
     log = parent_log = RunLog(None, "")
-    monitor: Any = None
+    end_monitor: Callable[[], None] | None = None
     with _tolerance():
         store = _open_store(experiment)
         parent = store.find_open()
@@ -94,7 +94,7 @@ def track_fold(experiment: TrackedExperiment, fold: int) -> Iterator[RunLog]:
             parent = store.create()
         log = RunLog(store, store.create_child(parent, fold))
         parent_log = RunLog(store, parent.info.run_id)
-        monitor = store.start_monitor(log.run_id)
+        end_monitor = store.start_monitor(log.run_id)
     start = time.perf_counter()
     status = "FAILED"
     try:
@@ -106,8 +106,9 @@ def track_fold(experiment: TrackedExperiment, fold: int) -> Iterator[RunLog]:
         status = "KILLED"
         raise
     finally:
-        if monitor:
-            monitor.finish()
+        if end_monitor:
+            with _tolerance(log._give_up):
+                end_monitor()
         log.end(status)
         if log.store:
             parent_log.end(status)

@@ -6,7 +6,8 @@ import os
 import re
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -44,7 +45,7 @@ from pipeline.tracking.database import (
 from pipeline.tracking.experiment import TrackedExperiment, flat_params
 from pipeline.tracking.opening import ensure_database, experiment_id
 from pipeline.tracking.packaging import package_model
-from pipeline.tracking.patience import patient
+from pipeline.tracking.patience import patient, within_patience
 from pipeline.tracking.processes import end_killed_runs, this_process
 
 # Of a model that MLflow keeps.
@@ -141,13 +142,13 @@ class Store:
         """Log finite numbers."""
         self.client.log_batch(run_id, metrics=_metrics(values, step))
 
-    def start_monitor(self, run_id: str) -> SystemMetricsMonitor | None:
-        """Log the machine's load from now on, where the environment asks for it."""
+    def start_monitor(self, run_id: str) -> Callable[[], None] | None:
+        """Log the machine's load, where the environment asks for it; what is returned ends that."""
         if not MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING.get():  # type: ignore[no-untyped-call]
             return None
         monitor = SystemMetricsMonitor(run_id, tracking_uri=self.client.tracking_uri)  # type: ignore[no-untyped-call]
         monitor.start()  # type: ignore[no-untyped-call]
-        return monitor
+        return partial(within_patience, "the log of the machine's load", monitor.finish)
 
     def close(
         self,

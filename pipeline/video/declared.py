@@ -3,20 +3,26 @@
 libav reserves memory for every sample that a header speaks of, also where a line of twelve bytes
 speaks of ten million, so the tables that only count are read here first.
 
-Source: ISO 14496-12, sections 4.2, 8.6 (stts, ctts, elst), 8.7 (stsz, stz2) and 8.8 (trun).
+Source: ISO 14496-12, sections 4.2, 8.6 (stts, ctts, elst), 8.7 (stsz, stz2) and 8.8 (trun);
+QuickTime File Format, compressed movie resources (cmov, dcom, cmvd).
 """
 
+import zlib
 from collections.abc import Iterator
+from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
-_CONTAINERS = (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"edts", b"moof", b"traf")
+_CONTAINERS = (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"edts", b"moof", b"traf", b"cmov")
 # The walk must end, and what is read of a table have a limit.
 _MAX_BOXES = 2_000_000
 _MAX_DEPTH = 8
 _MAX_TABLE_BYTES = 2**26
+# A header that is longer when it is inflated counts as one of so many samples.
+_MAX_HEADER_BYTES = 2**26
+_TOO_MANY = 2**32
 
 
 class _Box(NamedTuple):
@@ -59,15 +65,35 @@ class _Track:
 
 def num_declared(path: Path) -> int:
     """Samples of all tracks that the header declares; 0 for a file of another kind."""
-    tracks = [_Track()]
     with path.open("rb") as file:
-        size = path.stat().st_size
-        for box in _boxes(file, _Box(b"", 0, size), _MAX_DEPTH):
-            if box.kind in (b"trak", b"traf"):
-                tracks.append(_Track())
-            else:
-                tracks[-1].read(file, box)
-    return sum(track.num_entries() for track in tracks)
+        return _num_entries(file, path.stat().st_size)
+
+
+def _num_entries(file: BinaryIO, size: int, is_inflated: bool = False) -> int:
+    tracks = [_Track()]
+    num_compressed = 0
+    for box in _boxes(file, _Box(b"", 0, size), _MAX_DEPTH):
+        if box.kind in (b"trak", b"traf"):
+            tracks.append(_Track())
+        elif box.kind == b"cmvd":
+            # No program writes a compressed header into another one.
+            num_compressed += _TOO_MANY if is_inflated else _num_inflated(file, box)
+        else:
+            tracks[-1].read(file, box)
+    return num_compressed + sum(track.num_entries() for track in tracks)
+
+
+def _num_inflated(file: BinaryIO, box: _Box) -> int:
+    """Samples that a compressed header declares."""
+    # Before the data stands their length when they are inflated.
+    content = _content(file, box, _MAX_HEADER_BYTES)[4:]
+    try:
+        header = zlib.decompressobj().decompress(content, _MAX_HEADER_BYTES)
+    except zlib.error:
+        return 0  # Nor can libav read it.
+    if len(header) == _MAX_HEADER_BYTES:
+        return _TOO_MANY
+    return _num_entries(BytesIO(header), len(header), is_inflated=True)
 
 
 def _boxes(file: BinaryIO, parent: _Box, depth: int) -> Iterator[_Box]:

@@ -100,7 +100,8 @@ def test_a_spent_budget_is_named_with_the_mirror(
     download(document, "cremad", address=address, accept_licence=True)
     (clip,) = read_manifest(Path("raw.parquet"))
     assert (clip.subject, clip.label, clip.sex) == ("1001", "angry", "male")
-    assert Path("raw/SHA256SUMS").read_text() == f"{digest}  VideoFlash/1001_DFA_ANG_XX.flv\n"
+    sums = Path("raw/SHA256SUMS").read_text(encoding="utf-8")
+    assert sums == f"{digest}  VideoFlash/1001_DFA_ANG_XX.flv\n"
 
 
 def test_known_bad_clips_are_not_even_fetched_unless_they_are_kept(

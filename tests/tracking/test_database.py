@@ -126,7 +126,7 @@ def test_a_copied_project_goes_on_in_the_copy_and_leaves_the_old_folder_alone(
     assert parent.info.artifact_uri.startswith((new / "mlartifacts").as_uri() + "/")
     (table,) = client.list_artifacts(parent.info.run_id)
     copy = client.download_artifacts(parent.info.run_id, table.path, str(tmp_path))
-    assert Path(copy).read_text() == "seed 1"
+    assert Path(copy).read_text(encoding="utf-8") == "seed 1"
     for version in ("1", "2"):
         loaded = download_artifacts(
             client.get_model_version_download_uri("faces", version),

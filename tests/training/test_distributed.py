@@ -108,7 +108,7 @@ def test_a_sigterm_to_every_process_is_saved_and_the_training_goes_on(tmp_path: 
         assert any("waiting" in line for line in waiting.stdout)
     os.killpg(waiting.pid, signal.SIGTERM)
     # torchrun gives its processes their own groups.
-    children = Path(f"/proc/{waiting.pid}/task/{waiting.pid}/children").read_text().split()
+    children = Path(f"/proc/{waiting.pid}/task/{waiting.pid}/children").read_bytes().split()
     assert len(children) == 2
     for child in children:
         os.kill(int(child), signal.SIGTERM)

@@ -2,6 +2,7 @@
 
 import struct
 import subprocess
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -147,6 +148,38 @@ def test_frames_that_a_header_only_declares_are_not_made_room_for(
     ) as error:
         sample(path)
     assert error.value.refusal.reason == "too_long"
+
+
+def box(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", 8 + len(content)) + kind + content
+
+
+def with_compressed_header(path: Path, header: bytes | None = None) -> Path:
+    """A copy of a MOV, with its own header or another one as QuickTime compressed it."""
+    content = path.read_bytes()
+    start = content.index(b"moov") - 4
+    end = start + int.from_bytes(content[start : start + 4], "big")
+    header = header or content[start:end]
+    data = struct.pack(">I", len(header)) + zlib.compress(header)
+    moov = box(b"moov", box(b"cmov", box(b"dcom", b"zlib") + box(b"cmvd", data)))
+    changed = path.with_stem(f"{path.stem}-compressed")
+    changed.write_bytes(content[:start] + moov + content[end:])
+    return changed
+
+
+def test_frames_are_counted_in_a_compressed_header(tmp_path: Path) -> None:
+    plain = numbered_video(tmp_path / "film.mov", 20)
+    path = with_compressed_header(plain)
+    assert num_declared(path) == sample(path).num_frames == 20
+    path = with_compressed_header(patched(plain, b"stsz", 4, struct.pack(">2I", 1, 10**7)))
+    assert path.stat().st_size < 3000
+    assert num_declared(path) == 10**7
+    assert refusal(path) == "too_long"
+    # Nothing is inflated without end, nor again and again.
+    assert num_declared(with_compressed_header(plain, bytes(2**27))) == 2**32
+    inner = path.read_bytes()
+    twice = with_compressed_header(plain, inner[inner.index(b"moov") - 4 :])
+    assert num_declared(twice) == 2**32
 
 
 def test_samples_are_counted_in_fragments_and_raw_sound_is_not(tmp_path: Path) -> None:
