@@ -104,9 +104,7 @@ def train(
 
     coming = batches.starting_at(state.progress.epoch, state.progress.step)
     if not done() and not settings.compile:
-        first = next(coming)
-        warn_of_memory(fabric, state.module.train(), task, first, settings.micro_batch_size)
-        coming = chain([first], coming)
+        coming = _foreseen(state, task, coming, settings.micro_batch_size)
     with stop_requests() as stop:
         while not done():
             _finish_steps(state, task, coming, batches.steps_per_epoch, settings, checkpoints, stop)
@@ -122,6 +120,15 @@ def train(
             _save_or_leave(state, checkpoints, stop, where, leave=leave, save=save)
     state.restore_best()
     return Training(state.progress.history, state.progress.best_epoch)
+
+
+def _foreseen(
+    state: TrainingState, task: Task[B, P], coming: Iterator[B], micro_batch_size: int
+) -> Iterator[B]:
+    """The same batches, the first of which has been asked how much memory it takes."""
+    first = next(coming)
+    warn_of_memory(state.fabric, state.module.train(), task, first, micro_batch_size)
+    return chain([first], coming)
 
 
 def _go_on(fabric: Fabric, state: TrainingState, checkpoints: Checkpoints) -> None:
