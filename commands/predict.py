@@ -16,10 +16,7 @@ The exit code is 1 where a video could not be used; the others are done all the 
 """
 
 import argparse
-import glob
 import os
-from collections import Counter
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,22 +27,18 @@ if __name__ == "__main__":
 
 import pandas as pd
 
-from pipeline.common.clips import unique_slugs
 from pipeline.common.files import atomic_path, write_json
 from pipeline.common.workers import Folders, map_in_processes, num_cores
 from pipeline.serving.annotated_film import write_annotated_film
 from pipeline.serving.drawing import Drawing, Layers
 from pipeline.serving.model_files import ModelFiles
 from pipeline.serving.predictor import Predictor
+from pipeline.serving.video_files import find_videos, names_of
 from pipeline.serving.windows import WindowChoice
 from pipeline.video.container import UnusableVideo
-from pipeline.video.picture_file import SUFFIXES as PICTURES
 from pipeline.video.picture_file import is_picture
 
 LIST = "all.videos.csv"  # The names of the other files hold no dot.
-# Of a folder these files are taken; a file that is named itself may be called as it likes.
-_VIDEOS = {".mp4", ".m4v", ".mov", ".3gp", ".mkv", ".webm", ".avi", ".flv", ".mpg", ".mpeg"}
-_VIDEOS |= {".ts", ".mts", ".m2ts", ".ogv", ".wmv", ".asf"}
 
 
 class Wishes(NamedTuple):
@@ -110,50 +103,6 @@ def main() -> None:
         print(f"a model that answered is {predictor.untested}")
     if table["problem"].ne("").any():
         raise SystemExit(1)
-
-
-def find_videos(names: Sequence[str]) -> list[Path]:
-    """The files that are named: files, folders with all below them, and patterns with `*`.
-
-    Raises:
-        ValueError: A folder or a pattern has none.
-    """
-    found: list[Path] = []
-    for name in names:
-        path = Path(name)
-        if path.is_dir():
-            known = _VIDEOS | PICTURES
-            below = [
-                file
-                for file in sorted(path.rglob("*"))
-                if file.suffix.lower() in known
-                and not any(part.startswith(".") for part in file.relative_to(path).parts)
-            ]
-            if not below:
-                raise ValueError(f"no video or picture in {path}")
-            found += below
-        elif not path.exists() and glob.has_magic(name):
-            matches = sorted(Path(path.anchor).glob(str(path.relative_to(path.anchor))))
-            if not matches:
-                raise ValueError(f"no file fits {name}")
-            found += matches
-        else:
-            found.append(path)
-    return list(dict.fromkeys(found))
-
-
-def names_of(videos: Sequence[Path]) -> list[str]:
-    """File-safe names: the paths below the folder that all share, without the kind of file."""
-    absolute = [video.absolute() for video in videos]
-    shared = os.path.commonpath([path.parent for path in absolute])
-    paths = [path.relative_to(shared) for path in absolute]
-    stems = Counter(path.with_suffix("") for path in paths)
-    return unique_slugs(
-        [
-            (path.with_suffix("") if stems[path.with_suffix("")] == 1 else path).as_posix()
-            for path in paths
-        ]
-    )
 
 
 def predict(
