@@ -135,6 +135,7 @@ def test_people_who_are_the_sets_own_are_refused_as_a_prior(clone: tuple[Path, R
     before = path.read_text(encoding="utf-8")
     params = yaml.safe_load(before)
     params["people"]["seed"] = params["sets"]["rendered"]["seed"]
+    params |= {"cnn": "none", "va_input": "vit_scores"}
     path.write_text(yaml.safe_dump(params), encoding="utf-8")
     output = run("dvc", "repro", "affect/dvc.yaml", fails=True)
     assert "its prior has seen" in output
