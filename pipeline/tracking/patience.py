@@ -11,6 +11,8 @@ from mlflow import MlflowClient
 
 # A training of hours loses a minute at most.
 LIMIT_S = 60.0
+# What a call may take beside it: a good server far away does not lose a training of many epochs.
+_FREE_S = 0.5
 # Uploads have the time for their bytes beside it; a slower line counts as a server that is slow.
 _UPLOADS = ("log_artifact", "log_artifacts", "log_model_artifacts")
 _UPLOAD_BYTES_PER_S = 100_000
@@ -37,17 +39,17 @@ def within_patience(name: str, call: Callable[[], Any], allowance_s: float = 0.0
     Args:
         name: Of whom the call waits for.
         call: What may take long.
-        allowance_s: What it may take by itself, which does not count.
+        allowance_s: What it may take beside half a second; neither counts.
 
     Raises:
         TimeoutError: The process has waited `LIMIT_S`.
     """
-    left = LIMIT_S - _Clock.waited_s
+    left, free = LIMIT_S - _Clock.waited_s, _FREE_S + allowance_s
     if left > 0:
         start = time.monotonic()
         future = _in_thread(call)
-        done = wait([future], left + allowance_s).done
-        _Clock.waited_s += max(0.0, time.monotonic() - start - allowance_s)
+        done = wait([future], left + free).done
+        _Clock.waited_s += max(0.0, time.monotonic() - start - free)
         if done:
             return future.result()
         _Clock.waited_s = max(_Clock.waited_s, LIMIT_S)

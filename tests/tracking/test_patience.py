@@ -45,6 +45,7 @@ def test_no_more_calls_are_made_when_all_together_took_too_long(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(patience, "LIMIT_S", 2.0)
+    monkeypatch.setattr(patience, "_FREE_S", 0.0)
     slow = SlowClient()
     client: Any = patient(slow)  # type: ignore[arg-type]
     assert client.log_batch("a") == "logged a"
@@ -59,6 +60,15 @@ def test_no_more_calls_are_made_when_all_together_took_too_long(
     with pytest.raises(TimeoutError):
         patient(slow).log_batch("d")  # type: ignore[arg-type]
     assert slow.calls == ["a", "b", "hangs"]
+
+
+def test_a_server_that_answers_soon_is_waited_for_in_every_epoch(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(patience, "LIMIT_S", 0.2)
+    client: Any = patient(SlowClient())  # type: ignore[arg-type]
+    assert [client.log_batch(f"{epoch}") for epoch in range(5)][-1] == "logged 4"
+    assert patience._Clock.waited_s == 0
 
 
 def test_an_upload_has_the_time_for_its_bytes_and_no_more(
