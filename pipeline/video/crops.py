@@ -87,8 +87,6 @@ def _cut(picture: npt.NDArray[np.uint8], square: Square, size: int) -> npt.NDArr
     half = square.side * larger / size / 2
     left, top = math.floor(square.x - half), math.floor(square.y - half)
     right, bottom = math.ceil(square.x + half), math.ceil(square.y + half)
-    rows = np.arange(top, bottom).clip(0, picture.shape[0] - 1)
-    columns = np.arange(left, right).clip(0, picture.shape[1] - 1)
     x, y = square.x - left, square.y - top
     # Rounding can put an edge that lies between two pixels beyond them, where Pillow raises.
     box = (
@@ -97,12 +95,25 @@ def _cut(picture: npt.NDArray[np.uint8], square: Square, size: int) -> npt.NDArr
         min(x + half, right - left),
         min(y + half, bottom - top),
     )
-    upright = Image.fromarray(picture[rows[:, None], columns]).resize(
+    upright = Image.fromarray(_region(picture, left, top, right, bottom)).resize(
         (larger, larger), Image.Resampling.BICUBIC, box=box
     )
     if square.degrees:
         upright = upright.rotate(square.degrees, Image.Resampling.BICUBIC)
     return np.asarray(upright)[edge : edge + size, edge : edge + size]
+
+
+def _region(
+    picture: npt.NDArray[np.uint8], left: int, top: int, right: int, bottom: int
+) -> npt.NDArray[np.uint8]:
+    """The pixels from left to right and top to bottom, without the last ones."""
+    height, width = picture.shape[:2]
+    if 0 <= left and right <= width and 0 <= top and bottom <= height:
+        return picture[top:bottom, left:right]
+    rows = np.arange(top, bottom).clip(0, height - 1)
+    columns = np.arange(left, right).clip(0, width - 1)
+    region: npt.NDArray[np.uint8] = picture[rows[:, None], columns]
+    return region
 
 
 def shrink(
