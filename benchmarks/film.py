@@ -21,7 +21,7 @@ import tempfile
 import time
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -153,6 +153,7 @@ def frame_by_frame(model: Path, path: Path) -> float:
     from pipeline.video.tracks import Detections
 
     predictor = load_model(model)
+    threads = ThreadPoolExecutor(num_cores())
     start = time.perf_counter()
     film = Film(path, predictor.frames, num_threads=num_cores())
     length = round(predictor.clip_seconds * film.num_frames / film.seconds)
@@ -174,7 +175,8 @@ def frame_by_frame(model: Path, path: Path) -> float:
             scale=scale,
         )
         nobody = Answers(predictor.classes, 1)
-        predictor._answer(window, People(predictor.faces), film.width / film.height, nobody)
+        aspect = film.width / film.height
+        predictor._answer(window, People(predictor.faces), aspect, nobody, threads)
     return time.perf_counter() - start
 
 

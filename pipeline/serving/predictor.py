@@ -12,6 +12,7 @@ Shape letters: M models, P points of a window, S side of a stored frame, C class
 """
 
 from collections.abc import Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -138,7 +139,7 @@ class Predictor:
         Args:
             video: The file.
             windows: Over which a model looks; by default those of `windows`.
-            num_threads: That decode the video.
+            num_threads: That decode the video and cut faces out of it.
             progress: Whether to show a bar with the time that is left.
 
         Raises:
@@ -149,9 +150,10 @@ class Predictor:
         sight = self.eye.look(path, choice, num_threads=num_threads, progress=progress)
         people = People(self.faces)
         answers = Answers(self.classes, len(self.models), self.face_models.columns)
-        for window in sight.windows:
-            answers.close(window.first)
-            self._answer(window, people, sight.aspect, answers)
+        with ThreadPoolExecutor(num_threads) as threads:
+            for window in sight.windows:
+                answers.close(window.first)
+                self._answer(window, people, sight.aspect, answers, threads)
         table = answers.table()
         step = sight.seconds / sight.places.num_points
         return VideoPrediction(
@@ -169,7 +171,9 @@ class Predictor:
             },
         )
 
-    def _answer(self, window: Window, people: People, aspect: float, answers: Answers) -> None:
+    def _answer(
+        self, window: Window, people: People, aspect: float, answers: Answers, threads: Executor
+    ) -> None:
         """Ask the models about everybody in a window."""
         found = people.follow(window.first, window.found, window.shots)
         if self.frames.crop != "face":
@@ -179,7 +183,7 @@ class Predictor:
         places = Places(width, height, self.frames.crop, aspect)
         tracks = [_enlarged(person.track, window.scale) for person in found]
         squares = [self._squares(track) for track in tracks]
-        strips = [self._strip(window.pictures, one) for one in squares]
+        strips = [self._strip(window.pictures, one, threads) for one in squares]
         said = [
             answer
             for start in range(0, len(strips), _BATCH)
@@ -215,12 +219,18 @@ class Predictor:
         size = self.frames.size
         return [Square(size / 2, size / 2, size, 0.0)] * len(track.mask)
 
-    def _strip(self, pictures: npt.NDArray[np.uint8], squares: Sequence[Square]) -> bytes:
+    def _strip(
+        self, pictures: npt.NDArray[np.uint8], squares: Sequence[Square], threads: Executor
+    ) -> bytes:
         frames = pictures
         if self.frames.crop == "face":
-            frames = cut(pictures, squares, self.frames.size)
+            frames = np.concatenate(list(threads.map(self._cut, pictures[:, None], squares)))
         # In training every clip has been a JPEG, which leaves its traces.
         return encode_strip(frames, self.frames.jpeg_quality)
+
+    def _cut(self, picture: npt.NDArray[np.uint8], square: Square) -> npt.NDArray[np.uint8]:
+        """A frame (1, S, S, 3) of a picture (1, H, W, 3)."""
+        return cut(picture, [square], self.frames.size)
 
     def _ask(self, strips: Sequence[bytes]) -> "list[_Answer]":
         """What the models say of each of some people."""
